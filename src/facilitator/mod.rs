@@ -1,0 +1,82 @@
+//! Facilitators: those who verify a client's payment and put it on chain.
+//!
+//! Their words about failure prove nothing (a mined transfer may later read "expired"), so the answers here
+//! keep three things apart: it says yes, it says no, and *nobody knows*.
+
+use async_trait::async_trait;
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use crate::x402::{Network, Receipt, Version};
+
+/// The body of `/verify` and `/settle`; the same bytes every time it is sent.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PaymentRequest {
+    /// The payment's version.
+    pub x402_version: Version,
+    /// The client's payload, verbatim.
+    pub payment_payload: Box<RawValue>,
+    /// The one requirement it was matched with; for v2 equal to the payload's `accepted` as JSON.
+    pub payment_requirements: Box<RawValue>,
+}
+
+/// The answer of `/verify`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The payment would settle now.
+    Valid,
+    /// It would not, in the facilitator's own words.
+    Invalid {
+        /// `invalidReason`, passed through, never switched on.
+        reason: String,
+        /// `invalidMessage`.
+        message: Option<String>,
+    },
+}
+
+/// The answer of `/settle`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Settlement {
+    /// The money moved, says the facilitator.
+    Settled(Receipt),
+    /// Broadcast, not yet mined: ask again with the identical request.
+    Pending(Receipt),
+    /// It says no. Not a proof: a nonce it calls used may have been used by this very payment.
+    Refused(Receipt),
+}
+
+/// No answer that can be understood.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FacilitatorError {
+    /// It was never reached, so it did nothing.
+    #[error("the facilitator was not reached: {0}")]
+    NotSent(String),
+    /// The request was sent and may have had its effect: time-out, reset, 5xx, not JSON.
+    #[error("the facilitator gave no answer that can be understood: {0}")]
+    Unknown(String),
+}
+
+/// One entry of `/supported`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Supported {
+    /// Protocol version.
+    pub version: Version,
+    /// `exact`, ...
+    pub scheme: String,
+    /// The network.
+    pub network: Network,
+}
+
+/// A verifier and settler of client payments.
+#[async_trait]
+pub trait Facilitator: Send + Sync {
+    /// Would this payment settle?
+    async fn verify(&self, request: &PaymentRequest) -> Result<Verdict, FacilitatorError>;
+
+    /// Settle it. Repeating the identical request is always safe: the chain takes a nonce once.
+    async fn settle(&self, request: &PaymentRequest) -> Result<Settlement, FacilitatorError>;
+
+    /// What it can settle.
+    async fn supported(&self) -> Result<Vec<Supported>, FacilitatorError>;
+}

@@ -1,0 +1,102 @@
+//! Ids: of jobs and of stored files. Both are UUIDs in the hyphenated lower-case form.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+macro_rules! uuid_id {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        #[serde(transparent)]
+        pub struct $name(Uuid);
+
+        impl $name {
+            /// The 16 bytes of the id.
+            pub fn as_bytes(&self) -> &[u8; 16] {
+                self.0.as_bytes()
+            }
+
+            /// The id of these 16 bytes.
+            pub fn from_bytes(bytes: [u8; 16]) -> Self {
+                $name(Uuid::from_bytes(bytes))
+            }
+
+            /// Writes the 36-character form into `out` without allocating.
+            pub fn encode<'a>(&self, out: &'a mut [u8; 36]) -> &'a str {
+                self.0.hyphenated().encode_lower(out)
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Display::fmt(&self.0.hyphenated(), f)
+            }
+        }
+
+        /// Accepts exactly the 36-character hyphenated form; other spellings of a UUID are not
+        /// ids of ours, and their paths may be the app's.
+        impl FromStr for $name {
+            type Err = NotAnId;
+
+            fn from_str(text: &str) -> Result<Self, NotAnId> {
+                if text.len() != 36 {
+                    return Err(NotAnId);
+                }
+                Uuid::try_parse(text).map($name).map_err(|_| NotAnId)
+            }
+        }
+    };
+}
+
+/// The text is not a hyphenated UUID.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not a hyphenated UUID")]
+pub struct NotAnId;
+
+uuid_id! {
+    /// A job's id: UUIDv7, so journals sort by time, with 74 random bits, so it cannot be guessed.
+    JobId
+}
+
+uuid_id! {
+    /// The public name of a stored file: UUIDv4, unrelated to any provider's handle.
+    FileId
+}
+
+impl JobId {
+    /// A fresh id, stamped with the system's time.
+    pub fn new() -> Self {
+        JobId(Uuid::now_v7())
+    }
+}
+
+impl Default for JobId {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl FileId {
+    /// A fresh random id.
+    pub fn random() -> Self {
+        FileId(Uuid::new_v4())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_hyphenated_form_is_an_id() {
+        let id = JobId::new();
+        assert_eq!(id.to_string().parse::<JobId>(), Ok(id));
+        let simple = id.to_string().replace('-', "");
+        assert_eq!(simple.parse::<JobId>(), Err(NotAnId));
+        assert_eq!(format!("{{{id}}}").parse::<JobId>(), Err(NotAnId));
+        assert_eq!("..".parse::<FileId>(), Err(NotAnId));
+    }
+}

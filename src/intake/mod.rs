@@ -1,0 +1,74 @@
+//! What a request asks for, measured before anything is promised or spent. No I/O of its own.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+/// The kind of content, decided once and carried in the quote.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// A JSON document: an object was given, or a `.json` name, or text that parses as an object or array.
+    Json,
+    /// Any other bytes to store.
+    File,
+    /// A program to run.
+    Code,
+}
+
+/// What is wanted, and how much of it: all that a price depends on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ask {
+    /// `/store` or `/run`, with their options.
+    pub wanted: Wanted,
+    /// What the bytes are.
+    pub kind: Kind,
+    /// Decoded size in bytes; exact when the body was read, else as declared by the head.
+    pub size: u64,
+}
+
+/// A brokered operation and its options, validated: unknown or unsold options never get here.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase", tag = "operation")]
+pub enum Wanted {
+    /// Keep these bytes.
+    Store {
+        /// Only a permanent store (IPFS) will do.
+        permanent: bool,
+        /// Seconds a cache must keep it; `None` is the provider's default.
+        ttl: Option<u64>,
+    },
+    /// Run this program.
+    Run {
+        /// Lower-case language name; `python` when the client named none.
+        language: String,
+    },
+}
+
+/// How the client's `data` or `code` text was understood; named in the answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Encoding {
+    /// Strictly valid base64, decoded.
+    Base64,
+    /// Text, as it stands.
+    Utf8,
+    /// A JSON value, serialised without insignificant white space.
+    Json,
+    /// A raw body: the bytes themselves.
+    Raw,
+}
+
+/// The decoded bytes of a request, once its body has been read.
+#[derive(Clone, Debug)]
+pub struct Content {
+    /// The bytes to store or run.
+    pub bytes: Bytes,
+    /// SHA-256 of `bytes`.
+    pub digest: [u8; 32],
+    /// How they were sent.
+    pub encoding: Encoding,
+    /// The client's name for them: a label, never a path.
+    pub filename: Option<String>,
+    /// The client's media type for them, or one guessed from the name.
+    pub content_type: Option<String>,
+}

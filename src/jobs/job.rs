@@ -1,0 +1,287 @@
+//! The job: one paid piece of work, and the durable record of both its legs.
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use crate::clock::{UnixMillis, UnixSeconds};
+use crate::ids::JobId;
+use crate::money::Amount;
+use crate::x402::{Address, Asset, B256, Receipt, Requirement, Version};
+
+/// The version of this record's shape. A reader refuses a newer one and reads the one before.
+pub const SCHEMA: u16 = 1;
+
+/// What makes a client payment unique: `eip155:84532/0x<asset>/0x<from>/0x<nonce>`, lower case.
+/// The same authorization presented as v1 or v2, in any hex case, has the same key.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct ClaimKey(String);
+
+impl ClaimKey {
+    /// The key of an authorization on this asset.
+    pub fn new(asset: &Asset, from: Address, nonce: B256) -> Self {
+        // `{:#x}` of alloy's fixed bytes is lower-case hex, unlike the checksummed `Display`.
+        ClaimKey(format!("{}/{:#x}/{:#x}/{:#x}", asset.network, asset.address, from, nonce))
+    }
+
+    /// The key as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// What a payment was presented for: SHA-256 over method, canonical path, host, canonical options and
+/// the digest of the decoded data. Multipart boundaries and JSON white space do not change it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Fingerprint(#[serde(with = "hex::serde")] pub [u8; 32]);
+
+/// One paid piece of work. Changed by [`Job::apply`] only.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Job {
+    /// [`SCHEMA`] of the writer.
+    pub schema: u16,
+    /// The public id.
+    pub id: JobId,
+    /// The client payment it belongs to.
+    pub claim: ClaimKey,
+    /// What that payment was first presented for.
+    pub fingerprint: Fingerprint,
+    /// `store`, `run` or `app`.
+    pub kind: JobKind,
+    /// The paying wallet.
+    pub requester: Address,
+    /// When the claim was made.
+    pub created: UnixMillis,
+    /// When the last event was applied.
+    pub updated: UnixMillis,
+    /// How many events were applied; the version a store's append expects.
+    pub version: u64,
+    /// 1, or more once a voided job was started again.
+    pub attempt: u32,
+    /// Where it stands.
+    pub state: State,
+    /// The payment we take.
+    pub client: ClientLeg,
+    /// What was sold.
+    pub quote: Sold,
+    /// Every payment we signed for it, in order. Entries are never removed.
+    pub provider: Vec<ProviderPayment>,
+    /// The answer, from `settling` on.
+    pub answer: Option<Answer>,
+    /// The proof of settlement.
+    pub receipt: Option<Receipt>,
+    /// Why it failed, when it did.
+    pub failure: Option<Failure>,
+}
+
+/// What kind of work a job is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum JobKind {
+    /// `POST /store`.
+    Store,
+    /// `POST /run`.
+    Run,
+    /// A priced route of the app.
+    App,
+}
+
+/// The client's payment, with all that a repeated settle needs.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ClientLeg {
+    /// Which version it came in; the receipt goes back in the same.
+    pub version: Version,
+    /// What it pays.
+    pub requirement: Requirement,
+    /// When the authorization lapses.
+    pub valid_before: UnixSeconds,
+    /// The decoded payload, verbatim, for the facilitator.
+    pub payload: Box<RawValue>,
+    /// The requirement as the facilitator is to be shown it, verbatim.
+    pub requirements: Box<RawValue>,
+}
+
+/// What was sold to the client.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sold {
+    /// The provider's name, or `app`.
+    pub provider: String,
+    /// The provider's operation, or the route's path.
+    pub operation: String,
+    /// What the client pays.
+    pub price: Amount,
+    /// What we expected to pay, at most.
+    pub cost: Amount,
+    /// Decoded bytes.
+    pub size: u64,
+}
+
+/// A payment we signed to a provider. Written before the signature leaves the process.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProviderPayment {
+    /// The adapter's name for the step.
+    pub step: String,
+    /// The job's attempt it was signed in.
+    pub attempt: u32,
+    /// Who is paid.
+    pub provider: String,
+    /// The token.
+    pub asset: Asset,
+    /// The payee.
+    pub pay_to: Address,
+    /// How much.
+    pub amount: Amount,
+    /// The derived nonce.
+    pub nonce: B256,
+    /// When the signature lapses.
+    pub valid_before: UnixSeconds,
+    /// What is known of it.
+    pub fate: Fate,
+}
+
+/// What is known of a provider payment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Fate {
+    /// Signed; it may have been sent, and may be spent until it lapses.
+    Open,
+    /// The provider did the work for it.
+    Spent,
+}
+
+/// An answer to a client, kept so that the same payment gets the same one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answer {
+    /// HTTP status.
+    pub status: u16,
+    /// Header fields in order, without hop-by-hop and payment fields.
+    pub headers: Vec<(String, String)>,
+    /// The body.
+    pub body: Kept,
+}
+
+/// Whether an answer's body was kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase", tag = "kept", content = "body")]
+pub enum Kept {
+    /// The whole body, base64 in the record.
+    Whole(#[serde(with = "base64_bytes")] Vec<u8>),
+    /// It was streamed and was too large to keep.
+    Not,
+}
+
+/// Why a job failed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// The reason code, as in the client's answer and the metric.
+    pub code: String,
+    /// In words.
+    pub message: String,
+    /// HTTP status the client was answered with.
+    pub status: u16,
+}
+
+/// Where a job stands. Final states replay their answer; see the table in [`super::transition`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// The client payment is registered; nothing else happened.
+    Claimed,
+    /// The facilitator (or, upfront, settlement) vouched for the payment; the work may be running.
+    Working,
+    /// The client payment is being settled before the work (`settle = "upfront"`).
+    SettlingUpfront,
+    /// Settled before the work; the work may be running.
+    WorkingSettled,
+    /// The work succeeded, its answer is recorded, and the client payment may be settled at any moment.
+    Settling,
+    /// Settled and done. Final.
+    Completed,
+    /// Settled, but the work failed: the client is owed the price. Final.
+    RefundDue,
+    /// The provider was paid, the client's settlement failed for good: the answer is withheld. Final.
+    Uncollected,
+    /// The work failed after a provider signature went out: the client is not charged, our money may
+    /// be gone. Held until the chain proves which.
+    Held,
+    /// Like `Held`, proven spent. Final.
+    ProviderLost,
+    /// Client unpaid and no signature spendable. The same payment may start the next attempt.
+    Voided,
+}
+
+impl State {
+    /// Every state, for tables and metrics.
+    pub const ALL: [State; 11] = [
+        State::Claimed,
+        State::Working,
+        State::SettlingUpfront,
+        State::WorkingSettled,
+        State::Settling,
+        State::Completed,
+        State::RefundDue,
+        State::Uncollected,
+        State::Held,
+        State::ProviderLost,
+        State::Voided,
+    ];
+
+    /// Whether nothing more will happen by itself: duplicates of the payment get the stored outcome.
+    pub fn at_rest(self) -> bool {
+        matches!(
+            self,
+            State::Completed
+                | State::RefundDue
+                | State::Uncollected
+                | State::ProviderLost
+                | State::Held
+                | State::Voided
+        )
+    }
+
+    /// The outer state clients see: `running`, `completed` or `failed`.
+    pub fn outer(self) -> &'static str {
+        match self {
+            State::Completed => "completed",
+            State::Claimed
+            | State::Working
+            | State::SettlingUpfront
+            | State::WorkingSettled
+            | State::Settling => "running",
+            State::RefundDue | State::Uncollected | State::Held | State::ProviderLost | State::Voided => {
+                "failed"
+            }
+        }
+    }
+
+    /// The name in records, metrics and the admin list.
+    pub fn name(self) -> &'static str {
+        match self {
+            State::Claimed => "claimed",
+            State::Working => "working",
+            State::SettlingUpfront => "settling_upfront",
+            State::WorkingSettled => "working_settled",
+            State::Settling => "settling",
+            State::Completed => "completed",
+            State::RefundDue => "refund_due",
+            State::Uncollected => "uncollected",
+            State::Held => "held",
+            State::ProviderLost => "provider_lost",
+            State::Voided => "voided",
+        }
+    }
+}
+
+mod base64_bytes {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub(super) fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&base64_simd::STANDARD.encode_to_string(bytes))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
+        let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+        base64_simd::STANDARD.decode_to_vec(text.as_bytes()).map_err(D::Error::custom)
+    }
+}

@@ -1,0 +1,12 @@
+//! Jobs: the durable record of paid work, and the stores that keep it.
+//!
+//! `job` is the record, `transition` the one table of what may happen to it, `store` what a store must
+//! offer. A store knows versions, leases and bytes, never states.
+
+pub mod job;
+pub mod store;
+pub mod transition;
+
+pub use job::{Answer, ClaimKey, Failure, Fingerprint, Job, JobKind, Kept, ProviderPayment, State};
+pub use store::{Appended, Claim, JobStore, Lease, StoreError};
+pub use transition::{Event, Illegal};

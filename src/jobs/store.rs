@@ -1,0 +1,113 @@
+//! What a store of jobs must offer. Two keep the promise: `embedded` (one file, one process) and
+//! `redis` (many gateways); one suite of tests runs on both.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use super::job::{ClaimKey, Job};
+use super::transition::Event;
+use crate::ids::JobId;
+
+/// The right to write a job, for a while. A larger epoch makes every smaller one void.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lease {
+    /// The job, by the claim that keys its record.
+    pub claim: ClaimKey,
+    /// Raised by one whenever the job changes hands.
+    pub epoch: u64,
+}
+
+/// The outcome of [`JobStore::claim`].
+#[derive(Clone, Debug)]
+pub enum Claim {
+    /// The payment is new: the job is written, and ours. Its id may differ from the one asked for, if that was taken.
+    Won(Job, Lease),
+    /// The payment was claimed before: its job, as it stands.
+    Taken(Job),
+}
+
+/// The outcome of [`JobStore::append`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Appended {
+    /// Durable.
+    Written,
+    /// The lease's epoch is not the current one, or the version has moved on: somebody else owns the job
+    /// now, and whoever held this lease must stop.
+    Fenced,
+}
+
+/// Why a store could not do as asked. The outcome of a write is then unknown.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum StoreError {
+    /// It did not answer, or not in time.
+    #[error("the job store is away: {0}")]
+    Away(String),
+    /// It holds something this version cannot read.
+    #[error("the job store holds a record this version cannot read: {0}")]
+    Unreadable(String),
+}
+
+/// A durable store of jobs. When a method that writes returns `Ok`, the write survives a crash.
+#[async_trait]
+pub trait JobStore: Send + Sync {
+    /// Registers a client payment, first wins. `job` is fresh (`State::Claimed`, version 0); a retry of a call
+    /// whose outcome is unknown returns `Taken` with the same record. The lease lasts `lease` by the store's clock.
+    async fn claim(&self, job: &Job, lease: Duration) -> Result<Claim, StoreError>;
+
+    /// Writes `event` to the journal and `job` (the state after it, `job.version` one more than the stored) in one step.
+    /// Where `job.state.at_rest()`, the lease ends and the job leaves the due list.
+    async fn append(&self, lease: &Lease, event: &Event, job: &Job) -> Result<Appended, StoreError>;
+
+    /// Prolongs a lease; `Fenced` when it is no longer ours.
+    async fn renew(&self, lease: &Lease, duration: Duration) -> Result<Appended, StoreError>;
+
+    /// Takes a job whose lease has ended, whatever its state: a new epoch. `None` while somebody holds it, or if
+    /// there is no such job.
+    async fn take_over(&self, claim: &ClaimKey, lease: Duration) -> Result<Option<(Job, Lease)>, StoreError>;
+
+    /// Ends a lease early, so that the job can be taken over at once. A lease already lost is no error.
+    async fn release(&self, lease: &Lease) -> Result<(), StoreError>;
+
+    /// The job of a claim.
+    async fn by_claim(&self, claim: &ClaimKey) -> Result<Option<Job>, StoreError>;
+
+    /// The job with this public id.
+    async fn by_id(&self, id: JobId) -> Result<Option<Job>, StoreError>;
+
+    /// The events of a job, oldest first, with the times they were applied.
+    async fn journal(&self, claim: &ClaimKey) -> Result<Vec<Event>, StoreError>;
+
+    /// Jobs not at rest whose lease has ended, oldest first, at most `limit`.
+    async fn due(&self, limit: usize) -> Result<Vec<ClaimKey>, StoreError>;
+
+    /// Jobs in this state, at most `limit`: for the operator's lists and the metrics.
+    async fn in_state(&self, state: super::job::State, limit: usize) -> Result<Vec<JobId>, StoreError>;
+
+    /// Writes a small value under `space`/`key`; it is gone after `ttl`, or never.
+    async fn put(
+        &self,
+        space: &str,
+        key: &str,
+        value: &[u8],
+        ttl: Option<Duration>,
+    ) -> Result<(), StoreError>;
+
+    /// As [`JobStore::put`], unless there is a value already: then that one is returned and nothing written.
+    async fn put_new(
+        &self,
+        space: &str,
+        key: &str,
+        value: &[u8],
+        ttl: Option<Duration>,
+    ) -> Result<Option<Vec<u8>>, StoreError>;
+
+    /// The value under `space`/`key`.
+    async fn get(&self, space: &str, key: &str) -> Result<Option<Vec<u8>>, StoreError>;
+
+    /// Every live value of a space, with its key, in no order. For spaces of some hundreds at most.
+    async fn list(&self, space: &str) -> Result<Vec<(String, Vec<u8>)>, StoreError>;
+
+    /// Adds `delta` to a counter that starts at 0 and returns the sum; counters do not expire.
+    async fn add(&self, space: &str, key: &str, delta: i64) -> Result<i64, StoreError>;
+}

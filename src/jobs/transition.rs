@@ -1,0 +1,189 @@
+//! The transition table: every event that can happen to a job, and where it may happen.
+//!
+//! This is the only place that knows it. Stores persist what comes out and check versions; the
+//! broker and recovery ask for an event and get a typed refusal if it is not allowed there.
+//!
+//! ```text
+//!            Verified                 Signed*            Answered          Settled
+//!  Claimed ───────────▶ Working ─────────────▶ Working ──────────▶ Settling ───────▶ Completed
+//!     │                    │ WorkFailed: no signature open ▶ Voided    │ Refused ▶ Uncollected (provider paid)
+//!     │ Rejected           │             a signature open  ▶ Held      │           Voided      (it was not)
+//!     ▼                    │                                 │ ProvedSpent ▶ ProviderLost
+//!   Voided ◀───────────────┘                                 │ ProvedUnspent ▶ Voided
+//!     │ Reopened ▶ Claimed (attempt + 1)
+//!
+//!  upfront:  Claimed ─SettleFirst▶ SettlingUpfront ─Settled▶ WorkingSettled ─Answered▶ Completed
+//!                                        │ Refused ▶ Voided        │ WorkFailed ▶ RefundDue
+//! ```
+
+use super::job::{Answer, Failure, Fate, Job, ProviderPayment, State};
+use crate::clock::{UnixMillis, UnixSeconds};
+use crate::x402::Receipt;
+use serde::{Deserialize, Serialize};
+
+/// Something that happened to a job. The journal is the list of these.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "event")]
+pub enum Event {
+    /// The client payment was vouched for; the work starts.
+    Verified,
+    /// The client payment was found worthless before anything was spent.
+    Rejected {
+        /// Why.
+        failure: Failure,
+    },
+    /// The route settles upfront: `/settle` may be called from now on.
+    SettleFirst,
+    /// We signed a provider payment; it may be sent from now on.
+    Signed {
+        /// The payment.
+        payment: ProviderPayment,
+    },
+    /// The work succeeded. From `Working`, `/settle` may be called from now on.
+    Answered {
+        /// What the client gets once settled.
+        answer: Answer,
+    },
+    /// The work failed, or can no longer be finished.
+    WorkFailed {
+        /// Why.
+        failure: Failure,
+    },
+    /// The client payment was settled.
+    Settled {
+        /// The proof.
+        receipt: Receipt,
+    },
+    /// The client payment provably will not settle.
+    Refused {
+        /// Why.
+        failure: Failure,
+    },
+    /// The chain proved that an open provider signature was spent.
+    ProvedSpent,
+    /// The chain proved that no open provider signature was or can be spent.
+    ProvedUnspent,
+    /// The same payment starts the next attempt of a voided job.
+    Reopened,
+}
+
+impl Event {
+    /// The name in the journal and in logs.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Event::Verified => "verified",
+            Event::Rejected { .. } => "rejected",
+            Event::SettleFirst => "settle_first",
+            Event::Signed { .. } => "signed",
+            Event::Answered { .. } => "answered",
+            Event::WorkFailed { .. } => "work_failed",
+            Event::Settled { .. } => "settled",
+            Event::Refused { .. } => "refused",
+            Event::ProvedSpent => "proved_spent",
+            Event::ProvedUnspent => "proved_unspent",
+            Event::Reopened => "reopened",
+        }
+    }
+}
+
+/// The event is not allowed in the job's state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a job that is {} cannot take the event {event}", state.name())]
+pub struct Illegal {
+    /// Where the job stands.
+    pub state: State,
+    /// What was to happen to it.
+    pub event: &'static str,
+}
+
+impl Job {
+    /// The job after `event`, or why the event cannot happen to it.
+    pub fn apply(&self, event: &Event, now: UnixMillis) -> Result<Job, Illegal> {
+        let next = self.next_state(event).ok_or(Illegal { state: self.state, event: event.name() })?;
+        let mut job = self.clone();
+        job.state = next;
+        job.version += 1;
+        job.updated = now.max(self.updated);
+        match event {
+            Event::Signed { payment } => job.provider.push(payment.clone()),
+            Event::Answered { answer } => {
+                job.answer = Some(answer.clone());
+                job.mark_attempt(Fate::Spent);
+            }
+            Event::Settled { receipt } => job.receipt = Some(receipt.clone()),
+            Event::WorkFailed { failure } | Event::Rejected { failure } | Event::Refused { failure } => {
+                job.failure = Some(failure.clone());
+            }
+            Event::ProvedSpent => job.mark_attempt(Fate::Spent),
+            Event::Reopened => {
+                job.attempt += 1;
+                job.failure = None;
+            }
+            Event::Verified | Event::SettleFirst | Event::ProvedUnspent => {}
+        }
+        Ok(job)
+    }
+
+    /// Whether a provider signature of this job is out and may still be spent, at `now`.
+    pub fn signature_spendable(&self, now: UnixSeconds) -> bool {
+        self.provider.iter().any(|payment| payment.fate == Fate::Open && payment.valid_before > now)
+    }
+
+    /// The payment already signed for `step` in the current attempt.
+    pub fn signed_for(&self, step: &str) -> Option<&ProviderPayment> {
+        self.provider.iter().find(|payment| payment.attempt == self.attempt && payment.step == step)
+    }
+
+    fn next_state(&self, event: &Event) -> Option<State> {
+        use State::*;
+        Some(match (self.state, event) {
+            (Claimed, Event::Verified) => Working,
+            (Claimed, Event::SettleFirst) => SettlingUpfront,
+            (Claimed, Event::Rejected { .. }) => Voided,
+            (Claimed, Event::WorkFailed { .. }) => Voided,
+
+            (Working, Event::Signed { payment }) if self.may_sign(payment) => Working,
+            (Working, Event::Answered { .. }) => Settling,
+            (Working, Event::WorkFailed { .. }) if self.any_open() => Held,
+            (Working, Event::WorkFailed { .. }) => Voided,
+
+            (SettlingUpfront, Event::Settled { .. }) => WorkingSettled,
+            (SettlingUpfront, Event::Refused { .. }) => Voided,
+            (WorkingSettled, Event::Signed { payment }) if self.may_sign(payment) => WorkingSettled,
+            (WorkingSettled, Event::Answered { .. }) => Completed,
+            (WorkingSettled, Event::WorkFailed { .. }) => RefundDue,
+
+            (Settling, Event::Settled { .. }) => Completed,
+            (Settling, Event::Refused { .. }) if self.paid_provider() => Uncollected,
+            (Settling, Event::Refused { .. }) => Voided,
+
+            (Held, Event::ProvedSpent) => ProviderLost,
+            (Held, Event::ProvedUnspent) => Voided,
+
+            (Voided, Event::Reopened) => Claimed,
+            _ => return None,
+        })
+    }
+
+    /// One signature per step and attempt: a second would be a second spend.
+    fn may_sign(&self, payment: &ProviderPayment) -> bool {
+        payment.attempt == self.attempt
+            && payment.fate == Fate::Open
+            && self.signed_for(&payment.step).is_none()
+            && !self.provider.iter().any(|earlier| earlier.nonce == payment.nonce)
+    }
+
+    fn any_open(&self) -> bool {
+        self.provider.iter().any(|payment| payment.fate == Fate::Open && payment.attempt == self.attempt)
+    }
+
+    fn paid_provider(&self) -> bool {
+        self.provider.iter().any(|payment| payment.fate == Fate::Spent && payment.attempt == self.attempt)
+    }
+
+    fn mark_attempt(&mut self, fate: Fate) {
+        for payment in self.provider.iter_mut().filter(|payment| payment.attempt == self.attempt) {
+            payment.fate = fate;
+        }
+    }
+}

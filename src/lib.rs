@@ -1,0 +1,24 @@
+//! Galaksio: a sidecar reverse proxy that sells an HTTP service, or a provider's, for x402 payments.
+//!
+//! The map of the tree, and which way its arrows point, is in `ARCHITECTURE.md`.
+
+pub mod admin;
+pub mod broker;
+pub mod cli;
+pub mod clock;
+pub mod config;
+pub mod facilitator;
+pub mod gate;
+pub mod ids;
+pub mod intake;
+pub mod jobs;
+pub mod money;
+pub mod outgoing;
+pub mod providers;
+pub mod proxy;
+pub mod quote_cache;
+pub mod reason;
+pub mod sandbox;
+pub mod telemetry;
+pub mod wallet;
+pub mod x402;

@@ -1,0 +1,3 @@
+//! The `galaksio` program.
+
+fn main() {}

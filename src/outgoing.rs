@@ -1,0 +1,1 @@
+//! The HTTP client for outgoing calls, with a deadline for everything.

@@ -1,0 +1,251 @@
+//! Providers: those who sell the work. One trait, one file (or folder) for each.
+//!
+//! An adapter translates between our [`Order`] and one provider's API. It decides *when* to pay, and
+//! asks its [`Purse`] for it; it never sees a key, a journal or a budget, so it cannot spend
+//! what was not recorded. To add one: implement [`Provider`], name it in the registry.
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+use crate::ids::JobId;
+use crate::intake::{Ask, Content};
+use crate::money::Amount;
+use crate::x402::{Address, Asset};
+
+/// One thing a provider does, named as in its API: `set`, `pin`, `pin_json`, `execute`.
+pub type Operation = &'static str;
+
+/// A seller of work.
+#[async_trait]
+pub trait Provider: Send + Sync {
+    /// The name in `proxy.toml`, quotes, metrics and answers: `xcache`, `openx402`, `merit-systems`.
+    fn name(&self) -> &'static str;
+
+    /// The operation that would serve `ask`, or why none does. Pure: no I/O, and the same answer
+    /// for every ask of the same size bucket and options. `ask.size` may be a bucket's upper end.
+    fn sells(&self, ask: &Ask) -> Result<Operation, NotSold>;
+
+    /// The live price of `operation` for an ask of up to `ask.size` bytes, from the provider's own 402.
+    /// Anything but a 402 (or a documented free answer) is no offer.
+    async fn offer(&self, operation: Operation, ask: &Ask) -> Result<Offer, ProviderError>;
+
+    /// How an interrupted order of this operation can go on.
+    fn resume(&self, operation: Operation) -> Resume;
+
+    /// Does the work. Pays, if the operation is paid, through `purse` and no other way.
+    /// Success is the adapter's word: an answer that only looks like success is an error here.
+    async fn perform(&self, order: &Order, purse: &dyn Purse) -> Result<Done, ProviderError>;
+
+    /// Releases what [`Done::stored`] names, as the bytes of `GET /files/{id}`. Only for providers
+    /// whose results are read back through us.
+    async fn read_back(&self, handle: &StoredHandle) -> Result<ReadBack, ProviderError> {
+        let _ = handle;
+        Err(ProviderError::new(
+            Fault::Refused,
+            "this provider's results are not read back through the gateway",
+        ))
+    }
+}
+
+/// Why a provider does not sell what was asked.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotSold {
+    /// It does other work altogether (stores, when asked to run).
+    #[error("{provider} does not do this kind of work")]
+    Operation {
+        /// Who does not.
+        provider: &'static str,
+    },
+    /// It does the work, but not with this option.
+    #[error("{provider} does not sell {option}")]
+    Option {
+        /// Who does not.
+        provider: &'static str,
+        /// The option with its value, as the client wrote it: `language "ruby"`.
+        option: String,
+    },
+    /// Too many bytes for it.
+    #[error("{provider} takes up to {limit} bytes")]
+    Size {
+        /// Who does not.
+        provider: &'static str,
+        /// Its limit.
+        limit: u64,
+    },
+}
+
+/// What a provider wants for an operation, as its live challenge said.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Offer {
+    /// What one operation costs us. For inventory operations: the amortised share.
+    pub cost: Amount,
+    /// In what.
+    pub asset: Asset,
+    /// To whom; zero address for inventory, which pays nobody per operation.
+    pub pay_to: Address,
+}
+
+/// A piece of work ordered of a provider.
+#[derive(Clone, Debug)]
+pub struct Order {
+    /// The job it is for.
+    pub job: JobId,
+    /// 1 on the first attempt of the job.
+    pub attempt: u32,
+    /// What [`Provider::sells`] chose.
+    pub operation: String,
+    /// What was asked.
+    pub ask: Ask,
+    /// The bytes.
+    pub content: Content,
+    /// The quote's terms; the purse refuses to pay more.
+    pub offer: Offer,
+    /// When the whole order must have ended, counted from its start.
+    pub deadline: Duration,
+}
+
+/// Pays for one order: checks terms against the quote and the caps, signs with a derived nonce, makes
+/// the signature durable, and only then hands it out.
+#[async_trait]
+pub trait Purse: Send + Sync {
+    /// The payment for a challenge the provider sent (or is known to send) for `step`.
+    /// Calling it twice for the same step gives the identical payment, never a second one.
+    async fn pay(
+        &self,
+        step: &'static str,
+        challenge: &crate::x402::Challenge,
+    ) -> Result<PaymentHeader, PurseError>;
+}
+
+/// A signed payment, ready for the wire.
+#[derive(Clone, Debug)]
+pub struct PaymentHeader {
+    /// `PAYMENT-SIGNATURE` or `X-PAYMENT`.
+    pub name: http::HeaderName,
+    /// The base64 payload; marked sensitive.
+    pub value: http::HeaderValue,
+}
+
+/// Why the purse would not pay. Nothing was signed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PurseError {
+    /// No entry of the challenge is on the quoted network, asset and payee, at no more than its price.
+    #[error("the provider's terms are not the quoted ones: {0}")]
+    Terms(String),
+    /// More than the cap on one provider payment.
+    #[error("{amount} is over the cap of {cap} for one provider payment")]
+    OverCap {
+        /// What it asked.
+        amount: Amount,
+        /// `wallet.max_payment`.
+        cap: Amount,
+    },
+    /// The signature could not be made durable, so it was not handed out.
+    #[error("the payment could not be journalled: {0}")]
+    Journal(String),
+    /// Too little time is left for the provider to collect.
+    #[error("the order's deadline is too near to sign for")]
+    Late,
+}
+
+/// Work done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Done {
+    /// The result object of the client's answer, in the seeds' field names.
+    pub result: serde_json::Map<String, serde_json::Value>,
+    /// Where the bytes can be read back, if through us. Never shown to a client.
+    pub stored: Option<StoredHandle>,
+}
+
+/// A provider's own name for a stored thing: secret, since whoever holds it can read or change it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoredHandle {
+    /// Which provider.
+    pub provider: String,
+    /// Its handle, as the adapter wrote it (xCache: cache id and key).
+    pub handle: String,
+    /// Media type to serve it with.
+    pub content_type: Option<String>,
+    /// Its size in bytes.
+    pub size: u64,
+}
+
+/// A stored thing, read back.
+#[derive(Clone, Debug)]
+pub struct ReadBack {
+    /// The bytes as the client stored them.
+    pub bytes: bytes::Bytes,
+}
+
+/// How an interrupted order goes on after a crash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Resume {
+    /// By an id the provider gave, journalled as a step.
+    ById,
+    /// By repeating the same request with the same payment.
+    Idempotent,
+    /// Not at all.
+    None,
+}
+
+/// Why an order failed. Whether money may be gone is the purse's knowledge, not the adapter's.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{fault}: {message}")]
+pub struct ProviderError {
+    /// The class of fault.
+    pub fault: Fault,
+    /// What happened, for the log; clients see the class only.
+    pub message: String,
+}
+
+/// Classes of provider faults; the `Display` form is the metric label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Fault {
+    /// Connection refused, reset, DNS, TLS.
+    Unreachable,
+    /// A deadline passed.
+    Timeout,
+    /// 5xx, or an answer that is not what its API says.
+    Broken,
+    /// 4xx: it does not want this request.
+    Refused,
+    /// It asked for payment again after it was paid.
+    Unpaid,
+    /// Terms other than quoted, or over a cap; nothing was signed.
+    Terms,
+    /// Our own store or wallet failed before anything was signed.
+    Internal,
+}
+
+impl ProviderError {
+    /// An error of this class.
+    pub fn new(fault: Fault, message: impl Into<String>) -> Self {
+        ProviderError { fault, message: message.into() }
+    }
+}
+
+impl std::fmt::Display for Fault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Fault::Unreachable => "unreachable",
+            Fault::Timeout => "timeout",
+            Fault::Broken => "broken",
+            Fault::Refused => "refused",
+            Fault::Unpaid => "unpaid",
+            Fault::Terms => "terms",
+            Fault::Internal => "internal",
+        })
+    }
+}
+
+impl From<PurseError> for ProviderError {
+    fn from(error: PurseError) -> Self {
+        let fault = match error {
+            PurseError::Journal(_) => Fault::Internal,
+            _ => Fault::Terms,
+        };
+        ProviderError::new(fault, error.to_string())
+    }
+}

@@ -1,0 +1,1 @@
+//! The edge: connections, routing, forwarding to the app.

@@ -1,0 +1,1 @@
+//! Quotes: live provider prices, kept by size bucket and options.

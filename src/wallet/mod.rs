@@ -1,0 +1,1 @@
+//! The wallet: signs provider payments, within caps, with derived nonces.
