@@ -292,7 +292,7 @@ mod tests {
         let mut seen = HashSet::new();
         for reason in Reason::ALL {
             assert!(seen.insert(reason.code()), "{} twice", reason.code());
-            assert!(reason.code().bytes().all(|b| b.is_ascii_lowercase() || b == b'_'));
+            assert!(reason.code().bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_'));
         }
     }
 
