@@ -30,6 +30,11 @@ macro_rules! reasons {
                 match self { $(Reason::$name => $status,)* }
             }
 
+            /// The reason with this code.
+            pub fn from_code(code: &str) -> Option<Reason> {
+                Reason::ALL.iter().copied().find(|reason| reason.code() == code)
+            }
+
             /// What a client that tried to pay should do next.
             pub const fn retry(self) -> Retry {
                 match self { $(Reason::$name => Retry::$retry,)* }

@@ -1,1 +1,112 @@
-//! The broker: the paid flow.
+//! The broker: the paid flow, from an admitted payment to an answer, in a task of its own.
+//!
+//! ```text
+//!  claim ─▶ verify ─▶ work (the provider is paid here) ─▶ settle ─▶ deliver          settle = "success"
+//!  claim ─▶ settle ─▶ work ─▶ deliver                                                settle = "upfront"
+//! ```
+//!
+//! [`attempt`] is that flow, top to bottom. Every step that spends is in the [`journal`] first; money
+//! leaves through the [`purse`] only; what a settlement's answer means is decided in [`settlement`] only; an
+//! answer to a payment that was seen before comes from [`delivery`]; what a crash left is found by
+//! [`recovery`]. The broker knows no HTTP connection: a client that goes away changes nothing here.
+
+mod attempt;
+mod delivery;
+mod journal;
+mod purse;
+mod recovery;
+mod settlement;
+mod work;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::value::RawValue;
+
+use crate::clock::Clock;
+use crate::facilitator::Facilitator;
+use crate::ids::JobId;
+use crate::jobs::job::Sold;
+use crate::jobs::{Fingerprint, JobKind, JobStore};
+use crate::money::Amount;
+use crate::providers::Offer;
+use crate::wallet::Wallet;
+use crate::x402::{Authorization, PaymentFlow, Requirement, Version};
+
+pub use delivery::{Delivery, DeliveryBody};
+pub use recovery::Recovery;
+pub use work::{BodyStream, Product, ProviderWork, Work, WorkError, WorkFault};
+
+/// A payment that passed every local check, and the work it is for.
+pub struct Sale {
+    /// The payment's version; the receipt goes back in the same.
+    pub version: Version,
+    /// What the payer signed.
+    pub authorization: Authorization,
+    /// The decoded payment, verbatim.
+    pub payload: Box<RawValue>,
+    /// What it pays.
+    pub requirement: Requirement,
+    /// The same as the facilitator is to be shown it.
+    pub requirements: Box<RawValue>,
+    /// The quote id it echoes, whole. `None` for v1.
+    pub quote_id: Option<String>,
+    /// The quote's job id: taken if it is free. `None` for v1, which echoes nothing.
+    pub job: Option<JobId>,
+    /// What the payment is presented for.
+    pub fingerprint: Fingerprint,
+    /// Whether the request has a body. A body-less one paid by v1 has no secret in it at all.
+    pub has_body: bool,
+    /// Store, run or app.
+    pub kind: JobKind,
+    /// Provider, operation, price.
+    pub sold: Sold,
+    /// The provider's terms, fresh; `None` where nobody is paid: the app's own work.
+    pub offer: Option<Offer>,
+    /// When the client is charged.
+    pub settle: PaymentFlow,
+    /// The work itself.
+    pub work: Box<dyn Work>,
+}
+
+/// Deadlines of paid work.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// The provider's whole part.
+    pub work_timeout: Duration,
+    /// Before the authorization lapses by less than this, no work is started or waited for.
+    pub settle_margin: Duration,
+    /// How long a request is held while a settlement's outcome is unknown.
+    pub unknown_hold: Duration,
+    /// How long a job stays ours without a sign of life.
+    pub lease: Duration,
+    /// The most one provider payment may be, in units of a six-decimal dollar.
+    pub max_provider_payment: Amount,
+}
+
+/// What the broker works with. One for the whole process, shared.
+pub struct Broker {
+    jobs: Arc<dyn JobStore>,
+    facilitator: Arc<dyn Facilitator>,
+    wallet: Option<Arc<Wallet>>,
+    clock: Clock,
+    limits: Limits,
+}
+
+impl Broker {
+    /// A broker over these. `wallet` may be missing where no route is brokered.
+    pub fn new(
+        jobs: Arc<dyn JobStore>,
+        facilitator: Arc<dyn Facilitator>,
+        wallet: Option<Arc<Wallet>>,
+        clock: Clock,
+        limits: Limits,
+    ) -> Self {
+        Broker { jobs, facilitator, wallet, clock, limits }
+    }
+
+    /// The store, for lookups by id.
+    pub fn jobs(&self) -> &Arc<dyn JobStore> {
+        &self.jobs
+    }
+}

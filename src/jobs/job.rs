@@ -100,6 +100,8 @@ pub struct ClientLeg {
     pub payload: Box<RawValue>,
     /// The requirement as the facilitator is to be shown it, verbatim.
     pub requirements: Box<RawValue>,
+    /// The unguessable quote id that a v2 payment echoed; never published on chain.
+    pub quote_id: Option<String>,
 }
 
 /// What was sold to the client.

@@ -16,8 +16,9 @@
 //!                                        │ Refused ▶ Voided        │ WorkFailed ▶ RefundDue
 //! ```
 
-use super::job::{Answer, Failure, Fate, Job, ProviderPayment, State};
+use super::job::{Answer, Failure, Fate, Job, ProviderPayment, Sold, State};
 use crate::clock::{UnixMillis, UnixSeconds};
+use crate::money::Amount;
 use crate::x402::Receipt;
 use serde::{Deserialize, Serialize};
 
@@ -64,7 +65,10 @@ pub enum Event {
     /// The chain proved that no open provider signature was or can be spent.
     ProvedUnspent,
     /// The same payment starts the next attempt of a voided job.
-    Reopened,
+    Reopened {
+        /// What is sold this time; the provider may be another.
+        sold: Sold,
+    },
 }
 
 impl Event {
@@ -81,7 +85,7 @@ impl Event {
             Event::Refused { .. } => "refused",
             Event::ProvedSpent => "proved_spent",
             Event::ProvedUnspent => "proved_unspent",
-            Event::Reopened => "reopened",
+            Event::Reopened { .. } => "reopened",
         }
     }
 }
@@ -115,8 +119,9 @@ impl Job {
                 job.failure = Some(failure.clone());
             }
             Event::ProvedSpent => job.mark_attempt(Fate::Spent),
-            Event::Reopened => {
+            Event::Reopened { sold } => {
                 job.attempt += 1;
+                job.quote = sold.clone();
                 job.failure = None;
             }
             Event::Verified | Event::SettleFirst | Event::ProvedUnspent => {}
@@ -127,6 +132,14 @@ impl Job {
     /// Whether a provider signature of this job is out and may still be spent, at `now`.
     pub fn signature_spendable(&self, now: UnixSeconds) -> bool {
         self.provider.iter().any(|payment| payment.fate == Fate::Open && payment.valid_before > now)
+    }
+
+    /// The sum of this job's signatures that may still be spent at `now`; `None` on overflow.
+    pub fn spendable(&self, now: UnixSeconds) -> Option<Amount> {
+        self.provider
+            .iter()
+            .filter(|payment| payment.fate == Fate::Open && payment.valid_before > now)
+            .try_fold(Amount::ZERO, |sum, payment| sum.checked_add(payment.amount))
     }
 
     /// The payment already signed for `step` in the current attempt.
@@ -160,7 +173,7 @@ impl Job {
             (Held, Event::ProvedSpent) => ProviderLost,
             (Held, Event::ProvedUnspent) => Voided,
 
-            (Voided, Event::Reopened) => Claimed,
+            (Voided, Event::Reopened { .. }) => Claimed,
             _ => return None,
         })
     }

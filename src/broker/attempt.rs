@@ -1,0 +1,257 @@
+//! One attempt at one paid piece of work. The order of the steps in [`Broker::attempt`] is the product.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tracing::{info, warn};
+
+use super::delivery::Delivery;
+use super::journal::{Journal, JournalError};
+use super::purse::{AttemptPurse, NoPurse};
+use super::settlement::{Settled, payment_request};
+use super::work::{Product, Work, WorkError, WorkFault};
+use super::{Broker, Sale};
+use crate::facilitator::Verdict;
+use crate::ids::JobId;
+use crate::jobs::job::{ClientLeg, SCHEMA};
+use crate::jobs::{Claim, ClaimKey, Event, Failure, Job, JobKind, Lease, State};
+use crate::providers::{Offer, Purse};
+use crate::reason::{Charged, Problem, Reason};
+use crate::x402::PaymentFlow;
+
+/// How long a finished attempt waits for a store that is away, to write what it carries.
+const CARRY_PATIENCE: Duration = Duration::from_secs(600);
+
+impl Broker {
+    /// Does what the payment buys, once, and says what to answer. Runs to its end whatever the client
+    /// does, so the caller spawns it and only listens.
+    pub async fn sell(self: Arc<Self>, sale: Sale) -> Delivery {
+        let fresh = self.fresh_job(&sale);
+        let (job, lease) = match self.jobs.claim(&fresh, self.limits.lease).await {
+            Ok(Claim::Won(job, lease)) => (job, lease),
+            Ok(Claim::Taken(job)) => match self.seen_before(&sale, job).await {
+                Again::Answer(delivery) => return delivery,
+                Again::NextAttempt(job, lease) => (job, lease),
+            },
+            Err(away) => {
+                warn!(%away, "no claim");
+                return Delivery::problem(Problem::new(Reason::StoreAway).charged(Charged::No));
+            }
+        };
+        let journal = Journal::new(Arc::clone(&self.jobs), self.clock.clone(), job, lease);
+        let keeper = journal.keep_lease(self.limits.lease).await;
+        let outcome = self.attempt(&journal, sale).await;
+        // The answer does not wait for a store that is away; the lease is kept until it is back.
+        tokio::spawn(async move {
+            journal.close(CARRY_PATIENCE).await;
+            drop(keeper);
+        });
+        outcome
+    }
+
+    async fn attempt(&self, journal: &Journal, sale: Sale) -> Delivery {
+        let outcome = match sale.settle {
+            PaymentFlow::Authorization => self.settle_on_success(journal, sale).await,
+            PaymentFlow::Upfront => self.settle_upfront(journal, sale).await,
+        };
+        outcome.unwrap_or_else(|stop| stop.into_delivery())
+    }
+
+    /// verify, work, settle, deliver.
+    async fn settle_on_success(&self, journal: &Journal, sale: Sale) -> Result<Delivery, Stop> {
+        self.verify(journal).await?;
+        let product = match self.perform(journal, sale).await {
+            Ok(product) => product,
+            Err(error) => return self.work_failed(journal, error).await,
+        };
+        let answer = product.answer;
+        // The result and "may be settled from now on" are one record, before /settle is called.
+        let job = journal.record_or_carry(Event::Answered { answer }).await?;
+        match self.settle(&job, true, self.limits.unknown_hold).await {
+            Settled::Yes(receipt) => {
+                let job = journal.record_or_carry(Event::Settled { receipt }).await?;
+                info!(job = %job.id, provider = job.quote.provider, "sold");
+                Ok(Delivery::fresh(&job, product.stream))
+            }
+            Settled::No { reason } => {
+                let failure = failure(Reason::SettlementRefused, &reason);
+                let job = journal.record_or_carry(Event::Refused { failure }).await?;
+                Ok(Delivery::of_rest(&job, true))
+            }
+            Settled::Unknown => Ok(Delivery::unsettled(&job)),
+        }
+    }
+
+    /// settle, work, deliver.
+    async fn settle_upfront(&self, journal: &Journal, sale: Sale) -> Result<Delivery, Stop> {
+        let job = journal.record(Event::SettleFirst).await?;
+        match self.settle(&job, true, self.limits.unknown_hold).await {
+            Settled::Yes(receipt) => journal.record_or_carry(Event::Settled { receipt }).await?,
+            Settled::No { reason } => {
+                let failure = failure(Reason::PaymentRejected, &reason);
+                let job = journal.record_or_carry(Event::Refused { failure }).await?;
+                return Ok(Delivery::of_rest(&job, true));
+            }
+            Settled::Unknown => return Ok(Delivery::unsettled(&job)),
+        };
+        match self.perform(journal, sale).await {
+            Ok(Product { answer, stream }) => {
+                let job = journal.record_or_carry(Event::Answered { answer }).await?;
+                Ok(Delivery::fresh(&job, stream))
+            }
+            Err(error) => self.work_failed(journal, error).await,
+        }
+    }
+
+    /// Asks the facilitator whether the payment would settle. Nothing was spent yet, so every "no" voids.
+    async fn verify(&self, journal: &Journal) -> Result<(), Stop> {
+        let request = payment_request(&journal.job().await);
+        let failure = match self.facilitator.verify(&request).await {
+            Ok(Verdict::Valid) => {
+                journal.record(Event::Verified).await?;
+                return Ok(());
+            }
+            Ok(Verdict::Invalid { reason, message }) => {
+                info!(reason, ?message, "the facilitator rejects a payment");
+                failure(Reason::PaymentRejected, &reason)
+            }
+            Err(error) => {
+                warn!(%error, "not verified");
+                failure(Reason::FacilitatorAway, Reason::FacilitatorAway.text())
+            }
+        };
+        let job = journal.record(Event::Rejected { failure }).await?;
+        Err(Stop::Answer(Box::new(Delivery::of_rest(&job, true))))
+    }
+
+    /// The work, with the time that is left for it.
+    async fn perform(&self, journal: &Journal, sale: Sale) -> Result<Product, WorkError> {
+        let job = journal.job().await;
+        let margin = self.limits.settle_margin.as_secs();
+        let ends = job.client.valid_before.saturating_sub(margin);
+        let left = Duration::from_secs(ends.saturating_sub(self.clock.now()));
+        let deadline = match sale.settle {
+            PaymentFlow::Authorization => left.min(self.limits.work_timeout),
+            PaymentFlow::Upfront => self.limits.work_timeout,
+        };
+        if deadline.is_zero() {
+            return Err(WorkError::new(Reason::PaymentExpired, "too little of the authorization is left"));
+        }
+        let purse = self.purse(journal, &sale, deadline);
+        let work: Box<dyn Work> = sale.work;
+        match tokio::time::timeout(deadline, work.perform(&job, purse.as_ref(), deadline)).await {
+            Ok(outcome) => outcome,
+            Err(_) => {
+                let reason = match job.kind {
+                    JobKind::App => Reason::AppTimeout,
+                    JobKind::Store | JobKind::Run => Reason::ProviderTimeout,
+                };
+                Err(WorkError::new(reason, format!("not done within {} s", deadline.as_secs())))
+            }
+        }
+    }
+
+    fn purse(&self, journal: &Journal, sale: &Sale, deadline: Duration) -> Box<dyn Purse> {
+        match (&self.wallet, &sale.offer) {
+            (Some(wallet), Some(offer)) => Box::new(AttemptPurse {
+                journal: journal.clone(),
+                wallet: Arc::clone(wallet),
+                clock: self.clock.clone(),
+                offer: Offer::clone(offer),
+                provider: sale.sold.provider.clone(),
+                cap: self.limits.max_provider_payment,
+                valid_before: self.clock.now() + deadline.as_secs(),
+            }),
+            _ => Box::new(NoPurse),
+        }
+    }
+
+    async fn work_failed(&self, journal: &Journal, error: WorkError) -> Result<Delivery, Stop> {
+        let reason = error.reason();
+        warn!(reason = reason.code(), message = error.message, "work failed");
+        let failure = failure(reason, reason.text());
+        let job = journal.record_or_carry(Event::WorkFailed { failure }).await?;
+        match error.fault {
+            // The app's own words, when nobody was charged for them.
+            WorkFault::Declined(product) if job.receipt.is_none() => Ok(Delivery::declined(&job, *product)),
+            WorkFault::Declined(_) | WorkFault::Reason(_) => Ok(Delivery::of_rest(&job, true)),
+        }
+    }
+
+    pub(super) fn claim_of(&self, sale: &Sale) -> ClaimKey {
+        ClaimKey::new(&sale.requirement.asset, sale.authorization.from, sale.authorization.nonce)
+    }
+
+    /// The record of a payment nobody has seen before.
+    fn fresh_job(&self, sale: &Sale) -> Job {
+        let now = self.clock.now_millis();
+        Job {
+            schema: SCHEMA,
+            id: sale.job.unwrap_or_else(JobId::new),
+            claim: self.claim_of(sale),
+            fingerprint: sale.fingerprint,
+            kind: sale.kind,
+            requester: sale.authorization.from,
+            created: now,
+            updated: now,
+            version: 0,
+            attempt: 1,
+            state: State::Claimed,
+            client: ClientLeg {
+                version: sale.version,
+                requirement: sale.requirement.clone(),
+                valid_before: sale.authorization.valid_before,
+                payload: sale.payload.clone(),
+                requirements: sale.requirements.clone(),
+                quote_id: sale.quote_id.clone(),
+            },
+            quote: sale.sold.clone(),
+            provider: Vec::new(),
+            answer: None,
+            receipt: None,
+            failure: None,
+        }
+    }
+}
+
+/// What is done about a payment that was claimed before.
+pub(super) enum Again {
+    /// Answer with this.
+    Answer(Delivery),
+    /// It bought nothing so far: start the next attempt of its job.
+    NextAttempt(Job, Lease),
+}
+
+/// Why an attempt ends before its last step.
+enum Stop {
+    Answer(Box<Delivery>),
+    Journal(JournalError),
+}
+
+impl From<JournalError> for Stop {
+    fn from(error: JournalError) -> Self {
+        Stop::Journal(error)
+    }
+}
+
+impl Stop {
+    fn into_delivery(self) -> Delivery {
+        match self {
+            Stop::Answer(delivery) => *delivery,
+            Stop::Journal(error) => {
+                warn!(%error, "an attempt stopped");
+                let reason = match error {
+                    JournalError::Fenced => Reason::JobRunning,
+                    JournalError::Store(_) => Reason::StoreAway,
+                    JournalError::Illegal(_) => Reason::Internal,
+                };
+                // Others may be running the job, or the last record may have been made after all.
+                Delivery::problem(Problem::new(reason).charged(Charged::Unknown))
+            }
+        }
+    }
+}
+
+pub(super) fn failure(reason: Reason, message: &str) -> Failure {
+    Failure { code: reason.code().to_owned(), message: message.to_owned(), status: reason.status() }
+}

@@ -1,0 +1,170 @@
+//! The journal of one running job: every event goes through here, durable before it has any effect.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Mutex;
+use tracing::{error, warn};
+
+use crate::clock::Clock;
+use crate::jobs::{Appended, Event, Illegal, Job, JobStore, Lease, StoreError};
+
+/// How often a store that does not answer is asked again before a record counts as not made.
+const TRIES: u32 = 3;
+const RETRY_PAUSE: Duration = Duration::from_millis(150);
+
+/// The journal of a job we hold the lease of. Shared between the attempt and its purse.
+#[derive(Clone)]
+pub(super) struct Journal(Arc<Mutex<Inner>>);
+
+struct Inner {
+    jobs: Arc<dyn JobStore>,
+    clock: Clock,
+    lease: Lease,
+    job: Job,
+    /// Events that happened but could not be written: the store is away and the money is already
+    /// spent, so the job goes on from memory. Written before anything else once the store is back.
+    carried: Vec<(Event, Job)>,
+}
+
+/// Why an event was not recorded. Whatever it stood for must not happen.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum JournalError {
+    /// The lease is lost: somebody else runs this job now.
+    #[error("the job was taken over by another process")]
+    Fenced,
+    /// The store is away.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A fault of ours: the event is not allowed where the job stands.
+    #[error(transparent)]
+    Illegal(#[from] Illegal),
+}
+
+impl Journal {
+    pub(super) fn new(jobs: Arc<dyn JobStore>, clock: Clock, job: Job, lease: Lease) -> Self {
+        Journal(Arc::new(Mutex::new(Inner { jobs, clock, lease, job, carried: Vec::new() })))
+    }
+
+    /// The job as it stands.
+    pub(super) async fn job(&self) -> Job {
+        self.0.lock().await.job.clone()
+    }
+
+    /// Records `event`, durably, and returns the job after it.
+    ///
+    /// Cancel-safe: the write runs in a task of its own, so a caller that is dropped here leaves
+    /// the record and the job in memory agreeing with each other.
+    pub(super) async fn record(&self, event: Event) -> Result<Job, JournalError> {
+        self.spawn(event, false).await
+    }
+
+    /// Records `event` of a job whose money is already on its way: if the store stays away it is
+    /// carried in memory, and [`Journal::close`] writes it when the store is back.
+    pub(super) async fn record_or_carry(&self, event: Event) -> Result<Job, JournalError> {
+        self.spawn(event, true).await
+    }
+
+    async fn spawn(&self, event: Event, carry: bool) -> Result<Job, JournalError> {
+        let inner = Arc::clone(&self.0);
+        let write = tokio::spawn(async move { inner.lock().await.write(event, carry).await });
+        match write.await {
+            Ok(outcome) => outcome,
+            Err(panicked) => Err(StoreError::Away(panicked.to_string()).into()),
+        }
+    }
+
+    /// Keeps the lease alive until the returned guard is dropped.
+    pub(super) async fn keep_lease(&self, duration: Duration) -> LeaseKeeper {
+        let (jobs, lease) = {
+            let inner = self.0.lock().await;
+            (Arc::clone(&inner.jobs), inner.lease.clone())
+        };
+        let task = tokio::spawn(async move {
+            let mut pause = tokio::time::interval(duration / 3);
+            pause.tick().await;
+            loop {
+                pause.tick().await;
+                match jobs.renew(&lease, duration).await {
+                    Ok(Appended::Written) => {}
+                    Ok(Appended::Fenced) => return,
+                    Err(away) => warn!(claim = lease.claim.as_str(), %away, "lease not renewed"),
+                }
+            }
+        });
+        LeaseKeeper(task)
+    }
+
+    /// Ends the work on this job: writes what was carried (asking until `patience` is over) and gives
+    /// the lease back.
+    pub(super) async fn close(&self, patience: Duration) {
+        let mut inner = self.0.lock().await;
+        let give_up = tokio::time::Instant::now() + patience;
+        while let Err(problem) = inner.write_carried().await {
+            if !matches!(problem, JournalError::Store(_)) || tokio::time::Instant::now() >= give_up {
+                error!(claim = inner.job.claim.as_str(), state = inner.job.state.name(), %problem,
+                    "a paid job's last events could not be written");
+                return;
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        if !inner.job.state.at_rest()
+            && let Err(away) = inner.jobs.release(&inner.lease).await
+        {
+            warn!(claim = inner.job.claim.as_str(), %away, "lease not released; it will lapse");
+        }
+    }
+}
+
+impl Inner {
+    async fn write(&mut self, event: Event, carry: bool) -> Result<Job, JournalError> {
+        let next = self.job.apply(&event, self.clock.now_millis())?;
+        let outcome = match self.write_carried().await {
+            Ok(()) => self.append(&event, &next).await,
+            Err(problem) => Err(problem),
+        };
+        match outcome {
+            Ok(()) => {}
+            Err(JournalError::Store(away)) if carry => {
+                error!(claim = self.job.claim.as_str(), event = event.name(), %away,
+                    "the store is away after money moved; the job goes on from memory");
+                self.carried.push((event, next.clone()));
+            }
+            Err(problem) => return Err(problem),
+        }
+        self.job = next.clone();
+        Ok(next)
+    }
+
+    async fn write_carried(&mut self) -> Result<(), JournalError> {
+        while let Some((event, job)) = self.carried.first().cloned() {
+            self.append(&event, &job).await?;
+            self.carried.remove(0);
+        }
+        Ok(())
+    }
+
+    /// Appends until the store says what became of it. Repeating the identical append is safe: a
+    /// store recognises the version it already holds.
+    async fn append(&self, event: &Event, job: &Job) -> Result<(), JournalError> {
+        let mut tries = 1;
+        loop {
+            match self.jobs.append(&self.lease, event, job).await {
+                Ok(Appended::Written) => return Ok(()),
+                Ok(Appended::Fenced) => return Err(JournalError::Fenced),
+                Err(_) if tries < TRIES => tokio::time::sleep(RETRY_PAUSE * tries).await,
+                Err(away) => return Err(away.into()),
+            }
+            tries += 1;
+        }
+    }
+}
+
+/// Renews a lease until dropped.
+pub(super) struct LeaseKeeper(tokio::task::JoinHandle<()>);
+
+impl Drop for LeaseKeeper {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}

@@ -1,0 +1,89 @@
+//! Settling the client's payment, and what each answer proves.
+//!
+//! A facilitator's "no" is taken as final only if it is the first thing it says about a payment: after
+//! a time-out or a crash, "nonce already used" or "expired" may be what a *successful* earlier settle looks like
+//! from outside. Such a payment stays unsettled-or-not until the identical settle succeeds or the chain is asked.
+
+use std::time::Duration;
+
+use serde_json::value::RawValue;
+use tracing::{error, warn};
+
+use super::Broker;
+use crate::facilitator::{FacilitatorError, PaymentRequest, Settlement};
+use crate::jobs::Job;
+use crate::x402::Receipt;
+
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// What became of a settlement.
+pub(super) enum Settled {
+    /// The money is ours.
+    Yes(Receipt),
+    /// It will not settle; nothing was sent before this answer.
+    No {
+        /// The facilitator's words.
+        reason: String,
+    },
+    /// Nobody knows. Never answered with a fresh challenge.
+    Unknown,
+}
+
+impl Broker {
+    /// Settles `job`'s client payment. `fresh`: this is the first time `/settle` is called for it.
+    /// While the outcome is unknown the identical request is repeated, for `hold` at most.
+    pub(super) async fn settle(&self, job: &Job, mut fresh: bool, hold: Duration) -> Settled {
+        let request = payment_request(job);
+        let give_up = tokio::time::Instant::now() + hold;
+        let mut pause = FIRST_PAUSE;
+        loop {
+            match self.facilitator.settle(&request).await {
+                Ok(Settlement::Settled(receipt)) => return Settled::Yes(receipt),
+                Ok(Settlement::Refused(receipt)) if fresh && !names_a_used_nonce(&receipt) => {
+                    return Settled::No { reason: words(&receipt) };
+                }
+                // It would say this of a payment that an earlier, unanswered call settled.
+                Ok(Settlement::Refused(receipt)) => {
+                    error!(job = %job.id, reason = words(&receipt), "a settlement is refused after its outcome became unknown");
+                    return Settled::Unknown;
+                }
+                Ok(Settlement::Pending(receipt)) => {
+                    fresh = false;
+                    warn!(job = %job.id, transaction = receipt.transaction, "settlement pending");
+                }
+                Err(FacilitatorError::NotSent(why)) => {
+                    warn!(job = %job.id, why, "facilitator not reached for settle")
+                }
+                Err(FacilitatorError::Unknown(why)) => {
+                    fresh = false;
+                    warn!(job = %job.id, why, "the outcome of a settle is unknown");
+                }
+            }
+            if tokio::time::Instant::now() + pause >= give_up {
+                return Settled::Unknown;
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+}
+
+/// The body of `/verify` and `/settle` for this job: the same bytes every time.
+pub(super) fn payment_request(job: &Job) -> PaymentRequest {
+    let verbatim = |raw: &RawValue| raw.to_owned();
+    PaymentRequest {
+        x402_version: job.client.version,
+        payment_payload: verbatim(&job.client.payload),
+        payment_requirements: verbatim(&job.client.requirements),
+    }
+}
+
+/// One of the few reason strings there is logic on: the nonce may have been used by this very payment.
+fn names_a_used_nonce(receipt: &Receipt) -> bool {
+    receipt.error_reason.as_deref().is_some_and(|reason| reason.contains("nonce_already_used"))
+}
+
+fn words(receipt: &Receipt) -> String {
+    receipt.error_reason.clone().unwrap_or_else(|| "no reason given".to_owned())
+}

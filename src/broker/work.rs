@@ -1,0 +1,164 @@
+//! The work a payment buys: by a provider ([`ProviderWork`]), or by the app (implemented at the edge).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use serde_json::{Value, json};
+
+use crate::ids::FileId;
+use crate::intake::{Ask, Content, Wanted};
+use crate::jobs::{Answer, Job, JobStore, Kept};
+use crate::providers::{Done, Fault, Offer, Order, Provider, ProviderError, Purse};
+use crate::reason::Reason;
+
+/// A response body that is streamed, not kept.
+pub type BodyStream =
+    http_body_util::combinators::UnsyncBoxBody<Bytes, Box<dyn std::error::Error + Send + Sync>>;
+
+/// The store's space for the handles behind `GET /files/{id}`.
+pub(crate) const FILES: &str = "files";
+
+/// One piece of work, done once.
+#[async_trait]
+pub trait Work: Send {
+    /// Does it within `deadline`; pays, if at all, through `purse`. Dropped when the deadline passes.
+    async fn perform(
+        self: Box<Self>,
+        job: &Job,
+        purse: &dyn Purse,
+        deadline: Duration,
+    ) -> Result<Product, WorkError>;
+}
+
+/// Work done: the answer to keep, and its body if that is too large to keep.
+pub struct Product {
+    /// Status, fields, and the body where it was read whole.
+    pub answer: Answer,
+    /// The body where it was not; then `answer.body` is [`Kept::Not`].
+    pub stream: Option<BodyStream>,
+}
+
+/// Work not done. The client is not charged for it.
+pub struct WorkError {
+    /// Why.
+    pub fault: WorkFault,
+    /// For the log.
+    pub message: String,
+}
+
+/// Why work was not done.
+pub enum WorkFault {
+    /// Answered with this reason.
+    Reason(Reason),
+    /// The app answered with a failure of its own, which the client gets as it stands.
+    Declined(Box<Product>),
+}
+
+impl WorkError {
+    /// Failed for this reason.
+    pub fn new(reason: Reason, message: impl Into<String>) -> Self {
+        WorkError { fault: WorkFault::Reason(reason), message: message.into() }
+    }
+
+    /// The reason code of this failure.
+    pub fn reason(&self) -> Reason {
+        match &self.fault {
+            WorkFault::Reason(reason) => *reason,
+            WorkFault::Declined(_) => Reason::AppFailed,
+        }
+    }
+}
+
+impl From<ProviderError> for WorkError {
+    fn from(error: ProviderError) -> Self {
+        let reason = match error.fault {
+            Fault::Timeout => Reason::ProviderTimeout,
+            Fault::Internal => Reason::Internal,
+            Fault::Unreachable | Fault::Broken | Fault::Refused | Fault::Unpaid | Fault::Terms => {
+                Reason::ProviderFailed
+            }
+        };
+        WorkError::new(reason, error.to_string())
+    }
+}
+
+/// An order placed with a provider.
+pub struct ProviderWork {
+    /// Who does it.
+    pub provider: Arc<dyn Provider>,
+    /// Which of its operations.
+    pub operation: String,
+    /// What was asked.
+    pub ask: Ask,
+    /// The bytes.
+    pub content: Content,
+    /// Its terms, fresh.
+    pub offer: Offer,
+    /// Where handles of stored files are kept.
+    pub jobs: Arc<dyn JobStore>,
+    /// What `url` of a stored file starts with, e.g. `https://api.example.com/files/`.
+    pub files_url: String,
+}
+
+#[async_trait]
+impl Work for ProviderWork {
+    async fn perform(
+        self: Box<Self>,
+        job: &Job,
+        purse: &dyn Purse,
+        deadline: Duration,
+    ) -> Result<Product, WorkError> {
+        let order = Order {
+            job: job.id,
+            attempt: job.attempt,
+            operation: self.operation.clone(),
+            ask: self.ask.clone(),
+            content: self.content.clone(),
+            offer: self.offer.clone(),
+            deadline,
+        };
+        let done = self.provider.perform(&order, purse).await?;
+        let result = self.publish(done).await?;
+        Ok(Product { answer: self.answer(job, result), stream: None })
+    }
+}
+
+impl ProviderWork {
+    /// Gives a result that is read back through us a public name of its own.
+    async fn publish(&self, done: Done) -> Result<serde_json::Map<String, Value>, WorkError> {
+        let mut result = done.result;
+        if let Some(handle) = done.stored {
+            let id = FileId::random();
+            let record = serde_json::to_vec(&handle)
+                .map_err(|error| WorkError::new(Reason::Internal, error.to_string()))?;
+            let ttl = match self.ask.wanted {
+                Wanted::Store { ttl, .. } => ttl.map(Duration::from_secs),
+                Wanted::Run { .. } => None,
+            };
+            self.jobs
+                .put(FILES, &id.to_string(), &record, ttl)
+                .await
+                .map_err(|error| WorkError::new(Reason::StoreAway, error.to_string()))?;
+            result.insert("url".into(), format!("{}{id}", self.files_url).into());
+        }
+        Ok(result)
+    }
+
+    fn answer(&self, job: &Job, mut result: serde_json::Map<String, Value>) -> Answer {
+        let decimals = job.client.requirement.asset.decimals;
+        let price = job.quote.price.to_decimal(decimals).parse::<serde_json::Number>();
+        let price = price.map_or(Value::Null, Value::Number);
+        result.entry("provider").or_insert_with(|| self.provider.name().into());
+        result.entry("size").or_insert_with(|| self.content.bytes.len().into());
+        result.insert("priceUsd".into(), price);
+        result.insert("encoding".into(), serde_json::to_value(self.content.encoding).unwrap_or(Value::Null));
+        let body = json!({ "jobId": job.id, "status": "completed", "result": result });
+        Answer {
+            status: 200,
+            headers: vec![("content-type".into(), "application/json".into())],
+            body: Kept::Whole(body.to_string().into_bytes()),
+        }
+    }
+}
