@@ -67,7 +67,7 @@ pub struct Job {
     pub quote: Sold,
     /// Every payment we signed for it, in order. Entries are never removed.
     pub provider: Vec<ProviderPayment>,
-    /// The answer, from `settling` on.
+    /// The answer: there while it may still be owed (`settling`, `completed`, `uncollected`), and only then.
     pub answer: Option<Answer>,
     /// The proof of settlement.
     pub receipt: Option<Receipt>,
@@ -141,13 +141,15 @@ pub struct ProviderPayment {
 }
 
 /// What is known of a provider payment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Fate {
     /// Signed; it may have been sent, and may be spent until it lapses.
     Open,
-    /// The provider did the work for it.
+    /// The provider did the work for it, or the chain shows the transfer.
     Spent,
+    /// Proven: it was not spent, and can no longer be.
+    Unspent,
 }
 
 /// An answer to a client, kept so that the same payment gets the same one.

@@ -4,6 +4,8 @@
 //! offer. A store knows versions, leases and bytes, never states.
 
 pub mod job;
+#[cfg(test)]
+mod sample;
 pub mod store;
 pub mod transition;
 
