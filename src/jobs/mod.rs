@@ -6,11 +6,13 @@
 pub mod embedded;
 pub mod job;
 mod record;
+pub mod redis;
 #[cfg(test)]
 mod sample;
 pub mod store;
 pub mod transition;
 
+pub use self::redis::Redis;
 pub use embedded::Embedded;
 pub use job::{Answer, ClaimKey, Failure, Fingerprint, Job, JobKind, Kept, ProviderPayment, State};
 pub use record::Entry;
