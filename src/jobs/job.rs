@@ -1,5 +1,7 @@
 //! The job: one paid piece of work, and the durable record of both its legs.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -22,6 +24,11 @@ impl ClaimKey {
     pub fn new(asset: &Asset, from: Address, nonce: B256) -> Self {
         // `{:#x}` of alloy's fixed bytes is lower-case hex, unlike the checksummed `Display`.
         ClaimKey(format!("{}/{:#x}/{:#x}/{:#x}", asset.network, asset.address, from, nonce))
+    }
+
+    /// A key that [`ClaimKey::as_str`] gave to a store.
+    pub(super) fn stored(text: &str) -> Self {
+        ClaimKey(text.to_owned())
     }
 
     /// The key as text.
@@ -67,7 +74,7 @@ pub struct Job {
     pub quote: Sold,
     /// Every payment we signed for it, in order. Entries are never removed.
     pub provider: Vec<ProviderPayment>,
-    /// The answer, from `settling` on.
+    /// The answer: there while it may still be owed (`settling`, `completed`, `uncollected`), and only then.
     pub answer: Option<Answer>,
     /// The proof of settlement.
     pub receipt: Option<Receipt>,
@@ -143,13 +150,15 @@ pub struct ProviderPayment {
 }
 
 /// What is known of a provider payment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Fate {
     /// Signed; it may have been sent, and may be spent until it lapses.
     Open,
-    /// The provider did the work for it.
+    /// The provider did the work for it, or the chain shows the transfer.
     Spent,
+    /// Proven: it was not spent, and can no longer be.
+    Unspent,
 }
 
 /// An answer to a client, kept so that the same payment gets the same one.
@@ -211,6 +220,35 @@ pub enum State {
     ProviderLost,
     /// Client unpaid and no signature spendable. The same payment may start the next attempt.
     Voided,
+}
+
+/// How much longer than its payment and its retention a record is kept: clocks differ, and a chain's
+/// differs most.
+const EXPIRY_MARGIN: Duration = Duration::from_secs(600);
+
+impl Job {
+    /// When a store may forget this job, if it is kept for `retention` after its last event. `None`: never
+    /// by itself, because it is unfinished, or somebody's money is outstanding. A record outlives its
+    /// payment, so a forgotten payment is an expired one.
+    pub fn keep_until(&self, retention: Duration) -> Option<UnixMillis> {
+        match self.state {
+            State::Completed | State::Voided => {
+                let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+                let kept = self.updated.saturating_add(millis(retention));
+                let payable = self.client.valid_before.saturating_mul(1000);
+                Some(kept.max(payable).saturating_add(millis(EXPIRY_MARGIN)))
+            }
+            State::Claimed
+            | State::Working
+            | State::SettlingUpfront
+            | State::WorkingSettled
+            | State::Settling
+            | State::RefundDue
+            | State::Uncollected
+            | State::Held
+            | State::ProviderLost => None,
+        }
+    }
 }
 
 impl State {

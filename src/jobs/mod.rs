@@ -1,12 +1,20 @@
 //! Jobs: the durable record of paid work, and the stores that keep it.
 //!
-//! `job` is the record, `transition` the one table of what may happen to it, `store` what a store must
-//! offer. A store knows versions, leases and bytes, never states.
+//! `job` is the record, `transition` the one table of what may happen to it, `record` its bytes, `store`
+//! what a store must offer. A store knows versions, leases and bytes, never which state follows which.
 
+pub mod embedded;
 pub mod job;
+mod record;
+pub mod redis;
+#[cfg(test)]
+mod sample;
 pub mod store;
 pub mod transition;
 
+pub use self::redis::Redis;
+pub use embedded::Embedded;
 pub use job::{Answer, ClaimKey, Failure, Fingerprint, Job, JobKind, Kept, ProviderPayment, State};
+pub use record::Entry;
 pub use store::{Appended, Claim, JobStore, Lease, StoreError};
 pub use transition::{Event, Illegal};

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::job::{ClaimKey, Job};
+use super::job::{ClaimKey, Job, State};
+use super::record::Entry;
 use super::transition::Event;
 use crate::ids::JobId;
 
@@ -51,22 +52,26 @@ pub enum StoreError {
 /// A durable store of jobs. When a method that writes returns `Ok`, the write survives a crash.
 #[async_trait]
 pub trait JobStore: Send + Sync {
-    /// Registers a client payment, first wins. `job` is fresh (`State::Claimed`, version 0); a retry of a call
-    /// whose outcome is unknown returns `Taken` with the same record. The lease lasts `lease` by the store's clock.
+    /// Registers a client payment, first wins. `job` is fresh (`State::Claimed`, version 0). The lease lasts `lease`
+    /// by the store's clock. A new call after one whose outcome is unknown may find the record it wrote itself, as
+    /// `Taken`: nobody can tell it from another claimant's, so the job is for recovery once that lease ends.
     async fn claim(&self, job: &Job, lease: Duration) -> Result<Claim, StoreError>;
 
     /// Writes `event` to the journal and `job` (the state after it, `job.version` one more than the stored) in one step.
-    /// Where `job.state.at_rest()`, the lease ends and the job leaves the due list.
+    /// Where `job.state.at_rest()`, the lease ends and the job leaves the due list. The lease is not prolonged.
+    /// A repeat of a call whose outcome is unknown is `Written` if the first was. `event` and `job` must belong
+    /// together: [`Job::apply`] made one from the other.
     async fn append(&self, lease: &Lease, event: &Event, job: &Job) -> Result<Appended, StoreError>;
 
     /// Prolongs a lease; `Fenced` when it is no longer ours.
     async fn renew(&self, lease: &Lease, duration: Duration) -> Result<Appended, StoreError>;
 
     /// Takes a job whose lease has ended, whatever its state: a new epoch. `None` while somebody holds it, or if
-    /// there is no such job.
+    /// there is no such job. A job whose record is unreadable is left alone: the error says so.
     async fn take_over(&self, claim: &ClaimKey, lease: Duration) -> Result<Option<(Job, Lease)>, StoreError>;
 
-    /// Ends a lease early, so that the job can be taken over at once. A lease already lost is no error.
+    /// Ends a lease early, so that the job can be taken over at once; its holder can write no more. A lease already
+    /// lost is no error.
     async fn release(&self, lease: &Lease) -> Result<(), StoreError>;
 
     /// The job of a claim.
@@ -75,14 +80,18 @@ pub trait JobStore: Send + Sync {
     /// The job with this public id.
     async fn by_id(&self, id: JobId) -> Result<Option<Job>, StoreError>;
 
-    /// The events of a job, oldest first, with the times they were applied.
-    async fn journal(&self, claim: &ClaimKey) -> Result<Vec<Event>, StoreError>;
+    /// The events of a job, oldest first, with the times they were applied. An `Answered` comes without its body,
+    /// which is in the record.
+    async fn journal(&self, claim: &ClaimKey) -> Result<Vec<Entry>, StoreError>;
 
     /// Jobs not at rest whose lease has ended, oldest first, at most `limit`.
     async fn due(&self, limit: usize) -> Result<Vec<ClaimKey>, StoreError>;
 
-    /// Jobs in this state, at most `limit`: for the operator's lists and the metrics.
-    async fn in_state(&self, state: super::job::State, limit: usize) -> Result<Vec<JobId>, StoreError>;
+    /// Jobs in this state, at most `limit`: for the operator's lists.
+    async fn in_state(&self, state: State, limit: usize) -> Result<Vec<JobId>, StoreError>;
+
+    /// How many jobs are in each state, all of [`State::ALL`] in its order.
+    async fn count_by_state(&self) -> Result<Vec<(State, u64)>, StoreError>;
 
     /// Writes a small value under `space`/`key`; it is gone after `ttl`, or never.
     async fn put(

@@ -4,17 +4,41 @@
 //! broker and recovery ask for an event and get a typed refusal if it is not allowed there.
 //!
 //! ```text
-//!            Verified                 Signed*            Answered          Settled
-//!  Claimed ───────────▶ Working ─────────────▶ Working ──────────▶ Settling ───────▶ Completed
-//!     │                    │ WorkFailed: no signature open ▶ Voided    │ Refused ▶ Uncollected (provider paid)
-//!     │ Rejected           │             a signature open  ▶ Held      │           Voided      (it was not)
-//!     ▼                    │                                 │ ProvedSpent ▶ ProviderLost
-//!   Voided ◀───────────────┘                                 │ ProvedUnspent ▶ Voided
-//!     │ Reopened ▶ Claimed (attempt + 1)
+//!            Verified            Signed*           Answered            Settled
+//!  Claimed ───────────▶ Working ────────▶ Working ──────────▶ Settling ─────────▶ Completed
+//!     │                    │ WorkFailed                          │ Refused ▶ Uncollected (provider paid)
+//!     │ Rejected           │   no signature open ▶ Voided        │           Voided      (it was not)
+//!     ▼                    │   a signature open  ▶ Held ─ ProvedSpent ▶ ProviderLost
+//!   Voided ◀───────────────┘                          └── ProvedUnspent ▶ Voided
+//!     └─ Reopened ▶ Claimed (attempt + 1)
 //!
 //!  upfront:  Claimed ─SettleFirst▶ SettlingUpfront ─Settled▶ WorkingSettled ─Answered▶ Completed
-//!                                        │ Refused ▶ Voided        │ WorkFailed ▶ RefundDue
+//!                                        └ Refused ▶ Voided        └ WorkFailed ▶ RefundDue
 //! ```
+//!
+//! All of it, line by line; a test holds these lines against the code.
+//!
+//! | from | event | to |
+//! |---|---|---|
+//! | claimed | verified | working |
+//! | claimed | settle_first | settling_upfront |
+//! | claimed | rejected | voided |
+//! | claimed | work_failed | voided |
+//! | working | signed | working |
+//! | working | answered | settling |
+//! | working | work_failed | voided |
+//! | working | work_failed | held |
+//! | settling_upfront | settled | working_settled |
+//! | settling_upfront | refused | voided |
+//! | working_settled | signed | working_settled |
+//! | working_settled | answered | completed |
+//! | working_settled | work_failed | refund_due |
+//! | settling | settled | completed |
+//! | settling | refused | uncollected |
+//! | settling | refused | voided |
+//! | held | proved_spent | provider_lost |
+//! | held | proved_unspent | voided |
+//! | voided | reopened | claimed |
 
 use super::job::{Answer, Failure, Fate, Job, ProviderPayment, Sold, State};
 use crate::clock::{UnixMillis, UnixSeconds};
@@ -60,7 +84,8 @@ pub enum Event {
         /// Why.
         failure: Failure,
     },
-    /// The chain proved that an open provider signature was spent.
+    /// The chain proved that an open provider signature was spent. All that are open are booked as spent:
+    /// a loss is never counted too small.
     ProvedSpent,
     /// The chain proved that no open provider signature was or can be spent.
     ProvedUnspent,
@@ -112,19 +137,25 @@ impl Job {
             Event::Signed { payment } => job.provider.push(payment.clone()),
             Event::Answered { answer } => {
                 job.answer = Some(answer.clone());
-                job.mark_attempt(Fate::Spent);
+                // The adapter vouches for the work of every step, so each of their payments was taken.
+                job.resolve_open(Fate::Spent);
             }
             Event::Settled { receipt } => job.receipt = Some(receipt.clone()),
             Event::WorkFailed { failure } | Event::Rejected { failure } | Event::Refused { failure } => {
                 job.failure = Some(failure.clone());
             }
-            Event::ProvedSpent => job.mark_attempt(Fate::Spent),
+            Event::ProvedSpent => job.resolve_open(Fate::Spent),
+            Event::ProvedUnspent => job.resolve_open(Fate::Unspent),
             Event::Reopened { sold } => {
                 job.attempt += 1;
                 job.quote = sold.clone();
                 job.failure = None;
             }
-            Event::Verified | Event::SettleFirst | Event::ProvedUnspent => {}
+            Event::Verified | Event::SettleFirst => {}
+        }
+        if job.state == State::Voided {
+            // Nobody paid for it: the next attempt must not be answered with it.
+            job.answer = None;
         }
         Ok(job)
     }
@@ -173,7 +204,7 @@ impl Job {
             (Held, Event::ProvedSpent) => ProviderLost,
             (Held, Event::ProvedUnspent) => Voided,
 
-            (Voided, Event::Reopened { .. }) => Claimed,
+            (Voided, Event::Reopened { .. }) if self.attempt < u32::MAX => Claimed,
             _ => return None,
         })
     }
@@ -186,17 +217,22 @@ impl Job {
             && !self.provider.iter().any(|earlier| earlier.nonce == payment.nonce)
     }
 
+    // Over all attempts, not this one alone: a voided job has no open signature (each was proven unspent),
+    // so an open one is of this attempt, and if that ever broke, money would still be looked for.
     fn any_open(&self) -> bool {
-        self.provider.iter().any(|payment| payment.fate == Fate::Open && payment.attempt == self.attempt)
+        self.provider.iter().any(|payment| payment.fate == Fate::Open)
     }
 
     fn paid_provider(&self) -> bool {
-        self.provider.iter().any(|payment| payment.fate == Fate::Spent && payment.attempt == self.attempt)
+        self.provider.iter().any(|payment| payment.fate == Fate::Spent)
     }
 
-    fn mark_attempt(&mut self, fate: Fate) {
-        for payment in self.provider.iter_mut().filter(|payment| payment.attempt == self.attempt) {
+    fn resolve_open(&mut self, fate: Fate) {
+        for payment in self.provider.iter_mut().filter(|payment| payment.fate == Fate::Open) {
             payment.fate = fate;
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,150 @@
+use proptest::prelude::*;
+use serde_json::value::RawValue;
+
+use super::*;
+use crate::ids::JobId;
+use crate::jobs::job::{ClaimKey, Failure, Fate, Fingerprint, JobKind, ProviderPayment, State};
+use crate::jobs::sample;
+use crate::money::Amount;
+use crate::x402::{Address, B256, PaymentFlow, Version};
+
+fn raw_json() -> impl Strategy<Value = Box<RawValue>> {
+    // White space, escapes and numbers too large for a float must come back as they were sent.
+    prop_oneof![
+        Just(r#"{ "a" :	[1e400, 0.10, "\u00e9\/"] }"#.to_owned()),
+        any::<String>().prop_map(|text| serde_json::to_string(&text).unwrap()),
+    ]
+    .prop_map(|text| RawValue::from_string(text).unwrap())
+}
+
+fn payment() -> impl Strategy<Value = ProviderPayment> {
+    let fate = prop_oneof![Just(Fate::Open), Just(Fate::Spent), Just(Fate::Unspent)];
+    (any::<String>(), any::<u32>(), any::<u128>(), any::<[u8; 32]>(), any::<u64>(), fate).prop_map(
+        |(step, attempt, amount, nonce, valid_before, fate)| ProviderPayment {
+            step,
+            amount: Amount::new(amount),
+            nonce: B256::from(nonce),
+            valid_before,
+            fate,
+            ..sample::payment("", attempt, 0)
+        },
+    )
+}
+
+fn answer() -> impl Strategy<Value = Option<Answer>> {
+    let body = prop_oneof![Just(Kept::Not), any::<Vec<u8>>().prop_map(Kept::Whole)];
+    let headers = prop::collection::vec((any::<String>(), any::<String>()), 0..3);
+    prop::option::of((any::<u16>(), headers, body).prop_map(|(status, headers, body)| Answer {
+        status,
+        headers,
+        body,
+    }))
+}
+
+prop_compose! {
+    fn client()(
+        v1 in any::<bool>(),
+        upfront in any::<bool>(),
+        amount in any::<u128>(),
+        valid_before in any::<u64>(),
+        payload in raw_json(),
+        requirements in raw_json(),
+    ) -> crate::jobs::job::ClientLeg {
+        let mut client = sample::job(0).client;
+        client.version = if v1 { Version::V1 } else { Version::V2 };
+        client.requirement.flow = if upfront { PaymentFlow::Upfront } else { PaymentFlow::Authorization };
+        client.requirement.amount = Amount::new(amount);
+        client.valid_before = valid_before;
+        client.payload = payload;
+        client.requirements = requirements;
+        client
+    }
+}
+
+prop_compose! {
+    fn any_job()(
+        client in client(),
+        ids in any::<([u8; 16], [u8; 32], [u8; 20], [u8; 32])>(),
+        numbers in any::<(u64, u64, u64, u32)>(),
+        kind in prop_oneof![Just(JobKind::Store), Just(JobKind::Run), Just(JobKind::App)],
+        state in prop::sample::select(State::ALL.to_vec()),
+        provider in prop::collection::vec(payment(), 0..3),
+        answer in answer(),
+        receipt in any::<bool>(),
+        message in prop::option::of(any::<String>()),
+    ) -> Job {
+        let requester = Address::from(ids.2);
+        let (created, updated, version, attempt) = numbers;
+        Job {
+            id: JobId::from_bytes(ids.0),
+            claim: ClaimKey::new(&client.requirement.asset, requester, B256::from(ids.1)),
+            fingerprint: Fingerprint(ids.3),
+            receipt: receipt.then(sample::receipt),
+            failure: message.map(|message| Failure { message, ..sample::failure() }),
+            client, kind, requester, created, updated, version, attempt, state, provider, answer,
+            ..sample::job(0)
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn records_round_trip(job in any_job()) {
+        let record = job.encode();
+        let read = Job::decode(&record).unwrap();
+        // `Debug` shows every field, the raw JSON as its text.
+        prop_assert_eq!(format!("{read:?}"), format!("{job:?}"));
+        prop_assert_eq!(read.encode(), record, "writing is a function of the job alone");
+    }
+
+    #[test]
+    fn another_schema_is_refused_and_named(job in any_job(), schema in any::<u16>()) {
+        prop_assume!(schema != SCHEMA);
+        let record = Job { schema, ..job }.encode();
+        let Err(StoreError::Unreadable(why)) = Job::decode(&record) else { panic!("it was read") };
+        prop_assert!(why.contains(&format!("schema {schema};")), "{}", why);
+    }
+
+    #[test]
+    fn damage_is_an_error_and_quotes_nothing(job in any_job(), cut in any::<prop::sample::Index>()) {
+        let record = job.encode();
+        let Err(StoreError::Unreadable(why)) = Job::decode(&record[..cut.index(record.len())]) else {
+            panic!("half a record was read")
+        };
+        prop_assert!(why.starts_with("a job record is damaged at line "), "{}", why);
+    }
+
+    #[test]
+    fn records_outlive_their_payment_and_retention(job in any_job(), days in 0u64..1000) {
+        let retention = std::time::Duration::from_secs(days * 86_400);
+        match job.keep_until(retention) {
+            Some(until) => {
+                prop_assert!(matches!(job.state, State::Completed | State::Voided));
+                prop_assert!(until >= job.updated.saturating_add(days * 86_400_000));
+                prop_assert!(until / 1000 >= job.client.valid_before.min(u64::MAX / 1000));
+            }
+            None => prop_assert!(!matches!(job.state, State::Completed | State::Voided)),
+        }
+    }
+}
+
+#[test]
+fn a_newer_shape_is_refused_by_its_schema() {
+    let Err(error) = Job::decode(br#"{"schema":2,"claims":[]}"#) else { panic!("it was read") };
+    assert!(matches!(error, StoreError::Unreadable(why) if why == "it is of schema 2; this version reads 1"));
+}
+
+#[test]
+fn journal_lines_keep_the_event_and_its_time_but_no_answer_body() {
+    let job = sample::job(1);
+    for event in sample::events(sample::payment("a", 1, 1)) {
+        let entry = Entry::decode(&Entry::line(&event, &job)).unwrap();
+        assert_eq!(entry.at, job.updated);
+        if let Event::Answered { answer } = &event {
+            let Event::Answered { answer: kept } = &entry.event else { panic!("another event") };
+            assert_eq!((kept.status, &kept.headers, &kept.body), (200, &answer.headers, &Kept::Not));
+        } else {
+            assert_eq!(format!("{:?}", entry.event), format!("{event:?}"));
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! The names of the keys, all of them with one hash tag, `{prefix}`.
+//!
+//! One tag puts everything on one slot, so that one script can change a job together with the indexes it is
+//! in. It also means that a Cluster would keep all jobs of a gateway on one shard.
+
+use crate::ids::JobId;
+use crate::jobs::job::{ClaimKey, State};
+
+pub(super) struct Keys(String);
+
+impl Keys {
+    pub(super) fn new(prefix: &str) -> Self {
+        Keys(format!("{{{prefix}}}:"))
+    }
+
+    /// Hash: record, version, schema, epoch, lease (end, in ms; 0 when given back), owner, id, state (its key).
+    pub(super) fn job(&self, claim: &ClaimKey) -> String {
+        format!("{}job:{}", self.0, claim.as_str())
+    }
+
+    /// List: journal lines, oldest first.
+    pub(super) fn journal(&self, claim: &ClaimKey) -> String {
+        format!("{}journal:{}", self.0, claim.as_str())
+    }
+
+    /// String: the claim.
+    pub(super) fn id(&self, id: JobId) -> String {
+        format!("{}id:{id}", self.0)
+    }
+
+    /// Sorted set: claims of jobs not at rest, by the end of their lease.
+    pub(super) fn due(&self) -> String {
+        format!("{}due", self.0)
+    }
+
+    /// Sorted set: ids of the jobs in a state, by their expiry, or `+inf`.
+    pub(super) fn state(&self, state: State) -> String {
+        format!("{}state:{}", self.0, state.name())
+    }
+
+    /// String: a small value. Spaces are constants of this program, without a slash.
+    pub(super) fn value(&self, space: &str, key: &str) -> String {
+        debug_assert!(!space.contains('/'), "{space}");
+        format!("{}value:{space}/{key}", self.0)
+    }
+
+    /// Sorted set: the keys of a space, by their expiry, or `+inf`.
+    pub(super) fn space(&self, space: &str) -> String {
+        format!("{}space:{space}", self.0)
+    }
+
+    /// String: a counter.
+    pub(super) fn counter(&self, space: &str, key: &str) -> String {
+        debug_assert!(!space.contains('/'), "{space}");
+        format!("{}counter:{space}/{key}", self.0)
+    }
+}

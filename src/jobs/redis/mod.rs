@@ -1,0 +1,296 @@
+//! The Redis store: one server, any number of gateways.
+//!
+//! Each write is one script, so it happens whole or not at all, by the server's clock. The scripts know versions,
+//! epochs, leases and expiry, and nothing of what a state means. `connect` checks the server, `keys` names things.
+
+mod connect;
+mod keys;
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use redis::aio::ConnectionManager;
+use redis::{Cmd, FromRedisValue, RedisError, Script, ScriptInvocation};
+use uuid::Uuid;
+
+use super::job::{ClaimKey, Job, SCHEMA, State};
+use super::record::Entry;
+use super::store::{Appended, Claim, JobStore, Lease, StoreError};
+use super::transition::Event;
+use crate::ids::JobId;
+
+pub use connect::OpenError;
+use connect::RESPONSE_TIMEOUT;
+use keys::Keys;
+
+/// Jobs in Redis. Its connection belongs to the runtime that [`Redis::connect`] ran on.
+pub struct Redis {
+    connection: ConnectionManager,
+    keys: Keys,
+    retention: Duration,
+    scripts: Scripts,
+}
+
+struct Scripts {
+    claim: Script,
+    append: Script,
+    renew: Script,
+    take_over: Script,
+    put: Script,
+    range: Script,
+    count: Script,
+}
+
+/// Whether a call may be sent again when its connection broke, so that nobody knows whether it arrived.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Again {
+    /// It finds its own earlier effect, and says so.
+    Harmless,
+    /// It would take effect twice, or not know its own effect.
+    Never,
+}
+
+impl Redis {
+    /// Connects to the server at `url` (`redis://`, `rediss://`, `unix://`). Every key starts with `{prefix}`. Jobs are
+    /// kept for `retention` after their last event. Refuses a server that may evict jobs; warns of one that a
+    /// crash makes forget.
+    pub async fn connect(url: &str, prefix: &str, retention: Duration) -> Result<Self, OpenError> {
+        if prefix.is_empty() || prefix.contains(['{', '}']) {
+            return Err(OpenError::Prefix);
+        }
+        let script = |code| Script::new(code);
+        Ok(Redis {
+            connection: connect::connect(url).await?,
+            keys: Keys::new(prefix),
+            retention,
+            scripts: Scripts {
+                claim: script(include_str!("scripts/claim.lua")),
+                append: script(include_str!("scripts/append.lua")),
+                renew: script(include_str!("scripts/renew.lua")),
+                take_over: script(include_str!("scripts/take_over.lua")),
+                put: script(include_str!("scripts/put.lua")),
+                range: script(include_str!("scripts/range.lua")),
+                count: script(include_str!("scripts/count.lua")),
+            },
+        })
+    }
+
+    async fn run<T: FromRedisValue>(
+        &self,
+        script: &ScriptInvocation<'_>,
+        again: Again,
+    ) -> Result<T, StoreError> {
+        let once = || {
+            let mut connection = self.connection.clone();
+            async move { script.invoke_async(&mut connection).await }
+        };
+        in_time(once, again).await
+    }
+
+    async fn query<T: FromRedisValue>(&self, command: &Cmd, again: Again) -> Result<T, StoreError> {
+        let once = || {
+            let mut connection = self.connection.clone();
+            async move { command.query_async(&mut connection).await }
+        };
+        in_time(once, again).await
+    }
+
+    /// Sets the end of a lease, or ends it.
+    async fn set_lease(&self, lease: &Lease, duration: Option<Duration>) -> Result<Appended, StoreError> {
+        // 0 means "end it" to the script; a lease so short has ended when it arrives.
+        let lasts = duration.map_or(0, |duration| millis(duration).max(1));
+        let mut script = self.scripts.renew.key(self.keys.job(&lease.claim));
+        script.key(self.keys.due()).arg(lease.claim.as_str()).arg(lease.epoch).arg(lasts);
+        let ours: bool = self.run(&script, Again::Harmless).await?;
+        Ok(if ours { Appended::Written } else { Appended::Fenced })
+    }
+
+    async fn put_value(
+        &self,
+        (space, key): (&str, &str),
+        value: &[u8],
+        ttl: Option<Duration>,
+        new: bool,
+    ) -> Result<Option<Vec<u8>>, StoreError> {
+        // Redis takes no expiry of 0 from now, and a value that short-lived is never seen.
+        let ttl = ttl.map_or_else(String::new, |ttl| millis(ttl).max(1).to_string());
+        let mut script = self.scripts.put.key(self.keys.value(space, key));
+        script.key(self.keys.space(space)).arg(key).arg(value).arg(ttl).arg(if new { "new" } else { "" });
+        self.run(&script, if new { Again::Never } else { Again::Harmless }).await
+    }
+}
+
+#[async_trait]
+impl JobStore for Redis {
+    async fn claim(&self, job: &Job, lease: Duration) -> Result<Claim, StoreError> {
+        let owner = Uuid::new_v4().to_string();
+        let mut id = job.id;
+        loop {
+            let ours = Job { id, ..job.clone() };
+            let mut script = self.scripts.claim.key(self.keys.job(&ours.claim));
+            script.key(self.keys.id(id)).key(self.keys.due()).key(self.keys.state(ours.state));
+            script.arg(ours.claim.as_str()).arg(id.to_string()).arg(&owner).arg(millis(lease));
+            script.arg(ours.schema).arg(ours.version).arg(ours.encode());
+            let (outcome, record): (String, Vec<u8>) = self.run(&script, Again::Harmless).await?;
+            match outcome.as_str() {
+                "won" => return Ok(Claim::Won(ours, Lease { claim: job.claim.clone(), epoch: 1 })),
+                "taken" => return Ok(Claim::Taken(Job::decode(&record)?)),
+                // Another job has this id.
+                _ => id = JobId::new(),
+            }
+        }
+    }
+
+    async fn append(&self, lease: &Lease, event: &Event, job: &Job) -> Result<Appended, StoreError> {
+        let Some(before) = job.version.checked_sub(1) else {
+            return Ok(Appended::Fenced);
+        };
+        let keep_until = job.keep_until(self.retention).map_or_else(String::new, |at| at.to_string());
+        let mut script = self.scripts.append.key(self.keys.job(&lease.claim));
+        script.key(self.keys.journal(&lease.claim)).key(self.keys.id(job.id));
+        script.key(self.keys.due()).key(self.keys.state(job.state));
+        script.arg(lease.claim.as_str()).arg(lease.epoch).arg(before).arg(job.version);
+        script.arg(job.encode()).arg(Entry::line(event, job)).arg(job.schema);
+        script.arg(if job.state.at_rest() { "rest" } else { "" }).arg(keep_until);
+        let written: bool = self.run(&script, Again::Harmless).await?;
+        Ok(if written { Appended::Written } else { Appended::Fenced })
+    }
+
+    async fn renew(&self, lease: &Lease, duration: Duration) -> Result<Appended, StoreError> {
+        self.set_lease(lease, Some(duration)).await
+    }
+
+    async fn take_over(&self, claim: &ClaimKey, lease: Duration) -> Result<Option<(Job, Lease)>, StoreError> {
+        let mut script = self.scripts.take_over.key(self.keys.job(claim));
+        script.key(self.keys.due()).arg(claim.as_str()).arg(Uuid::new_v4().to_string());
+        script.arg(millis(lease)).arg(SCHEMA);
+        let answer: Vec<Vec<u8>> = self.run(&script, Again::Harmless).await?;
+        match answer.iter().map(Vec::as_slice).collect::<Vec<_>>().as_slice() {
+            [b"held"] => Ok(None),
+            [b"taken", epoch, record] => {
+                let epoch = std::str::from_utf8(epoch).ok().and_then(|epoch| epoch.parse().ok());
+                let epoch =
+                    epoch.ok_or_else(|| StoreError::Unreadable("an epoch that is no number".into()))?;
+                Ok(Some((Job::decode(record)?, Lease { claim: claim.clone(), epoch })))
+            }
+            [b"schema", schema] => {
+                let schema = String::from_utf8_lossy(schema);
+                Err(StoreError::Unreadable(format!("it is of schema {schema}; this version reads {SCHEMA}")))
+            }
+            _ => Err(StoreError::Unreadable("an answer that take_over does not give".into())),
+        }
+    }
+
+    async fn release(&self, lease: &Lease) -> Result<(), StoreError> {
+        self.set_lease(lease, None).await.map(drop)
+    }
+
+    async fn by_claim(&self, claim: &ClaimKey) -> Result<Option<Job>, StoreError> {
+        let command = Cmd::hget(self.keys.job(claim), "record");
+        let record: Option<Vec<u8>> = self.query(&command, Again::Harmless).await?;
+        record.map(|record| Job::decode(&record)).transpose()
+    }
+
+    async fn by_id(&self, id: JobId) -> Result<Option<Job>, StoreError> {
+        let claim: Option<String> = self.query(&Cmd::get(self.keys.id(id)), Again::Harmless).await?;
+        match claim {
+            Some(claim) => self.by_claim(&ClaimKey::stored(&claim)).await,
+            None => Ok(None),
+        }
+    }
+
+    async fn journal(&self, claim: &ClaimKey) -> Result<Vec<Entry>, StoreError> {
+        let command = Cmd::lrange(self.keys.journal(claim), 0, -1);
+        let lines: Vec<Vec<u8>> = self.query(&command, Again::Harmless).await?;
+        lines.iter().map(|line| Entry::decode(line)).collect()
+    }
+
+    async fn due(&self, limit: usize) -> Result<Vec<ClaimKey>, StoreError> {
+        let mut script = self.scripts.range.key(self.keys.due());
+        script.arg("past").arg(limit);
+        let claims: Vec<String> = self.run(&script, Again::Harmless).await?;
+        Ok(claims.iter().map(|claim| ClaimKey::stored(claim)).collect())
+    }
+
+    async fn in_state(&self, state: State, limit: usize) -> Result<Vec<JobId>, StoreError> {
+        let mut script = self.scripts.range.key(self.keys.state(state));
+        script.arg("future").arg(limit);
+        let ids: Vec<String> = self.run(&script, Again::Harmless).await?;
+        let id = |id: &String| id.parse().map_err(|_| StoreError::Unreadable("an id that is none".into()));
+        ids.iter().map(id).collect()
+    }
+
+    async fn count_by_state(&self) -> Result<Vec<(State, u64)>, StoreError> {
+        let mut script = self.scripts.count.prepare_invoke();
+        for state in State::ALL {
+            script.key(self.keys.state(state));
+        }
+        let counts: Vec<u64> = self.run(&script, Again::Harmless).await?;
+        Ok(State::ALL.into_iter().zip(counts).collect())
+    }
+
+    async fn put(
+        &self,
+        space: &str,
+        key: &str,
+        value: &[u8],
+        ttl: Option<Duration>,
+    ) -> Result<(), StoreError> {
+        self.put_value((space, key), value, ttl, false).await.map(drop)
+    }
+
+    async fn put_new(
+        &self,
+        space: &str,
+        key: &str,
+        value: &[u8],
+        ttl: Option<Duration>,
+    ) -> Result<Option<Vec<u8>>, StoreError> {
+        self.put_value((space, key), value, ttl, true).await
+    }
+
+    async fn get(&self, space: &str, key: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        self.query(&Cmd::get(self.keys.value(space, key)), Again::Harmless).await
+    }
+
+    async fn list(&self, space: &str) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
+        let mut script = self.scripts.range.key(self.keys.space(space));
+        script.arg("future").arg(-1);
+        let keys: Vec<String> = self.run(&script, Again::Harmless).await?;
+        if keys.is_empty() {
+            return Ok(Vec::new());
+        }
+        let names: Vec<String> = keys.iter().map(|key| self.keys.value(space, key)).collect();
+        let values: Vec<Option<Vec<u8>>> = self.query(&Cmd::mget(names), Again::Harmless).await?;
+        // What has expired in between has no value any more.
+        Ok(keys.into_iter().zip(values).filter_map(|(key, value)| Some((key, value?))).collect())
+    }
+
+    async fn add(&self, space: &str, key: &str, delta: i64) -> Result<i64, StoreError> {
+        self.query(&Cmd::incr(self.keys.counter(space, key), delta), Again::Never).await
+    }
+}
+
+/// Runs a call, again if its connection broke and it allows that, all of it within the time-out.
+async fn in_time<T, F>(once: impl Fn() -> F, again: Again) -> Result<T, StoreError>
+where
+    F: Future<Output = Result<T, RedisError>>,
+{
+    let call = async {
+        match once().await {
+            Err(error) if again == Again::Harmless && error.is_connection_dropped() => once().await,
+            outcome => outcome,
+        }
+    };
+    match tokio::time::timeout(RESPONSE_TIMEOUT, call).await {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(error)) => Err(StoreError::Away(error.to_string())),
+        Err(_) => Err(StoreError::Away(format!("no answer from Redis within {RESPONSE_TIMEOUT:?}"))),
+    }
+}
+
+/// Whole milliseconds, small enough that a script can add them to the time exactly.
+fn millis(duration: Duration) -> u64 {
+    const CENTURY: u64 = 100 * 366 * 86_400_000;
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX).min(CENTURY)
+}

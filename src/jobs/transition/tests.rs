@@ -1,0 +1,272 @@
+//! The table, explored: every state and set of provider payments that any sequence of events can reach,
+//! with up to three attempts of two steps.
+
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::jobs::sample;
+
+const ATTEMPTS: u32 = 3;
+const STEPS: [&str; 2] = ["a", "b"];
+const NOW: UnixMillis = 1_700_000_001_000;
+
+/// The nonce a wallet derives for a step of an attempt.
+fn nonce(step: &str, attempt: u32) -> u8 {
+    let step = if step == STEPS[0] { 0 } else { 1 };
+    u8::try_from(attempt * 2 + step).unwrap()
+}
+
+/// Every event that could be tried on a job, the wrong ones too: each step, in this attempt and the ones
+/// beside it, already marked spent, and with the nonce of another step.
+fn tries(job: &Job) -> Vec<Event> {
+    let mut events = Vec::new();
+    for step in STEPS {
+        for attempt in [job.attempt - 1, job.attempt, job.attempt + 1] {
+            events.push(sample::payment(step, attempt, nonce(step, attempt)));
+        }
+        let mut spent = sample::payment(step, job.attempt, nonce(step, job.attempt));
+        spent.fate = Fate::Spent;
+        events.push(spent);
+        for earlier in &job.provider {
+            let mut reused = sample::payment(step, job.attempt, 0);
+            reused.nonce = earlier.nonce;
+            events.push(reused);
+        }
+    }
+    let mut events: Vec<Event> = events.into_iter().map(|payment| Event::Signed { payment }).collect();
+    let others = sample::events(sample::payment(STEPS[0], job.attempt, 99));
+    events.extend(others.into_iter().filter(|event| {
+        let reopens_too_often = job.attempt == ATTEMPTS && matches!(event, Event::Reopened { .. });
+        !matches!(event, Event::Signed { .. }) && !reopens_too_often
+    }));
+    events
+}
+
+/// What tells two explored jobs apart.
+type Key = (&'static str, u32, Vec<(String, u32, Fate)>, bool, bool);
+
+fn key(job: &Job) -> Key {
+    let mut payments: Vec<_> = job.provider.iter().map(|p| (p.step.clone(), p.attempt, p.fate)).collect();
+    payments.sort_by(|a, b| (&a.0, a.1).cmp(&(&b.0, b.1)));
+    (job.state.name(), job.attempt, payments, job.answer.is_some(), job.receipt.is_some())
+}
+
+fn is_final(state: State) -> bool {
+    matches!(state, State::Completed | State::RefundDue | State::Uncollected | State::ProviderLost)
+}
+
+/// What must hold of a job however it got there.
+fn check_job(job: &Job) {
+    use State::*;
+    for (n, payment) in job.provider.iter().enumerate() {
+        for later in &job.provider[n + 1..] {
+            assert!(
+                (&payment.step, payment.attempt) != (&later.step, later.attempt),
+                "two signatures for one step and attempt: {job:?}"
+            );
+            assert_ne!(payment.nonce, later.nonce, "one nonce signed twice: {job:?}");
+        }
+    }
+    let has = |fate| job.provider.iter().any(|payment| payment.fate == fate);
+    if matches!(job.state, Voided | Claimed | SettlingUpfront) {
+        assert!(!has(Fate::Open), "started again, or given up, with a spendable signature: {job:?}");
+        assert!(!has(Fate::Spent), "the money spent on it is forgotten: {job:?}");
+    }
+    if matches!(job.state, Held) {
+        assert!(has(Fate::Open), "held for nothing: {job:?}");
+    }
+    if matches!(job.state, Uncollected | ProviderLost) {
+        assert!(has(Fate::Spent), "a loss without a payment: {job:?}");
+    }
+    if matches!(job.state, Working | Held) {
+        assert!(!has(Fate::Spent), "{job:?}");
+    }
+    assert_eq!(
+        job.receipt.is_some(),
+        matches!(job.state, WorkingSettled | Completed | RefundDue),
+        "charged, or not, where it must not be: {job:?}"
+    );
+    assert_eq!(
+        job.answer.is_some(),
+        matches!(job.state, Settling | Completed | Uncollected),
+        "an answer is kept while it may be owed, and only then: {job:?}"
+    );
+    assert_eq!(
+        job.failure.is_some(),
+        matches!(job.state, RefundDue | Uncollected | Held | ProviderLost | Voided),
+        "{job:?}"
+    );
+}
+
+/// What must hold of a step from one job to the next.
+fn check_step(from: &Job, event: &Event, to: &Job) {
+    use State::*;
+    assert!(!is_final(from.state), "{} took {}", from.state.name(), event.name());
+    assert_eq!(to.version, from.version + 1);
+    assert!(to.updated >= from.updated);
+    if matches!(event, Event::Settled { .. }) {
+        assert!(from.receipt.is_none(), "charged twice: {from:?}");
+        assert!(!matches!(from.state, Voided | Held), "charged for nothing: {from:?}");
+    }
+    if matches!(event, Event::Answered { .. }) {
+        assert!(!matches!(from.state, Voided | Held), "answered without work: {from:?}");
+    }
+    let kept = from.provider.iter().zip(&to.provider).all(|(a, b)| {
+        let resolved = a.fate == Fate::Open || a.fate == b.fate;
+        a.nonce == b.nonce && a.step == b.step && a.attempt == b.attempt && resolved
+    });
+    assert!(kept && to.provider.len() >= from.provider.len(), "a payment was lost or unresolved: {to:?}");
+    assert_eq!((from.id, &from.claim, from.fingerprint), (to.id, &to.claim, to.fingerprint));
+}
+
+struct Explored {
+    /// One job for each key, and the keys it leads to.
+    jobs: HashMap<Key, (Job, Vec<Key>)>,
+    /// Every edge between states that was seen.
+    edges: BTreeSet<(String, String, String)>,
+}
+
+fn explore() -> Explored {
+    let mut jobs: HashMap<Key, (Job, Vec<Key>)> = HashMap::new();
+    let mut edges = BTreeSet::new();
+    let mut queue = VecDeque::from([sample::job(1)]);
+    while let Some(job) = queue.pop_front() {
+        if jobs.contains_key(&key(&job)) {
+            continue;
+        }
+        check_job(&job);
+        let mut next = Vec::new();
+        for event in tries(&job) {
+            match job.apply(&event, NOW) {
+                Ok(to) => {
+                    check_step(&job, &event, &to);
+                    let names = [job.state.name(), event.name(), to.state.name()].map(str::to_owned);
+                    edges.insert(names.into());
+                    next.push(key(&to));
+                    queue.push_back(to);
+                }
+                Err(illegal) => assert_eq!(illegal, Illegal { state: job.state, event: event.name() }),
+            }
+        }
+        jobs.insert(key(&job), (job, next));
+    }
+    Explored { jobs, edges }
+}
+
+#[test]
+fn every_reachable_job_keeps_the_promises() {
+    let explored = explore();
+    // The exploration is not smaller than it says: every state is reached in the last attempt too.
+    for state in State::ALL {
+        let last = explored.jobs.values().any(|(job, _)| job.state == state && job.attempt == ATTEMPTS);
+        assert!(last, "{} is never reached", state.name());
+    }
+    for (job, next) in explored.jobs.values() {
+        let bounded = job.state == State::Voided && job.attempt == ATTEMPTS;
+        assert_eq!(next.is_empty(), is_final(job.state) || bounded, "{job:?}");
+    }
+}
+
+#[test]
+fn every_job_can_come_to_rest() {
+    let explored = explore();
+    let mut back: HashMap<Key, Vec<Key>> = HashMap::new();
+    for (from, (_, next)) in &explored.jobs {
+        for to in next {
+            back.entry(to.clone()).or_default().push(from.clone());
+        }
+    }
+    let at_rest = explored.jobs.values().filter(|(job, _)| job.state.at_rest());
+    let mut queue: VecDeque<Key> = at_rest.map(|(job, _)| key(job)).collect();
+    let mut can_rest = HashSet::new();
+    while let Some(at) = queue.pop_front() {
+        if can_rest.insert(at.clone()) {
+            queue.extend(back.get(&at).cloned().unwrap_or_default());
+        }
+    }
+    for (key, (job, _)) in &explored.jobs {
+        assert!(can_rest.contains(key), "stuck: {job:?}");
+    }
+}
+
+#[test]
+fn the_table_in_the_documentation_is_the_code() {
+    let rows = include_str!("../transition.rs").lines().filter_map(|line| line.strip_prefix("//! | "));
+    let mut documented = BTreeSet::new();
+    for row in rows.filter(|row| !row.starts_with("from ")) {
+        let mut cells = row.trim_end_matches(" |").split(" | ").map(str::to_owned);
+        let (Some(from), Some(event), Some(to), None) =
+            (cells.next(), cells.next(), cells.next(), cells.next())
+        else {
+            panic!("not a row of three: {row}");
+        };
+        assert!(documented.insert((from, event, to)), "twice: {row}");
+    }
+    assert_eq!(documented, explore().edges);
+}
+
+#[test]
+fn a_signature_is_spendable_until_it_lapses_or_is_resolved() {
+    let at = |job: &Job, event: &Event| job.apply(event, NOW).unwrap();
+    let working = at(&sample::job(1), &Event::Verified);
+    let signed = at(&working, &Event::Signed { payment: sample::payment("a", 1, 1) });
+    let lapses = signed.provider[0].valid_before;
+    assert!(!working.signature_spendable(0));
+    assert!(signed.signature_spendable(lapses - 1));
+    assert!(!signed.signature_spendable(lapses));
+    assert_eq!(signed.signed_for("a"), Some(&signed.provider[0]));
+    assert_eq!(signed.signed_for("b"), None);
+
+    let held = at(&signed, &Event::WorkFailed { failure: sample::failure() });
+    assert!(held.signature_spendable(lapses - 1));
+    let voided = at(&held, &Event::ProvedUnspent);
+    assert!(!voided.signature_spendable(0), "a cancelled signature is dead before it lapses");
+    let again = at(&voided, &Event::Reopened { sold: sample::sold() });
+    assert_eq!(again.signed_for("a"), None, "a new attempt signs anew");
+}
+
+#[test]
+fn a_reopened_job_forgets_the_answer_nobody_paid_for() {
+    let mut job = sample::job(1);
+    for event in [
+        Event::Verified,
+        Event::Answered { answer: sample::answer(b"secret") },
+        Event::Refused { failure: sample::failure() },
+        Event::Reopened { sold: sample::sold() },
+    ] {
+        job = job.apply(&event, NOW).unwrap();
+    }
+    assert_eq!((job.state, job.attempt, &job.answer), (State::Claimed, 2, &None));
+}
+
+#[test]
+fn time_never_runs_backwards_in_a_record() {
+    let job = sample::job(1);
+    assert_eq!(job.apply(&Event::Verified, 0).unwrap().updated, job.updated);
+}
+
+proptest! {
+    /// The same promises on long random walks, through more attempts than the exploration allows.
+    #[test]
+    fn random_walks_keep_the_promises(choices in prop::collection::vec(any::<prop::sample::Index>(), 1..80)) {
+        let mut job = sample::job(1);
+        for choice in choices {
+            let mut tried = tries(&job);
+            if job.attempt == ATTEMPTS {
+                tried.push(Event::Reopened { sold: sample::sold() });
+            }
+            let legal: Vec<_> = tried.iter().filter(|event| job.apply(event, NOW).is_ok()).collect();
+            if legal.is_empty() {
+                prop_assert!(is_final(job.state));
+                break;
+            }
+            let event = legal[choice.index(legal.len())];
+            let next = job.apply(event, NOW).unwrap();
+            check_step(&job, event, &next);
+            check_job(&next);
+            job = next;
+        }
+    }
+}

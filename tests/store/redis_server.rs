@@ -1,0 +1,80 @@
+//! A `redis-server` of its own for a test, on loopback, ended with it.
+
+use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
+use std::process::{Child, Command, Stdio};
+
+pub(crate) struct RedisServer {
+    pub(crate) port: u16,
+    process: Child,
+    directory: tempfile::TempDir,
+    arguments: Vec<String>,
+}
+
+impl RedisServer {
+    /// Starts one that keeps nothing on disk, unless `arguments` say so.
+    pub(crate) fn start(arguments: &[&str]) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let arguments: Vec<String> = arguments.iter().map(ToString::to_string).collect();
+        // Somebody may take the port between our letting it go and the server's binding it.
+        for _ in 0..10 {
+            let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+            if let Some(process) = spawn(port, &directory, &arguments) {
+                return RedisServer { port, process, directory, arguments };
+            }
+        }
+        panic!("redis-server does not start");
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    /// Ends the server as a crash would.
+    pub(crate) fn kill(&mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+
+    /// Starts a killed server again, on the same port and directory.
+    pub(crate) fn start_again(&mut self) {
+        self.process =
+            spawn(self.port, &self.directory, &self.arguments).expect("redis-server does not start again");
+    }
+
+    /// `STOP` makes the server stand still without closing anything; `CONT` wakes it.
+    pub(crate) fn signal(&self, name: &str) {
+        let status =
+            Command::new("kill").args([&format!("-{name}"), &self.process.id().to_string()]).status();
+        assert!(status.unwrap().success());
+    }
+}
+
+impl Drop for RedisServer {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// A running server that accepts connections, or `None` if it ended before that.
+fn spawn(port: u16, directory: &tempfile::TempDir, arguments: &[String]) -> Option<Child> {
+    let mut process = Command::new("redis-server")
+        .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
+        .args(["--daemonize", "no", "--logfile", "", "--dir"])
+        .arg(directory.path())
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("these tests need redis-server in the PATH; `make test` installs it");
+    let mut log = BufReader::new(process.stdout.take().unwrap()).lines().map_while(Result::ok);
+    if log.by_ref().any(|line| line.contains("Ready to accept connections")) {
+        // Read on, so that the server never waits for us.
+        std::thread::spawn(move || log.for_each(drop));
+        return Some(process);
+    }
+    process.wait().unwrap();
+    None
+}

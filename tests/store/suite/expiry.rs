@@ -1,0 +1,96 @@
+//! What is forgotten, what never is, and the counts.
+
+use std::time::Duration;
+
+use galaksio::clock::UnixMillis;
+use galaksio::jobs::{Claim, Event, Job, State};
+
+use crate::sample::{append, failed, job, paid_run, settled, win};
+use crate::subject::{LONG, RETENTION, SHORT, Subject};
+
+/// A record is kept this much longer than its payment and its retention.
+const MARGIN: Duration = Duration::from_secs(600);
+
+/// A job last changed so long ago that it expires [`SHORT`] from now, if it expires.
+fn aged(number: u64, now: UnixMillis) -> Job {
+    let age = u64::try_from((RETENTION + MARGIN - SHORT).as_millis()).unwrap();
+    job(number, now - age)
+}
+
+pub(crate) async fn finished_jobs_are_forgotten_in_time(s: &Subject) {
+    let (mut paid, lease) = win(&*s.store, &aged(1, s.now()), LONG).await;
+    for event in paid_run(&paid) {
+        paid = append(&*s.store, &lease, &event, &paid).await;
+    }
+    let (voided, lease) = win(&*s.store, &aged(2, s.now()), LONG).await;
+    let voided = append(&*s.store, &lease, &failed(), &voided).await;
+    for job in [&paid, &voided] {
+        assert!(s.store.by_claim(&job.claim).await.unwrap().is_some(), "forgotten too early");
+    }
+    s.pass(SHORT).await;
+    for job in [&paid, &voided] {
+        assert!(s.store.by_claim(&job.claim).await.unwrap().is_none());
+        assert!(s.store.by_id(job.id).await.unwrap().is_none());
+        assert!(s.store.take_over(&job.claim, LONG).await.unwrap().is_none());
+        assert!(s.store.in_state(job.state, 10).await.unwrap().is_empty());
+    }
+    let Claim::Won(..) = s.store.claim(&job(1, s.now()), LONG).await.unwrap() else {
+        panic!("the claim is not free")
+    };
+    assert!(s.store.journal(&paid.claim).await.unwrap().is_empty(), "the new job has the old one's journal");
+}
+
+pub(crate) async fn money_outstanding_is_never_forgotten(s: &Subject) {
+    let lives: [&[Event]; 3] = [&[Event::SettleFirst, settled(), failed()], &[Event::Verified], &[]];
+    let mut claims = Vec::new();
+    for (n, life) in lives.into_iter().enumerate() {
+        let (mut at, lease) = win(&*s.store, &aged(n as u64, s.now()), LONG).await;
+        for event in life {
+            at = append(&*s.store, &lease, event, &at).await;
+        }
+        claims.push(at.claim);
+    }
+    s.pass(SHORT).await;
+    for claim in &claims {
+        assert!(s.store.by_claim(claim).await.unwrap().is_some());
+    }
+    assert_eq!(s.store.in_state(State::RefundDue, 10).await.unwrap().len(), 1);
+}
+
+pub(crate) async fn a_reopened_job_does_not_expire(s: &Subject) {
+    let (at, lease) = win(&*s.store, &aged(1, s.now()), LONG).await;
+    append(&*s.store, &lease, &failed(), &at).await;
+    let (voided, lease) = s.store.take_over(&at.claim, LONG).await.unwrap().unwrap();
+    append(&*s.store, &lease, &crate::sample::reopened(), &voided).await;
+    s.pass(SHORT).await;
+    assert_eq!(s.store.by_id(at.id).await.unwrap().unwrap().attempt, 2);
+    assert_eq!(s.store.journal(&at.claim).await.unwrap().len(), 2);
+}
+
+pub(crate) async fn jobs_are_listed_and_counted_by_state(s: &Subject) {
+    let mut working = Vec::new();
+    for n in 0..4 {
+        let (at, lease) = win(&*s.store, &job(n, s.now()), LONG).await;
+        if n > 0 {
+            append(&*s.store, &lease, &Event::Verified, &at).await;
+            working.push(at.id);
+        }
+    }
+    let mut listed = s.other.in_state(State::Working, 10).await.unwrap();
+    listed.sort();
+    working.sort();
+    assert_eq!(listed, working);
+    assert_eq!(s.other.in_state(State::Working, 2).await.unwrap().len(), 2);
+    assert_eq!(s.other.in_state(State::Held, 10).await.unwrap(), []);
+
+    let counts = s.other.count_by_state().await.unwrap();
+    assert_eq!(counts.iter().map(|(state, _)| *state).collect::<Vec<_>>(), State::ALL);
+    for (state, count) in counts {
+        let expected = match state {
+            State::Claimed => 1,
+            State::Working => 3,
+            _ => 0,
+        };
+        assert_eq!(count, expected, "{}", state.name());
+    }
+}
