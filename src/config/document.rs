@@ -159,7 +159,8 @@ impl<'a> Section<'a> {
         match self.find(key) {
             Some(node) => self.parsed(key, &node, parse),
             None => {
-                let fix = format!("add `{key} = …`; proxy.toml in the source describes it");
+                let fix =
+                    format!("add `{key} = …` to [{}]; the proxy.toml in the source describes it", self.path);
                 self.mistake_here(Wrong::new(format!("`{key}` is missing"), fix));
                 None
             }

@@ -7,6 +7,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::document::Environment;
 use super::parse::{Parsed, Wrong};
+use crate::wallet::Wallet;
 use crate::x402::Address;
 
 /// The key in `path`. Refused if anyone but the owner could read it: whoever can has the money.
@@ -42,8 +43,7 @@ pub(super) fn from_environment(name: &str, environment: &Environment) -> Parsed<
 
 /// The address that signs with `key`.
 pub(super) fn address(key: &SecretString) -> Option<Address> {
-    let signer: alloy::signers::local::PrivateKeySigner = key.expose_secret().parse().ok()?;
-    Some(signer.address())
+    Wallet::new(key.clone(), "0", Vec::new()).ok().map(|wallet| wallet.address())
 }
 
 /// `key` as `0x` and 64 hex digits, if it is a usable one. What is wrong never quotes it.

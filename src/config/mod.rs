@@ -15,11 +15,14 @@ mod tests;
 
 use std::path::Path;
 
+use secrecy::SecretString;
+
 pub use document::Environment;
 pub use mistake::{Mistake, Mistakes, Place};
 pub use resolved::Config;
 
 use document::Document;
+pub(crate) use parse::is_private;
 
 /// A configuration without mistakes, and what is worth telling about it.
 #[derive(Clone, Debug)]
@@ -60,6 +63,25 @@ pub fn check(path: &Path, environment: &Environment) -> Result<Loaded, Mistakes>
 /// As [`load`], for a document that is already in memory; `name` stands for the file in mistakes.
 pub fn load_text(name: &str, text: &str, environment: &Environment) -> Result<Loaded, Mistakes> {
     from_text(name, text, environment, Secrets::Required)
+}
+
+/// The private key in a file that only its owner can read, or in an environment variable. The error says what to
+/// do, and never quotes the key.
+pub(crate) fn private_key(source: KeySource<'_>) -> Result<SecretString, String> {
+    let found = match source {
+        KeySource::File(path) => key::from_file(path),
+        KeySource::Variable(name) => key::from_environment(name, &process_environment()),
+    };
+    found.map_err(|wrong| format!("{}\n    fix: {}", wrong.reason, wrong.fix))
+}
+
+/// Where a private key is kept.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum KeySource<'a> {
+    /// A file.
+    File(&'a Path),
+    /// An environment variable.
+    Variable(&'a str),
 }
 
 fn from_file(path: &Path, environment: &Environment, secrets: Secrets) -> Result<Loaded, Mistakes> {

@@ -284,7 +284,7 @@ pub(super) fn origin(node: &Node) -> Parsed<Uri> {
 }
 
 /// Whether what is sent to `url` stays on this machine, or is encrypted.
-pub(super) fn is_private(url: &Uri) -> bool {
+pub(crate) fn is_private(url: &Uri) -> bool {
     let host = url.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
     url.scheme_str() == Some("https")
         || host == "localhost"
