@@ -5,6 +5,8 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-builtin-rules
 .DELETE_ON_ERROR:
+# Debian keeps servers where only root looks.
+export PATH := $(PATH):/usr/sbin
 # One cargo at a time; cargo itself uses every core.
 .NOTPARALLEL:
 
@@ -80,7 +82,7 @@ test-tools: $(CLIENTS_READY)
 
 $(CLIENTS)/node_modules/.package-lock.json: $(CLIENTS)/package-lock.json
 	@scripts/ensure node npm
-	npm ci --ignore-scripts --no-audit --no-fund --prefix $(CLIENTS)
+	@scripts/timed clients npm ci --ignore-scripts --no-audit --no-fund --prefix $(CLIENTS)
 	@touch $@
 
 .PHONY: scripts-check
