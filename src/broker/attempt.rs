@@ -159,8 +159,7 @@ impl Broker {
                 clock: self.clock.clone(),
                 offer: Offer::clone(offer),
                 provider: sale.sold.provider.clone(),
-                cap: self.limits.max_provider_payment,
-                valid_before: self.clock.now() + deadline.as_secs(),
+                deadline: self.clock.now().saturating_add(deadline.as_secs()),
             }),
             _ => Box::new(NoPurse),
         }

@@ -28,7 +28,6 @@ use crate::facilitator::Facilitator;
 use crate::ids::JobId;
 use crate::jobs::job::Sold;
 use crate::jobs::{Fingerprint, JobKind, JobStore};
-use crate::money::Amount;
 use crate::providers::Offer;
 use crate::wallet::Wallet;
 use crate::x402::{Authorization, PaymentFlow, Requirement, Version};
@@ -80,8 +79,6 @@ pub struct Limits {
     pub unknown_hold: Duration,
     /// How long a job stays ours without a sign of life.
     pub lease: Duration,
-    /// The most one provider payment may be, in units of a six-decimal dollar.
-    pub max_provider_payment: Amount,
 }
 
 /// What the broker works with. One for the whole process, shared.

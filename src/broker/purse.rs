@@ -1,7 +1,7 @@
 //! The purse of one attempt: the only place where provider money leaves.
 //!
-//! Terms are checked against the quote and the caps, the payment is signed with a nonce derived from the
-//! client's claim, and the record of it is durable before the signature is handed out.
+//! The wallet checks the terms against the quote and the caps and signs with a nonce derived from the client's
+//! claim; the record of it is durable before the signature is handed out.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use crate::clock::{Clock, UnixSeconds};
 use crate::jobs::{Event, Job};
 use crate::money::Amount;
 use crate::providers::{Offer, PaymentHeader, Purse, PurseError};
-use crate::wallet::Wallet;
+use crate::wallet::{Spend, Wallet};
 use crate::x402::Challenge;
 
 /// Pays for the work of one attempt.
@@ -20,13 +20,11 @@ pub(super) struct AttemptPurse {
     pub(super) journal: Journal,
     pub(super) wallet: Arc<Wallet>,
     pub(super) clock: Clock,
-    /// The terms the client's price was made from.
+    /// The provider's terms, as last asked for.
     pub(super) offer: Offer,
     pub(super) provider: String,
-    /// The most one payment may be.
-    pub(super) cap: Amount,
     /// When our signature lapses: our own deadline, not the provider's maximum.
-    pub(super) valid_before: UnixSeconds,
+    pub(super) deadline: UnixSeconds,
 }
 
 #[async_trait]
@@ -34,56 +32,38 @@ impl Purse for AttemptPurse {
     async fn pay(&self, step: &'static str, challenge: &Challenge) -> Result<PaymentHeader, PurseError> {
         let job = self.journal.job().await;
         let now = self.clock.now();
-        if self.valid_before <= now {
-            return Err(PurseError::Late);
-        }
-        let offered = self.wallet.select(challenge, &self.offer, self.cap)?;
-        let signed = match job.signed_for(step) {
-            // The identical payment: same nonce, same window, same signature.
-            Some(signed) => self.wallet.sign_again(challenge, offered, signed)?,
-            None => {
-                self.within_what_the_client_pays(&job, offered.amount, now)?;
-                self.wallet.authorize(
-                    challenge,
-                    offered,
-                    &self.provider,
-                    &job.claim,
-                    step,
-                    job.attempt,
-                    self.valid_before,
-                )?
-            }
+        let spend = Spend {
+            claim: &job.claim,
+            attempt: job.attempt,
+            step,
+            provider: &self.provider,
+            challenge,
+            offer: &self.offer,
         };
-        if job.signed_for(step).is_none() {
-            let event = Event::Signed { payment: signed.record };
+        let recorded = job.signed_for(step);
+        let signed = self.wallet.pay(&spend, recorded, now, self.deadline)?;
+        if recorded.is_none() {
+            within_what_the_client_pays(&job, signed.payment.amount, now)?;
+            let event = Event::Signed { payment: signed.payment };
             self.journal.record(event).await.map_err(|error| PurseError::Journal(error.to_string()))?;
         }
         Ok(signed.header)
     }
 }
 
-impl AttemptPurse {
-    /// A second signature is given only if all that may still be spent stays within the client's payment;
-    /// the first may be as large as the quote said, whatever that did to the margin.
-    fn within_what_the_client_pays(
-        &self,
-        job: &Job,
-        amount: Amount,
-        now: UnixSeconds,
-    ) -> Result<(), PurseError> {
-        let Some(open) = job.spendable(now) else {
-            return Err(PurseError::Terms("the sum of earlier payments overflows".into()));
-        };
-        if open == Amount::ZERO {
-            return Ok(());
-        }
-        let limit = job.client.requirement.amount;
-        match open.checked_add(amount) {
-            Some(total) if total <= limit => Ok(()),
-            _ => Err(PurseError::Terms(format!(
-                "{open} is already signed for this job; {amount} more would pass the client's {limit}"
-            ))),
-        }
+/// A second signature is given only if all that may still be spent stays within the client's payment; the first
+/// may be as large as the terms said, whatever that did to the margin.
+fn within_what_the_client_pays(job: &Job, amount: Amount, now: UnixSeconds) -> Result<(), PurseError> {
+    let open = job.spendable(now);
+    if open == Some(Amount::ZERO) {
+        return Ok(());
+    }
+    let limit = job.client.requirement.amount;
+    match open.and_then(|open| open.checked_add(amount)) {
+        Some(total) if total <= limit => Ok(()),
+        _ => Err(PurseError::Terms(format!(
+            "{amount} more than is signed already would pass the client's payment of {limit}"
+        ))),
     }
 }
 

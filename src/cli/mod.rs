@@ -1,1 +1,108 @@
-//! The command line.
+//! The command line: arguments, and which part of the program each command is.
+//!
+//! Results go to standard output, everything said on the way to standard error.
+
+mod check;
+mod demo;
+mod pay;
+mod serve;
+#[cfg(test)]
+mod tests;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+/// How a command ended, as the exit code of the process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// 0: it did what it was asked.
+    Ok,
+    /// 1: it could not.
+    Failed,
+    /// 78: the configuration has mistakes (`EX_CONFIG` of sysexits.h). Wrong arguments are 2, by clap.
+    Config,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> ExitCode {
+        ExitCode::from(match exit {
+            Exit::Ok => 0,
+            Exit::Failed => 1,
+            Exit::Config => 78,
+        })
+    }
+}
+
+const AFTER_HELP: &str = "\
+Exit codes: 0 done, 1 failed, 2 wrong arguments, 78 mistakes in the configuration.
+
+Try it: `galaksio demo`, then, in another terminal, one of the lines it prints.";
+
+/// Sells an HTTP service, or a provider's, for x402 payments.
+///
+/// Galaksio stands in front of an app and passes everything through, except the routes it was told to sell: those it
+/// answers with `402 Payment Required`, takes the payment, and has the work done by the app or by a provider that it
+/// pays itself.
+#[derive(Debug, Parser)]
+#[command(name = "galaksio", version, after_help = AFTER_HELP, max_term_width = 100)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the gateway
+    Serve(ConfigFile),
+    /// Say every mistake in a configuration, or what would be served by it
+    ///
+    /// A wallet key that is not on this machine is a warning here and a mistake for `serve`, so that a file can be
+    /// checked where its secrets are not.
+    Check(ConfigFile),
+    /// Buy work from a gateway, as any x402 client would
+    Pay(Box<pay::Pay>),
+    /// Run the gateway against stand-ins for every outside service, and make paid requests of it
+    Demo(Demo),
+    /// Print the version
+    Version,
+}
+
+#[derive(Debug, Args)]
+struct ConfigFile {
+    /// The configuration file
+    #[arg(long, short, value_name = "FILE", default_value = "proxy.toml")]
+    config: PathBuf,
+}
+
+/// The arguments of `galaksio demo`.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct Demo {
+    /// Exit after the paid requests; not with 0 if anything in them failed
+    #[arg(long, conflicts_with = "quiet")]
+    pub once: bool,
+    /// Where to listen; port 0 takes a free one
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
+    pub listen: SocketAddr,
+    /// Make no requests and print nothing: only serve
+    #[arg(long)]
+    pub quiet: bool,
+}
+
+impl Cli {
+    /// Runs the command to its end.
+    pub fn run(self) -> Exit {
+        match self.command {
+            Command::Serve(arguments) => serve::run(&arguments.config),
+            Command::Check(arguments) => check::run(&arguments.config),
+            Command::Pay(arguments) => pay::run(&arguments),
+            Command::Demo(arguments) => demo::run(arguments),
+            Command::Version => {
+                println!("galaksio {}", env!("CARGO_PKG_VERSION"));
+                Exit::Ok
+            }
+        }
+    }
+}

@@ -325,3 +325,35 @@ mod base64_bytes {
         base64_simd::STANDARD.decode_to_vec(text.as_bytes()).map_err(D::Error::custom)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::x402::Network;
+    use proptest::prelude::*;
+
+    fn usdc() -> Asset {
+        Asset::default_for(Network(84_532)).unwrap()
+    }
+
+    #[test]
+    fn claim_key_is_lower_case_hex_in_full() {
+        let from = "0x70997970C51812dc3A010C7d01b50e0d17dc79C8".parse().unwrap();
+        assert_eq!(
+            ClaimKey::new(&usdc(), from, B256::repeat_byte(0xAB)).as_str(),
+            "eip155:84532/0x036cbd53842c5426634e7929541ec2318f3dcf7e\
+             /0x70997970c51812dc3a010c7d01b50e0d17dc79c8\
+             /0xabababababababababababababababababababababababababababababababab"
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn claim_keys_differ_where_payments_do(
+            a in any::<([u8; 20], [u8; 32])>(), b in any::<([u8; 20], [u8; 32])>(),
+        ) {
+            let key = |(from, nonce): ([u8; 20], [u8; 32])| ClaimKey::new(&usdc(), from.into(), nonce.into());
+            prop_assert_eq!(key(a) == key(b), a == b);
+        }
+    }
+}

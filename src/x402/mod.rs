@@ -6,12 +6,28 @@
 //! Source: the x402 specification, `specs/x402-specification-v1.md` and `-v2.md`,
 //! `specs/transports-v*/http.md`, `specs/schemes/exact/scheme_exact_evm.md`.
 
+mod accepted;
 mod challenge;
+mod check;
+mod eip3009;
+#[cfg(test)]
+pub(crate) mod fixtures;
+pub mod header;
+mod json;
 mod network;
+mod payment;
+mod receipt;
+mod requirement;
 
+pub use accepted::{Accepted, Extra};
 pub use alloy::primitives::{Address, B256};
-pub use challenge::{Challenge, Offered};
+pub use challenge::{Challenge, ChallengeError, Offered};
+pub use check::{CheckError, SignatureCheck, Verified, Window, check};
+pub use eip3009::{Domain, SignatureError};
+pub use json::Malformed;
 pub use network::{Asset, Network, UnknownNetwork};
+pub use payment::{Payment, PaymentError};
+pub use requirement::{Resource, challenge_v1, challenge_v2};
 
 use serde::{Deserialize, Serialize};
 

@@ -1,0 +1,91 @@
+# Everything a developer does. `make` alone lists it.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-builtin-rules
+.DELETE_ON_ERROR:
+# Debian keeps servers where only root looks.
+export PATH := $(PATH):/usr/sbin
+# One cargo at a time; cargo itself uses every core.
+.NOTPARALLEL:
+
+CARGO ?= cargo
+MINUTES ?= 10
+ROUNDS ?= 7
+SECONDS_EACH ?= 4
+
+CLIENTS := tests/clients
+CLIENTS_READY := $(patsubst %/package-lock.json,%/node_modules/.package-lock.json,$(wildcard $(CLIENTS)/package-lock.json))
+SCRIPTS := .ci/run scripts/ensure scripts/timed scripts/audit scripts/fuzz
+
+.PHONY: help
+help: ## list these targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-9s %s\n", $$1, $$2 }'
+	@echo
+	@echo '  Variables: MINUTES=$(MINUTES) for fuzz, ROUNDS=$(ROUNDS) and SECONDS_EACH=$(SECONDS_EACH) for bench.'
+
+.PHONY: demo
+demo: build-tools ## start the gateway with stand-ins for all outside services, make paid requests, keep serving
+	$(CARGO) run --release --locked -- demo
+
+.PHONY: test
+test: build-tools test-tools ## formatting, lints, and every test, those with servers and Node clients too
+	@scripts/timed scripts $(MAKE) --no-print-directory scripts-check
+	@scripts/timed fmt $(CARGO) fmt --check
+	@scripts/timed clippy $(CARGO) clippy --locked --all-targets -- -D warnings
+	@scripts/timed build $(CARGO) test --locked --no-run --lib --bins --tests
+	@scripts/timed tests $(CARGO) test --locked --no-fail-fast --lib --bins --tests -- --include-ignored
+	@scripts/timed doctests $(CARGO) test --locked --doc
+
+.PHONY: check
+check: build-tools ## the fast half of test: formatting, lints, and the tests that need no server
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+	$(CARGO) test --locked --lib --bins
+
+.PHONY: bench
+bench: build-tools ## the edge against nginx, as a table and in target/bench/edge.json (under five minutes after the build)
+	@scripts/ensure nginx wrk python3
+	$(CARGO) build --release --locked
+	python3 -B benches/edge/bench.py --galaksio target/release/galaksio --rounds $(ROUNDS) --seconds $(SECONDS_EACH)
+
+.PHONY: audit
+audit: ## advisories, licences, bans and sources of the dependencies, by deny.toml
+	scripts/audit
+
+.PHONY: fuzz
+fuzz: build-tools ## each fuzz target for MINUTES minutes (needs a nightly compiler)
+	scripts/fuzz $(MINUTES)
+
+.PHONY: doc
+doc: build-tools ## the documentation of the source, in target/doc; broken links are errors
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps --document-private-items
+
+.PHONY: fmt
+fmt: ## format the source
+	$(CARGO) fmt
+
+.PHONY: clean
+clean: ## remove everything that was built or installed in the tree
+	$(CARGO) clean
+	rm -rf $(CLIENTS)/node_modules fuzz/target
+
+# What building needs, and what the tests need beyond it. Installed where we may, else the line to run is printed.
+.PHONY: build-tools
+build-tools:
+	@scripts/ensure cc cmake
+
+.PHONY: test-tools
+test-tools: $(CLIENTS_READY)
+	@scripts/ensure redis-server
+
+$(CLIENTS)/node_modules/.package-lock.json: $(CLIENTS)/package-lock.json
+	@scripts/ensure node npm
+	@scripts/timed clients npm ci --ignore-scripts --no-audit --no-fund --prefix $(CLIENTS)
+	@touch $@
+
+.PHONY: scripts-check
+scripts-check:
+	@for script in $(SCRIPTS); do bash -n "$$script"; grep -q '^set -euo pipefail$$' "$$script"; done
+	@for script in benches/edge/*.py; do python3 -c 'import ast, sys; ast.parse(open(sys.argv[1]).read())' "$$script"; done

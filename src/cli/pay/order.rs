@@ -1,0 +1,107 @@
+//! What is bought, as a request that can be sent any number of times.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use bytes::Bytes;
+use http::Uri;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use serde_json::json;
+
+/// Everything but the characters that mean themselves anywhere in a URL (RFC 3986 2.3).
+const QUERY: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// A request for work.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Order {
+    pub(super) url: Uri,
+    pub(super) content_type: String,
+    pub(super) body: Body,
+    pub(super) length: u64,
+}
+
+/// Where its body comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Body {
+    Memory(Bytes),
+    File(PathBuf),
+}
+
+impl Order {
+    /// Stores a file, sent as it is, with the options in the query.
+    pub(super) fn store(
+        gateway: &Uri,
+        file: &Path,
+        permanent: bool,
+        ttl: Option<u64>,
+        filename: Option<&str>,
+    ) -> anyhow::Result<Order> {
+        let metadata =
+            std::fs::metadata(file).with_context(|| format!("{} cannot be read", file.display()))?;
+        if !metadata.is_file() {
+            bail!("{} is not a file", file.display());
+        }
+        if metadata.len() == 0 {
+            bail!("{} is empty", file.display());
+        }
+        let name = filename.map(str::to_owned).or_else(|| Some(file.file_name()?.to_str()?.to_owned()));
+        let content_type = name
+            .as_deref()
+            .and_then(|name| mime_guess::from_path(name).first())
+            .map_or_else(|| OCTETS.to_owned(), |guess| guess.essence_str().to_owned());
+        let mut query = Vec::new();
+        if let Some(name) = name {
+            query.push(format!("filename={}", utf8_percent_encode(&name, QUERY)));
+        }
+        if permanent {
+            query.push("permanent=true".to_owned());
+        }
+        if let Some(ttl) = ttl {
+            query.push(format!("ttl={ttl}"));
+        }
+        Ok(Order {
+            url: endpoint(gateway, "store", &query.join("&"))?,
+            // A JSON type would say that the body is a request with `data` in it. The name still tells the kind.
+            content_type: if is_envelope(&content_type) { OCTETS.to_owned() } else { content_type },
+            body: Body::File(file.to_owned()),
+            length: metadata.len(),
+        })
+    }
+
+    /// Runs a program, sent in JSON.
+    pub(super) fn run(gateway: &Uri, file: &Path, language: &str) -> anyhow::Result<Order> {
+        let code =
+            std::fs::read_to_string(file).with_context(|| format!("{} cannot be read", file.display()))?;
+        if code.trim().is_empty() {
+            bail!("{} is empty", file.display());
+        }
+        // Without `encoding`, code that happens to be valid base64 would be decoded.
+        let body = json!({ "code": code, "language": language, "encoding": "utf8" }).to_string();
+        let length = u64::try_from(body.len())?;
+        Ok(Order {
+            url: endpoint(gateway, "run", "")?,
+            content_type: "application/json".to_owned(),
+            body: Body::Memory(Bytes::from(body)),
+            length,
+        })
+    }
+}
+
+const OCTETS: &str = "application/octet-stream";
+
+/// Types that are read as a request in JSON, or refused, rather than taken as the bytes to store.
+fn is_envelope(essence: &str) -> bool {
+    matches!(
+        essence,
+        "application/json" | "text/json" | "multipart/form-data" | "application/x-www-form-urlencoded"
+    ) || essence.ends_with("+json")
+}
+
+fn endpoint(gateway: &Uri, name: &str, query: &str) -> anyhow::Result<Uri> {
+    if gateway.query().is_some() || gateway.authority().is_none() {
+        bail!("{gateway} is not the URL of a gateway; write one such as https://api.example.com");
+    }
+    let base = gateway.to_string();
+    let question = if query.is_empty() { "" } else { "?" };
+    Ok(format!("{}/{name}{question}{query}", base.trim_end_matches('/')).parse()?)
+}

@@ -1,0 +1,391 @@
+//! Bad files, and every mistake each must be told.
+
+use super::{KEY, KEY_ADDRESS, environment, load};
+use crate::config::{Place, load_text};
+
+/// A small file that is right; the cases below append to it or stand alone.
+const GOOD: &str = r#"
+[app]
+url = "http://127.0.0.1:3000"
+"#;
+
+const PAYABLE: &str = r#"
+[app]
+url = "http://127.0.0.1:3000"
+[[accepts]]
+network = "base"
+pay_to = "0x066e4FBb1Cb2fd7dE4fb1432a7B1C1169B4c2C8F"
+[wallet]
+key_env = "KEY"
+[providers.merit]
+[providers.xcache]
+"#;
+
+/// What a mistake must say: line, column, setting, a part of the reason, a part of the fix.
+type Expected = (usize, usize, &'static str, &'static str, &'static str);
+
+#[track_caller]
+fn expect(text: &str, expected: &[Expected]) {
+    let mistakes = load(text).expect_err("the file must be refused").0;
+    let shown = mistakes.iter().map(|m| format!("{m}\n")).collect::<String>();
+    assert_eq!(mistakes.len(), expected.len(), "{shown}");
+    for (mistake, (line, column, setting, reason, fix)) in mistakes.iter().zip(expected) {
+        assert_eq!(mistake.place, Place::File { line: *line, column: *column }, "{shown}");
+        assert_eq!(mistake.setting, *setting, "{shown}");
+        assert!(mistake.reason.contains(reason), "{reason:?} not in: {shown}");
+        assert!(mistake.fix.contains(fix), "{fix:?} not in: {shown}");
+    }
+}
+
+#[track_caller]
+fn expect_after(good: &str, bad: &str, expected: &[Expected]) {
+    load(good).unwrap();
+    let offset = good.lines().count();
+    let shifted: Vec<Expected> =
+        expected.iter().map(|(line, column, a, b, c)| (line + offset, *column, *a, *b, *c)).collect();
+    expect(&format!("{good}{bad}"), &shifted);
+}
+
+#[test]
+fn all_mistakes_are_told_at_once_in_the_order_of_the_file() {
+    expect(
+        r#"[edge]
+listen = ["0.0.0.0:8080", "localhost"]
+idle_timout = "75s"
+max_connections = "many"
+threads = 0
+[app]
+url = "127.0.0.1:3000"
+[colour]
+"#,
+        &[
+            (2, 27, "edge.listen", "not an address", "127.0.0.1:8080"),
+            (3, 1, "edge.idle_timout", "not a setting", "did you mean `idle_timeout`?"),
+            (4, 19, "edge.max_connections", "expected a number, found a text", "without quotes"),
+            (5, 11, "edge.threads", "0 is not a count", "above 0"),
+            (7, 7, "app.url", "http:// or https://", "scheme"),
+            (8, 2, "colour", "not a setting", "remove it"),
+        ],
+    );
+}
+
+#[test]
+fn syntax_errors_have_their_place() {
+    expect("[app]\nurl = \"http://127.0.0.1:3000\"\nmax_idle = = 3\n", &[(3, 12, "", "", "TOML syntax")]);
+    expect("[app]\nurl = \"http://127.0.0.1:3000\"\n[app]\n", &[(3, 2, "", "duplicate", "TOML syntax")]);
+}
+
+#[test]
+fn a_missing_app_is_one_mistake() {
+    let mistakes = load("").unwrap_err().0;
+    assert_eq!(mistakes.len(), 1);
+    assert_eq!((mistakes[0].setting.as_str(), &mistakes[0].place), ("app", &Place::WholeFile));
+    assert!(mistakes[0].reason.contains("`url` is missing"));
+}
+
+#[test]
+fn values_of_the_wrong_form() {
+    expect_after(
+        GOOD,
+        r#"[edge]
+public_url = "https://api.example.com/base"
+trusted_peers = ["10.0.0.1/8", "all"]
+header_timeout = 10
+body_timeout = "1 minute"
+max_header_bytes = "64 kilobytes"
+drain_timeout = "0s"
+[pricing]
+markup = "20"
+fee = 0.01
+"#,
+        &[
+            (2, 14, "edge.public_url", "has a path", "host and port only"),
+            (3, 18, "edge.trusted_peers", "bits after its prefix", "10.0.0.0/8"),
+            (3, 32, "edge.trusted_peers", "not an address block", ""),
+            (4, 18, "edge.header_timeout", "expected a time, found a number", "30s"),
+            (5, 16, "edge.body_timeout", "not a time", "5m"),
+            (6, 20, "edge.max_header_bytes", "not a size", "64KiB"),
+            (7, 17, "edge.drain_timeout", "nothing", ""),
+            (9, 10, "pricing.markup", "not a percentage", "20%"),
+            (10, 7, "pricing.fee", "expected dollars, found a float", "$0.01"),
+        ],
+    );
+}
+
+#[test]
+fn money_needs_somebody_to_take_it_and_somebody_to_do_the_work() {
+    expect_after(
+        GOOD,
+        "[[routes]]\npath = \"/a\"\nprice = \"$1\"\n[[routes]]\npath = \"/run\"\nwork = \"run\"\n",
+        &[
+            (3, 1, "routes[0].price", "what clients pay with", "[[accepts]]"),
+            (6, 1, "routes[1].work", "what clients pay with", "[[accepts]]"),
+            (6, 1, "routes[1].work", "no wallet", "[wallet]"),
+            (6, 1, "routes[1].work", "no provider", "[providers.merit]"),
+        ],
+    );
+}
+
+#[test]
+fn routes_that_cannot_be_meant() {
+    expect_after(
+        PAYABLE,
+        r#"[[routes]]
+path = "/run"
+work = "run"
+[[routes]]
+path = "/store"
+methods = ["PUT"]
+work = "store"
+description = "x"
+[[routes]]
+path = "/a//b"
+methods = ["get"]
+price = "$0"
+[[routes]]
+path = "/both"
+work = "run"
+price = "$1"
+[[routes]]
+path = "/free"
+settle = "upfront"
+[[routes]]
+path = "/late"
+price = "$1"
+settle = "later"
+"#,
+        &[
+            (6, 1, "routes[1].methods", "by POST", "[\"POST\"]"),
+            (8, 1, "routes[1].description", "means nothing on a brokered", "remove"),
+            (10, 8, "routes[2].path", "empty segment", "as clients send it"),
+            (11, 12, "routes[2].methods", "case-sensitive", "\"GET\""),
+            (12, 9, "routes[2].price", "asks nobody", "above $0"),
+            (16, 1, "routes[3].price", "not both", "remove one"),
+            (19, 1, "routes[4].settle", "means nothing on a free", "remove"),
+            (23, 10, "routes[5].settle", "not a way to settle", "upfront"),
+        ],
+    );
+}
+
+#[test]
+fn routes_that_hide_one_another() {
+    expect_after(
+        PAYABLE,
+        r#"[[routes]]
+path = "/run"
+work = "run"
+[[routes]]
+path = "/run"
+methods = ["POST"]
+price = "$0.01"
+[[routes]]
+path = "/premium/*"
+[[routes]]
+path = "/premium/report"
+methods = ["GET"]
+price = "$0.01"
+[[routes]]
+path = "/status/*"
+price = "$0.01"
+"#,
+        &[
+            (5, 1, "routes[1].path", "already routed above", "remove"),
+            (11, 1, "routes[3].path", "never reached", "above"),
+            (15, 1, "routes[4].path", "the gateway itself answers /status/{id}", "paid.status_path"),
+        ],
+    );
+    // Other methods of the same path, and a switched-off endpoint, are no collisions.
+    let fine = "[paid]\nstatus_path = \"\"\n[[routes]]\npath = \"/run\"\nwork = \"run\"\n\
+                [[routes]]\npath = \"/run\"\nmethods = [\"GET\"]\nprice = \"$0.01\"\n[[routes]]\npath = \"/status/*\"\n";
+    load(&format!("{PAYABLE}{fine}")).unwrap();
+}
+
+#[test]
+fn assets_must_be_known_or_described_and_worth_a_dollar() {
+    expect(
+        r#"[app]
+url = "http://127.0.0.1:3000"
+[[accepts]]
+network = "mainnet"
+pay_to = "0x066e4FBb1Cb2fd7dE4fb1432a7B1C1169B4c2C8F"
+[[accepts]]
+network = "eip155:999999"
+pay_to = "0x066e4FBb1Cb2fd7dE4fb1432a7B1C1169B4c2C8F"
+[[accepts]]
+network = "base"
+pay_to = "0x066e4FBb1Cb2fd7dE4fb1432a7B1C1169B4c2C8f"
+[[accepts]]
+network = "base"
+asset = "0x4200000000000000000000000000000000000006"
+pay_to = "0x0000000000000000000000000000000000000000"
+name = "Wrapped Ether"
+version = "1"
+[[accepts]]
+network = "base"
+pay_to = "0x066e4fbb1cb2fd7de4fb1432a7b1c1169b4c2c8f"
+decimals = 18
+[[accepts]]
+network = "eip155:8453"
+pay_to = "0x066e4fbb1cb2fd7de4fb1432a7b1c1169b4c2c8f"
+"#,
+        &[
+            (4, 11, "accepts[0].network", "not a network", "base-sepolia"),
+            (7, 1, "accepts[1].network", "no dollar token is known", "usd_pegged = true"),
+            (11, 10, "accepts[2].pay_to", "checksum", "0x066e4FBb1Cb2fd7dE4fb1432a7B1C1169B4c2C8F"),
+            (14, 1, "accepts[3].asset", "decimals is not written", "contract"),
+            (14, 1, "accepts[3].asset", "not known to be worth a dollar", "usd_pegged = true"),
+            (15, 10, "accepts[3].pay_to", "zero address", "of yours"),
+            (21, 1, "accepts[4].decimals", "is known", "remove"),
+            (23, 1, "accepts[5].network", "already accepted above", "remove"),
+        ],
+    );
+}
+
+#[test]
+fn a_described_dollar_token_is_taken_and_prices_must_be_exact_in_it() {
+    let token = |decimals: u8| {
+        format!(
+            "{GOOD}[[accepts]]\nnetwork = \"eip155:999999\"\nasset = \"0x4200000000000000000000000000000000000006\"\n\
+             pay_to = \"0x066e4FBb1Cb2fd7dE4fb1432a7B1C1169B4c2C8F\"\nname = \"Dollar\"\nversion = \"1\"\n\
+             decimals = {decimals}\nusd_pegged = true\n[[routes]]\npath = \"/a\"\nprice = \"$0.001\"\n"
+        )
+    };
+    assert_eq!(load(&token(3)).unwrap().config.accepts[0].asset.name, "Dollar");
+    let mistakes = load(&token(2)).unwrap_err().0;
+    assert_eq!(mistakes.len(), 1);
+    assert!(mistakes[0].reason.contains("more places than the 2 of Dollar"), "{}", mistakes[0]);
+}
+
+#[test]
+fn income_and_spending_money_do_not_mix() {
+    let text = PAYABLE.replace("0x066e4FBb1Cb2fd7dE4fb1432a7B1C1169B4c2C8F", KEY_ADDRESS);
+    expect(&text, &[(6, 1, "accepts[0].pay_to", "the wallet that pays providers", "another address")]);
+    let environment = environment(&[("KEY", KEY), ("BROKER_WALLET", KEY_ADDRESS)]);
+    let mistakes = load_text("t.toml", PAYABLE, &environment).unwrap_err().0;
+    assert_eq!(mistakes.len(), 1);
+    assert_eq!(mistakes[0].place, Place::Environment("BROKER_WALLET"));
+}
+
+#[test]
+fn plain_http_stays_on_the_machine() {
+    expect_after(
+        GOOD,
+        r#"[facilitator]
+url = "http://facilitator:4020"
+[providers.xcache]
+url = "http://10.0.0.7:80"
+[providers.openx402]
+url = "http://[::1]:80"
+[providers.merit]
+url = "http://localhost.example.com/execute?x=1"
+"#,
+        &[
+            (2, 1, "facilitator.url", "not encrypted", "facilitator.allow_plain_http"),
+            (4, 1, "providers.xcache.url", "not encrypted", "providers.allow_plain_http"),
+            (8, 7, "providers.merit.url", "has a query", ""),
+        ],
+    );
+    load(&format!(
+        "{GOOD}[facilitator]\nurl = \"http://facilitator:4020\"\nallow_plain_http = true\n\
+         [providers]\nallow_plain_http = true\n[providers.xcache]\nurl = \"http://10.0.0.7\"\n"
+    ))
+    .unwrap();
+}
+
+#[test]
+fn deadlines_and_sizes_that_contradict_one_another() {
+    expect_after(
+        GOOD,
+        r#"[pricing]
+buckets = ["1MB", "10MB", "10MB"]
+quote_ttl = "30s"
+refresh_before = "30s"
+[paid]
+max_timeout = "60s"
+work_timeout = "40s"
+settle_margin = "20s"
+result_max = "32MiB"
+max_raw_body = "64MiB"
+max_json_body = "1GiB"
+retention = "10s"
+lease = "10ms"
+max_payment_header = "64KiB"
+"#,
+        &[
+            (2, 1, "pricing.buckets", "not in ascending order", "sort"),
+            (4, 1, "pricing.refresh_before", "less than quote_ttl", "tenth"),
+            (7, 1, "paid.work_timeout", "less than max_timeout (60s)", "raise max_timeout"),
+            (9, 1, "paid.result_max", "16MiB", "410"),
+            (10, 1, "paid.max_raw_body", "have no price", "add a bucket"),
+            (11, 1, "paid.max_json_body", "max_body_memory", "raise"),
+            (12, 1, "paid.retention", "forgotten", "max_timeout"),
+            (13, 1, "paid.lease", "taken over", "15s"),
+            (14, 1, "paid.max_payment_header", "max_header_bytes", "raise"),
+        ],
+    );
+}
+
+#[test]
+fn store_settings_belong_to_their_kind() {
+    expect_after(GOOD, "[store]\nkind = \"redis\"\n", &[(2, 1, "store.kind", "needs `url`", "redis://")]);
+    expect_after(
+        GOOD,
+        "[store]\nurl = \"redis://h\"\n",
+        &[(2, 1, "store.url", "means nothing to the embedded store", "kind = \"redis\"")],
+    );
+    let secret = "[store]\nkind = \"redis\"\nurl = \"http://:hunter2@h\"\n";
+    let mistakes = load(&format!("{GOOD}{secret}")).unwrap_err();
+    assert!(!mistakes.to_string().contains("hunter2"));
+}
+
+#[test]
+fn tables_and_lists_are_told_apart() {
+    expect_after(
+        GOOD,
+        "routes = 3\n[[pricing]]\nmarkup = \"1%\"\n",
+        &[
+            (1, 1, "app.routes", "not a setting", "remove"),
+            (2, 1, "pricing", "expected a table, found a list", "[pricing]"),
+        ],
+    );
+}
+
+#[test]
+fn the_environment_overrides_and_is_named_in_mistakes() {
+    let good = environment(&[
+        ("KEY", KEY),
+        ("PORT", "9999"),
+        ("BROKER_WALLET", "0x0000000000000000000000000000000000000dEaD"),
+        ("X402_FACILITATOR_URL", "https://f.example"),
+        ("XCACHE_BASE_URL", ""),
+        ("MERIT_SYSTEMS_URL", "https://m.example/run/"),
+    ]);
+    let bad = good.clone();
+    let mistakes = load_text("t.toml", PAYABLE, &bad).unwrap_err().0;
+    assert_eq!(mistakes.len(), 1, "{mistakes:?}");
+    assert_eq!(mistakes[0].place, Place::Environment("BROKER_WALLET"));
+    assert!(mistakes[0].to_string().starts_with("environment BROKER_WALLET: accepts[0].pay_to: "));
+
+    let mut good = good;
+    good.insert("BROKER_WALLET".into(), "0x000000000000000000000000000000000000dEaD".into());
+    let loaded = load_text("t.toml", PAYABLE, &good).unwrap();
+    let overrides: Vec<_> = loaded.overrides.iter().map(|(a, b)| (a.as_str(), b.as_str())).collect();
+    assert_eq!(
+        overrides,
+        [
+            ("BROKER_WALLET", "accepts[0].pay_to"),
+            ("MERIT_SYSTEMS_URL", "providers.merit.url"),
+            ("PORT", "edge.listen"),
+            ("X402_FACILITATOR_URL", "facilitator.url"),
+        ]
+    );
+    assert_eq!(loaded.config.edge.listen[0].to_string(), "0.0.0.0:9999");
+    assert_eq!(loaded.config.facilitator.url, "https://f.example");
+    assert_eq!(loaded.config.providers.merit.unwrap().url, "https://m.example/run");
+    assert_eq!(loaded.config.providers.xcache.unwrap().url, "https://api.xcache.io");
+
+    let port = environment(&[("KEY", KEY), ("PORT", "http")]);
+    let mistakes = load_text("t.toml", PAYABLE, &port).unwrap_err().0;
+    assert_eq!(mistakes.len(), 1);
+    assert_eq!(mistakes[0].place, Place::Environment("PORT"));
+}
