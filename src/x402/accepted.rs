@@ -42,9 +42,17 @@ pub struct Extra {
     pub quote_id: Option<String>,
     /// `extra` itself, verbatim, for keys of the quote.
     pub raw: Option<Box<RawValue>>,
+    foreign_keys: bool,
 }
 
+/// The keys of an entry, all of them ours.
 const KEYS: [&str; 7] = ["scheme", "network", "amount", "asset", "payTo", "maxTimeoutSeconds", "extra"];
+
+/// The keys of `extra` that x402 gives a meaning to.
+const EXTRA_KEYS: [&str; 4] = ["name", "version", "paymentFlow", "assetTransferMethod"];
+
+/// How every key of `extra` begins that only we give a meaning to.
+pub(super) const QUOTE_KEYS: &str = "quote";
 
 impl Accepted {
     pub(super) fn from_payload(payload: &Object<'_>) -> Result<Accepted, PaymentError> {
@@ -68,11 +76,13 @@ impl Accepted {
         })
     }
 
-    /// Whether this is `requirement` as we write it, apart from the spelling of addresses and further keys in
-    /// `extra`: every field that a facilitator acts on is equal. `false` also for keys we never write.
+    /// Whether this is `requirement` as we write it, apart from the spelling of addresses and the quote's keys in
+    /// `extra`: every field that a facilitator acts on is equal. `false` also for keys we never write, since the
+    /// facilitator is shown this entry as ours.
     pub fn echoes(&self, requirement: &Requirement) -> bool {
         let asset = &requirement.asset;
         !self.foreign_keys
+            && !self.extra.foreign_keys
             && self.network == asset.network
             && self.asset == asset.address
             && self.amount == requirement.amount
@@ -103,6 +113,7 @@ impl Extra {
             flow,
             quote_id: text("quoteId")?,
             raw: Some(raw.to_owned()),
+            foreign_keys: !object.keys().all(|key| EXTRA_KEYS.contains(&key) || key.starts_with(QUOTE_KEYS)),
         })
     }
 }

@@ -17,8 +17,8 @@ const MAX_DEPTH: usize = 64;
 /// How many keys one object may have.
 const MAX_KEYS: usize = 64;
 
-/// Why a document was not understood, for the answer's `error`. Holds no more than 64 characters
-/// of what was sent.
+/// Why a document was not understood, for the answer's `error`. Repeats no more than the beginning of what
+/// was sent.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Malformed(String);
@@ -38,12 +38,12 @@ impl<'a> Object<'a> {
         if deeper_than(MAX_DEPTH, text) {
             return Err(Malformed(format!("nested deeper than {MAX_DEPTH} levels")));
         }
-        serde_json::from_str(text).map_err(|error| Malformed(format!("not a JSON object: {error}")))
+        serde_json::from_str(text).map_err(|error| Malformed(format!("not a JSON object: {}", short(&error))))
     }
 
     /// Reads the value of `key`, which must be an object.
     pub(super) fn inner(value: &'a RawValue, key: &str) -> Result<Self, Malformed> {
-        serde_json::from_str(value.get()).map_err(|error| Malformed(format!("{key}: {error}")))
+        serde_json::from_str(value.get()).map_err(|error| Malformed(format!("{key}: {}", short(&error))))
     }
 
     /// The value of `key`; `null` is as good as absent.
@@ -93,9 +93,14 @@ impl<'a> Object<'a> {
             .ok_or_else(|| Malformed(format!("{key} must be 0x and {} hex digits", 2 * N)))
     }
 
+    /// Its keys, in order; also of nulls.
+    pub(super) fn keys(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|(key, _)| key.as_ref())
+    }
+
     /// Whether every key is one of `known`.
     pub(super) fn has_only(&self, known: &[&str]) -> bool {
-        self.0.iter().all(|(key, _)| known.contains(&key.as_ref()))
+        self.keys().all(|key| known.contains(&key))
     }
 }
 
@@ -110,6 +115,11 @@ pub(super) fn digits(text: &str) -> Option<&str> {
 /// The beginning of a text from outside, for an error.
 pub(super) fn excerpt(text: &str) -> String {
     text.chars().take(64).collect()
+}
+
+/// The parser's words, which may repeat a whole string of the document.
+fn short(error: &serde_json::Error) -> String {
+    error.to_string().chars().take(160).collect()
 }
 
 fn missing(key: &str) -> Malformed {
@@ -218,6 +228,17 @@ mod tests {
             |n: usize| format!("{{{}}}", (0..n).map(|i| format!("\"{i}\":1")).collect::<Vec<_>>().join(","));
         assert!(Object::document(&keys(MAX_KEYS)).is_ok());
         assert!(refusal(&keys(MAX_KEYS + 1)).contains("keys"));
+    }
+
+    #[test]
+    fn errors_do_not_repeat_the_document() {
+        let long = "x".repeat(10_000);
+        for text in
+            [format!("\"{long}\""), format!("{{\"{long}\":1,\"{long}\":1}}"), format!("{{\"a\":{long}}}")]
+        {
+            let error = refusal(&text);
+            assert!(!error.is_empty() && error.len() < 256, "{error}");
+        }
     }
 
     #[test]

@@ -129,8 +129,13 @@ impl Payment {
             }
         };
         let payload = object.required_object("payload")?;
-        if payload.get("authorization").is_none() && payload.get("permit2Authorization").is_some() {
+        // A second way to pay beside the authorization, and a facilitator might settle that one: by a nonce that
+        // nobody has claimed.
+        if payload.get("permit2Authorization").is_some() {
             return Err(PaymentError::Scheme("exact by permit2".to_owned()));
+        }
+        if !payload.has_only(&["authorization", "signature"]) {
+            return Err(Malformed::new("payload may hold authorization and signature only").into());
         }
         let signature = payload.required_text("signature")?;
         let signature = signature
@@ -226,6 +231,9 @@ pub(super) fn read_scheme(object: &Object<'_>) -> Result<(), PaymentError> {
 }
 
 fn read_authorization(object: &Object<'_>) -> Result<Authorization, PaymentError> {
+    if !object.has_only(&["from", "to", "value", "validAfter", "validBefore", "nonce"]) {
+        return Err(Malformed::new("authorization has a key that EIP-3009 does not have").into());
+    }
     Ok(Authorization {
         from: Address::from(object.required_hex("from")?),
         to: Address::from(object.required_hex("to")?),

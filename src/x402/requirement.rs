@@ -6,6 +6,7 @@
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
+use super::accepted::QUOTE_KEYS;
 use super::{Accepted, PaymentFlow, Requirement, Verified};
 
 /// What is sold, as challenges describe it.
@@ -38,10 +39,11 @@ impl Requirement {
         }))
     }
 
-    /// The version 2 entry. `extra` (`quoteId`, `quoteExpires`) is added to the domain and flow, and cannot
-    /// replace them.
-    pub fn to_v2(&self, extra: &Map<String, Value>) -> Value {
-        let mut all = extra.clone();
+    /// The version 2 entry. The keys of `quote` (`quoteId`, `quoteExpires`) are put in `extra`; each must begin
+    /// with `quote`, or the echo of the entry would be refused as not ours.
+    pub fn to_v2(&self, quote: &Map<String, Value>) -> Value {
+        debug_assert!(quote.keys().all(|key| key.starts_with(QUOTE_KEYS)), "{quote:?}");
+        let mut all = quote.clone();
         all.extend(self.extra());
         json!({
             "scheme": "exact",
@@ -117,12 +119,11 @@ mod tests {
     }
 
     #[test]
-    fn the_default_flow_is_left_out_and_the_terms_cannot_be_replaced() {
+    fn the_default_flow_is_left_out() {
         let requirement = Requirement { flow: PaymentFlow::Authorization, ..requirement() };
-        assert_eq!(requirement.to_v1(&resource()).unwrap()["extra"], json!({"name": "USDC", "version": "2"}));
-        let extra = json!({ "name": "Fake", "version": "9", "quoteId": "q" });
-        let entry = requirement.to_v2(extra.as_object().unwrap());
-        assert_eq!(entry["extra"], json!({"name": "USDC", "version": "2", "quoteId": "q"}));
+        let extra = json!({"name": "USDC", "version": "2"});
+        assert_eq!(requirement.to_v1(&resource()).unwrap()["extra"], extra);
+        assert_eq!(requirement.to_v2(&Map::new())["extra"], extra);
     }
 
     #[test]

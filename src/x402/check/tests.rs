@@ -117,11 +117,12 @@ fn accepted_must_be_what_was_offered() {
     assert_eq!(echoed_with(|a| a["extra"]["version"] = json!("1")), QuoteInvalid);
     assert_eq!(echoed_with(|a| a["extra"]["paymentFlow"] = json!(null)), QuoteInvalid);
     assert_eq!(echoed_with(|a| a["extra"] = json!(null)), QuoteInvalid);
+    assert_eq!(echoed_with(|a| a["extra"]["feePayer"] = json!("0x")), QuoteInvalid);
     assert_eq!(echoed_with(|a| a["maxAmountRequired"] = json!("1")), QuoteInvalid);
 }
 
 #[test]
-fn addresses_may_be_spelt_in_either_case_and_extra_may_grow() {
+fn addresses_may_be_spelt_in_either_case_and_extra_may_hold_a_quote() {
     let requirement = requirement();
     let headers = paying(Version::V2, &requirement, &authorization(&requirement));
     let headers = edited(&headers, |p| {
