@@ -1,0 +1,192 @@
+//! Asking providers what they want, all at once and each within its time.
+
+use std::cmp::Ordering;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use moka::future::Cache;
+
+use super::bucket::TooLarge;
+use super::error::QuoteError;
+use super::key::QuoteKey;
+use super::price::Dollars;
+use crate::clock::{Clock, UnixMillis};
+use crate::intake::Ask;
+use crate::providers::{Fault, NotSold, Offer, Operation, Provider, ProviderError};
+
+/// A provider that failed is not asked again for this long.
+pub(super) const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// Answers kept at most; one for each provider, operation and key.
+const MAX_ANSWERS: u64 = 4096;
+
+/// The providers, and their last answers.
+pub(super) struct Prober {
+    providers: Vec<Arc<dyn Provider>>,
+    answers: Cache<(&'static str, Operation, QuoteKey<'static>), Answer>,
+    clock: Clock,
+    timeout: Duration,
+}
+
+/// Who sells something, and as what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Seller {
+    /// Its place in the list of providers.
+    pub(super) provider: usize,
+    pub(super) operation: Operation,
+}
+
+/// A seller's offer.
+#[derive(Clone, Debug)]
+pub(super) struct Bid {
+    pub(super) seller: Seller,
+    pub(super) offer: Offer,
+    pub(super) asked_at: UnixMillis,
+}
+
+#[derive(Clone)]
+struct Answer {
+    asked_at: UnixMillis,
+    outcome: Result<Offer, ProviderError>,
+}
+
+impl Prober {
+    pub(super) fn new(providers: Vec<Arc<dyn Provider>>, clock: Clock, timeout: Duration) -> Self {
+        Prober { providers, answers: Cache::new(MAX_ANSWERS), clock, timeout }
+    }
+
+    pub(super) fn name(&self, seller: Seller) -> &'static str {
+        self.providers[seller.provider].name()
+    }
+
+    /// Whether a seller sells this very ask, as the same operation.
+    pub(super) fn sells(&self, seller: Seller, ask: &Ask) -> Result<(), NotSold> {
+        let provider = &self.providers[seller.provider];
+        match provider.sells(ask)? {
+            operation if operation == seller.operation => Ok(()),
+            _ => Err(NotSold::Operation { provider: provider.name() }),
+        }
+    }
+
+    /// All who sell an ask, or why nobody does.
+    pub(super) fn sellers(&self, ask: &Ask) -> Result<Vec<Seller>, QuoteError> {
+        let mut sellers = Vec::new();
+        let mut refusals = Vec::new();
+        for (at, provider) in self.providers.iter().enumerate() {
+            match provider.sells(ask) {
+                Ok(operation) => sellers.push(Seller { provider: at, operation }),
+                Err(refusal) => refusals.push(refusal),
+            }
+        }
+        if sellers.is_empty() { Err(refused(refusals)) } else { Ok(sellers) }
+    }
+
+    /// The limits in bytes that providers have for such an ask, if any.
+    pub(super) fn limits(&self, ask: &Ask) -> impl Iterator<Item = u64> {
+        self.providers.iter().filter_map(|provider| match provider.sells(ask) {
+            Err(NotSold::Size { limit, .. }) => Some(limit),
+            _ => None,
+        })
+    }
+
+    /// The best of the offers that arrive within `patience`; later ones are not waited for. Answers from before
+    /// `since` do not count. Of equals the first by name, so that replicas choose alike.
+    pub(super) async fn cheapest(
+        &self,
+        sellers: &[Seller],
+        key: &QuoteKey<'static>,
+        since: UnixMillis,
+        patience: Duration,
+    ) -> Option<Bid> {
+        let ask = key.ask();
+        let mut asked: FuturesUnordered<_> = sellers
+            .iter()
+            .map(|seller| async {
+                let answer = self.ask(*seller, key, &ask, |answer| answer.asked_at < since).await;
+                (*seller, answer)
+            })
+            .collect();
+        let mut bids = Vec::new();
+        let in_time = async {
+            while let Some((seller, answer)) = asked.next().await {
+                match answer.outcome {
+                    Ok(offer) => bids.push(Bid { seller, offer, asked_at: answer.asked_at }),
+                    Err(error) => tracing::debug!(provider = self.name(seller), %error, "no offer"),
+                }
+            }
+        };
+        if tokio::time::timeout(patience, in_time).await.is_err() {
+            tracing::debug!(?key, "not every provider answered in time");
+        }
+        bids.into_iter().min_by(|a, b| self.order(a, b))
+    }
+
+    /// A provider's terms, no older than `max_age`.
+    pub(super) async fn terms(
+        &self,
+        seller: Seller,
+        key: &QuoteKey<'static>,
+        max_age: Duration,
+    ) -> Result<Offer, ProviderError> {
+        let now = self.clock.now_millis();
+        let too_old = |answer: &Answer| {
+            let age = u128::from(now.saturating_sub(answer.asked_at));
+            age >= if answer.outcome.is_ok() { max_age } else { RETRY_AFTER }.as_millis()
+        };
+        self.ask(seller, key, &key.ask(), too_old).await.outcome
+    }
+
+    /// The seller of this name, if it sells the ask as this operation.
+    pub(super) fn seller(&self, provider: &str, operation: &str, ask: &Ask) -> Result<Seller, ProviderError> {
+        let at = self.providers.iter().position(|known| known.name() == provider);
+        let at = at.ok_or_else(|| {
+            ProviderError::new(Fault::Internal, format!("no provider {provider:?} is configured"))
+        })?;
+        match self.providers[at].sells(ask) {
+            Ok(found) if found == operation => Ok(Seller { provider: at, operation: found }),
+            Ok(found) => {
+                let message = format!("this is sold as {found:?} now, not as {operation:?}");
+                Err(ProviderError::new(Fault::Refused, message))
+            }
+            Err(refusal) => Err(ProviderError::new(Fault::Refused, refusal.to_string())),
+        }
+    }
+
+    /// One probe at a time of each provider and key: those who ask meanwhile get the same answer.
+    async fn ask(
+        &self,
+        seller: Seller,
+        key: &QuoteKey<'static>,
+        ask: &Ask,
+        too_old: impl FnMut(&Answer) -> bool + Send,
+    ) -> Answer {
+        let provider = &self.providers[seller.provider];
+        let probe = async {
+            let asked_at = self.clock.now_millis();
+            let outcome = tokio::time::timeout(self.timeout, provider.offer(seller.operation, ask)).await;
+            let late = |_| Err(ProviderError::new(Fault::Timeout, "no price in time"));
+            Answer { asked_at, outcome: outcome.unwrap_or_else(late) }
+        };
+        let name = (provider.name(), seller.operation, key.clone());
+        self.answers.entry(name).or_insert_with_if(probe, too_old).await.into_value()
+    }
+
+    fn order(&self, a: &Bid, b: &Bid) -> Ordering {
+        let cost = |bid: &Bid| Dollars { units: bid.offer.cost, decimals: bid.offer.asset.decimals };
+        cost(a).compare(cost(b)).then_with(|| self.name(a.seller).cmp(self.name(b.seller)))
+    }
+}
+
+/// What to tell a client that nobody sells to. Who would sell less of it knows the most useful answer.
+fn refused(refusals: Vec<NotSold>) -> QuoteError {
+    let limits = refusals.iter().filter_map(|refusal| match refusal {
+        NotSold::Size { limit, .. } => Some(*limit),
+        _ => None,
+    });
+    match limits.max() {
+        Some(limit) => QuoteError::TooLarge(TooLarge { limit }),
+        None => QuoteError::NotSold(refusals),
+    }
+}

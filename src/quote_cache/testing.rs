@@ -1,0 +1,322 @@
+//! Stand-ins for the tests of quotes and the gate: a store in memory, a provider whose price is set, settings.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+
+use super::cache::{QuoteCache, Settings};
+use super::price::Price;
+use super::token::Money;
+use crate::clock::{Clock, UnixMillis};
+use crate::config::resolved::{Accept, Action, BrokeredWork, Pricing, Route};
+use crate::ids::JobId;
+use crate::intake::{Ask, Kind, Wanted};
+use crate::jobs::{Appended, Claim, ClaimKey, Event, Job, JobStore, Lease, State, StoreError};
+use crate::money::Amount;
+use crate::providers::{
+    Done, Fault, NotSold, Offer, Operation, Order, Provider, ProviderError, Purse, Resume,
+};
+use crate::x402::{Address, Asset, Network, PaymentFlow};
+
+/// 2027-01-15 08:00:00 UTC, in milliseconds.
+pub(crate) const NOW: UnixMillis = 1_800_000_000_000;
+
+pub(crate) fn asset() -> Asset {
+    Asset::default_for(Network(84_532)).unwrap()
+}
+
+pub(crate) fn accept() -> Accept {
+    Accept { asset: asset(), pay_to: Address::repeat_byte(0x42) }
+}
+
+pub(crate) fn price(amount: u128) -> Price {
+    Price { accept: accept(), amount: Amount::new(amount) }
+}
+
+pub(crate) fn money(amount: u128) -> Money {
+    Money {
+        network: asset().network,
+        asset: asset().address,
+        pay_to: accept().pay_to,
+        amount: Amount::new(amount),
+        max_timeout_seconds: 300,
+        flow: PaymentFlow::Authorization,
+    }
+}
+
+pub(crate) fn pricing() -> Pricing {
+    Pricing {
+        markup_bps: 2_000,
+        fee: "0".to_owned(),
+        buckets: vec![1_000_000, 10_000_000],
+        quote_ttl: Duration::from_secs(300),
+        refresh_before: Duration::from_secs(60),
+        terms_max_age: Duration::from_secs(60),
+        probe_timeout: Duration::from_secs(20),
+        quote_loss_limit: "0.01".to_owned(),
+    }
+}
+
+/// Route 0 sells storing, 1 running, and 2 is a page of the app's at a quarter.
+pub(crate) fn routes() -> Vec<Route> {
+    let brokered = |path: &str, work| Route {
+        path: path.to_owned(),
+        methods: vec![http::Method::POST],
+        action: Action::Brokered { work, settle: PaymentFlow::Authorization },
+    };
+    let priced = Action::Priced {
+        price: "0.25".to_owned(),
+        settle: PaymentFlow::Upfront,
+        description: "A page".to_owned(),
+        mime_type: "text/html".to_owned(),
+    };
+    vec![
+        brokered("/store", BrokeredWork::Store),
+        brokered("/run", BrokeredWork::Run),
+        Route { path: "/page/*".to_owned(), methods: Vec::new(), action: priced },
+    ]
+}
+
+pub(crate) async fn cache(
+    providers: &[&Arc<FakeProvider>],
+    store: &Arc<MemoryStore>,
+    clock: &Clock,
+) -> Arc<QuoteCache> {
+    let (routes, accepts, pricing) = (routes(), [accept()], pricing());
+    let settings = Settings {
+        routes: &routes,
+        accepts: &accepts,
+        pricing: &pricing,
+        max_timeout: Duration::from_secs(300),
+    };
+    let providers = providers.iter().map(|provider| Arc::clone(*provider) as Arc<dyn Provider>).collect();
+    Arc::new(QuoteCache::open(settings, providers, store.clone(), clock.clone()).await.unwrap())
+}
+
+pub(crate) fn store_ask(size: u64) -> Ask {
+    Ask { wanted: Wanted::Store { permanent: false, ttl: None }, kind: Kind::File, size }
+}
+
+/// A seller of storage whose price and faults are set from outside.
+pub(crate) struct FakeProvider {
+    name: &'static str,
+    price: AtomicU64,
+    probes: AtomicUsize,
+    limit: u64,
+    broken: AtomicBool,
+    /// Does not answer while nobody gives it a permit.
+    gate: Option<tokio::sync::Semaphore>,
+}
+
+impl FakeProvider {
+    pub(crate) fn new(name: &'static str, price: u64) -> Arc<Self> {
+        Arc::new(FakeProvider::unshared(name, price))
+    }
+
+    pub(crate) fn gated(name: &'static str, price: u64) -> Arc<Self> {
+        let gate = Some(tokio::sync::Semaphore::new(0));
+        Arc::new(FakeProvider { gate, ..FakeProvider::unshared(name, price) })
+    }
+
+    pub(crate) fn limited(name: &'static str, price: u64, limit: u64) -> Arc<Self> {
+        Arc::new(FakeProvider { limit, ..FakeProvider::unshared(name, price) })
+    }
+
+    fn unshared(name: &'static str, price: u64) -> Self {
+        FakeProvider {
+            name,
+            price: price.into(),
+            probes: 0.into(),
+            limit: u64::MAX,
+            broken: false.into(),
+            gate: None,
+        }
+    }
+
+    pub(crate) fn set_price(&self, price: u64) {
+        self.price.store(price, Ordering::SeqCst);
+    }
+
+    pub(crate) fn set_broken(&self, broken: bool) {
+        self.broken.store(broken, Ordering::SeqCst);
+    }
+
+    pub(crate) fn probes(&self) -> usize {
+        self.probes.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn release(&self) {
+        if let Some(gate) = &self.gate {
+            gate.add_permits(1000);
+        }
+    }
+}
+
+#[async_trait]
+impl Provider for FakeProvider {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn sells(&self, ask: &Ask) -> Result<Operation, NotSold> {
+        match ask.wanted {
+            Wanted::Run { .. } => Err(NotSold::Operation { provider: self.name }),
+            Wanted::Store { ttl: Some(ttl), .. } if ttl > 86_400 => {
+                Err(NotSold::Option { provider: self.name, option: format!("ttl {ttl}") })
+            }
+            _ if ask.size > self.limit => Err(NotSold::Size { provider: self.name, limit: self.limit }),
+            Wanted::Store { permanent: true, .. } => Ok("pin"),
+            Wanted::Store { .. } => Ok("set"),
+        }
+    }
+
+    async fn offer(&self, _: Operation, _: &Ask) -> Result<Offer, ProviderError> {
+        self.probes.fetch_add(1, Ordering::SeqCst);
+        if let Some(gate) = &self.gate {
+            gate.acquire().await.unwrap().forget();
+        }
+        if self.broken.load(Ordering::SeqCst) {
+            return Err(ProviderError::new(Fault::Broken, "503"));
+        }
+        let cost = Amount::new(self.price.load(Ordering::SeqCst).into());
+        Ok(Offer { cost, asset: asset(), pay_to: Address::repeat_byte(0x11) })
+    }
+
+    fn resume(&self, _: Operation) -> Resume {
+        Resume::None
+    }
+
+    async fn perform(&self, _: &Order, _: &dyn Purse) -> Result<Done, ProviderError> {
+        Err(ProviderError::new(Fault::Internal, "does no work"))
+    }
+}
+
+/// Bytes, and when they are gone.
+type Value = (Vec<u8>, Option<UnixMillis>);
+
+/// The part of a store that quotes use. Everything else answers that it is away.
+pub(crate) struct MemoryStore {
+    values: Mutex<HashMap<(String, String), Value>>,
+    writes: AtomicUsize,
+    failing: AtomicBool,
+    clock: Clock,
+}
+
+impl MemoryStore {
+    pub(crate) fn new(clock: Clock) -> Arc<Self> {
+        let values = Mutex::default();
+        Arc::new(MemoryStore { values, writes: 0.into(), failing: false.into(), clock })
+    }
+
+    pub(crate) fn fail(&self, failing: bool) {
+        self.failing.store(failing, Ordering::SeqCst);
+    }
+
+    pub(crate) fn writes(&self) -> usize {
+        self.writes.load(Ordering::SeqCst)
+    }
+
+    fn check(&self) -> Result<(), StoreError> {
+        if self.failing.load(Ordering::SeqCst) { away() } else { Ok(()) }
+    }
+
+    fn live(&self, ends: &Option<UnixMillis>) -> bool {
+        ends.is_none_or(|end| self.clock.now_millis() < end)
+    }
+}
+
+fn away<T>() -> Result<T, StoreError> {
+    Err(StoreError::Away("test".to_owned()))
+}
+
+#[async_trait]
+impl JobStore for MemoryStore {
+    async fn put(
+        &self,
+        space: &str,
+        key: &str,
+        value: &[u8],
+        ttl: Option<Duration>,
+    ) -> Result<(), StoreError> {
+        self.check()?;
+        self.writes.fetch_add(1, Ordering::SeqCst);
+        let ends = ttl.map(|ttl| self.clock.now_millis() + ttl.as_millis() as u64);
+        self.values.lock().insert((space.to_owned(), key.to_owned()), (value.to_vec(), ends));
+        Ok(())
+    }
+
+    async fn put_new(
+        &self,
+        space: &str,
+        key: &str,
+        value: &[u8],
+        ttl: Option<Duration>,
+    ) -> Result<Option<Vec<u8>>, StoreError> {
+        match self.get(space, key).await? {
+            Some(known) => Ok(Some(known)),
+            None => self.put(space, key, value, ttl).await.map(|()| None),
+        }
+    }
+
+    async fn get(&self, space: &str, key: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        self.check()?;
+        let values = self.values.lock();
+        let found = values.get(&(space.to_owned(), key.to_owned()));
+        Ok(found.filter(|(_, ends)| self.live(ends)).map(|(value, _)| value.clone()))
+    }
+
+    async fn list(&self, space: &str) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
+        self.check()?;
+        let values = self.values.lock();
+        let found = values.iter().filter(|((found, _), (_, ends))| found == space && self.live(ends));
+        Ok(found.map(|((_, key), (value, _))| (key.clone(), value.clone())).collect())
+    }
+
+    async fn add(&self, _: &str, _: &str, _: i64) -> Result<i64, StoreError> {
+        away()
+    }
+
+    async fn claim(&self, _: &Job, _: Duration) -> Result<Claim, StoreError> {
+        away()
+    }
+
+    async fn append(&self, _: &Lease, _: &Event, _: &Job) -> Result<Appended, StoreError> {
+        away()
+    }
+
+    async fn renew(&self, _: &Lease, _: Duration) -> Result<Appended, StoreError> {
+        away()
+    }
+
+    async fn take_over(&self, _: &ClaimKey, _: Duration) -> Result<Option<(Job, Lease)>, StoreError> {
+        away()
+    }
+
+    async fn release(&self, _: &Lease) -> Result<(), StoreError> {
+        away()
+    }
+
+    async fn by_claim(&self, _: &ClaimKey) -> Result<Option<Job>, StoreError> {
+        away()
+    }
+
+    async fn by_id(&self, _: JobId) -> Result<Option<Job>, StoreError> {
+        away()
+    }
+
+    async fn journal(&self, _: &ClaimKey) -> Result<Vec<Event>, StoreError> {
+        away()
+    }
+
+    async fn due(&self, _: usize) -> Result<Vec<ClaimKey>, StoreError> {
+        away()
+    }
+
+    async fn in_state(&self, _: State, _: usize) -> Result<Vec<JobId>, StoreError> {
+        away()
+    }
+}
