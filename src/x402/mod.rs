@@ -10,7 +10,7 @@ mod challenge;
 mod network;
 
 pub use alloy::primitives::{Address, B256};
-pub use challenge::{Challenge, Offered};
+pub use challenge::{Challenge, ChallengeError, Offered};
 pub use network::{Asset, Network, UnknownNetwork};
 
 use serde::{Deserialize, Serialize};
