@@ -157,14 +157,9 @@ impl Inventory {
 
     /// The provider does not know this cache. An outage can say so too, and a cache is paid for: it rests first.
     pub(super) async fn missing(&self, slot: &Slot) {
-        let now = self.clock.now();
-        let again = {
-            let mut known = self.known.lock();
-            let cache = known.iter_mut().find(|cache| cache.number == slot.number);
-            cache.is_some_and(|cache| cache.missing_since.replace(now).is_some())
-        };
-        tracing::error!(cache = slot.number, again, "xcache: a cache we bought does not answer to its id");
-        if again {
+        let rested = self.mark_missing(slot.number, self.clock.now());
+        tracing::error!(cache = slot.number, rested, "xcache: a cache we bought does not answer to its id");
+        if rested {
             self.exhaust(slot).await;
         }
     }
@@ -195,6 +190,15 @@ impl Inventory {
             self.forget(cache.number);
         }
         Ok(None)
+    }
+
+    /// Whether the cache was missing before, and has rested since. Stores that meet the same outage count once.
+    fn mark_missing(&self, number: u32, now: UnixSeconds) -> bool {
+        let mut known = self.known.lock();
+        let Some(cache) = known.iter_mut().find(|cache| cache.number == number) else { return false };
+        let rested = cache.missing_since.is_some() && cache.is_usable(now);
+        cache.missing_since = cache.missing_since.or(Some(now));
+        rested
     }
 
     fn forget(&self, number: u32) {
