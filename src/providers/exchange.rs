@@ -14,7 +14,7 @@ use serde_json::{Map, Value};
 
 use super::{Fault, Offer, ProviderError, Purse};
 use crate::outgoing::{Answer, Call, Outgoing, OutgoingError};
-use crate::x402::{Asset, Challenge};
+use crate::x402::{Asset, Challenge, Offered};
 
 /// A probe that takes longer is no offer; whoever asks may wait less.
 const PROBE_DEADLINE: Duration = Duration::from_secs(10);
@@ -57,13 +57,12 @@ impl Line {
 
     /// The terms in the asset we like best; within one asset the cheapest.
     pub(super) fn choose(&self, challenge: &Challenge) -> Result<Offer, ProviderError> {
-        let entries_in = |asset: &Asset| {
-            let (network, token) = (asset.network, asset.address);
-            challenge.accepts.iter().filter(move |entry| entry.network == network && entry.asset == token)
+        let cheapest_in = |asset: &Asset| {
+            challenge.accepts.iter().filter(|entry| is_payable(entry, asset)).min_by_key(|entry| entry.amount)
         };
         self.assets
             .iter()
-            .find_map(|asset| Some((asset, entries_in(asset).min_by_key(|entry| entry.amount)?)))
+            .find_map(|asset| Some((asset, cheapest_in(asset)?)))
             .map(|(asset, entry)| Offer { cost: entry.amount, asset: asset.clone(), pay_to: entry.pay_to })
             .ok_or_else(|| {
                 ProviderError::new(Fault::Terms, "it asks for no asset that this gateway's wallet pays in")
@@ -111,6 +110,14 @@ impl Exchange<'_> {
     fn left(&self) -> Duration {
         self.ends.saturating_duration_since(Instant::now())
     }
+}
+
+/// Whether what the wallet signs for `asset` is what this entry's token verifies.
+fn is_payable(entry: &Offered, asset: &Asset) -> bool {
+    let domain = entry.domain.as_ref();
+    entry.network == asset.network
+        && entry.asset == asset.address
+        && domain.is_none_or(|(name, version)| *name == asset.name && *version == asset.version)
 }
 
 /// The answer, if it is a 2xx.

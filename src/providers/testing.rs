@@ -100,7 +100,7 @@ pub(super) async fn assert_no_offer_from_others<P: Provider>(
     ask: &Ask,
 ) {
     type Row = (&'static str, fn() -> Reply);
-    let table: [Row; 11] = [
+    let table: [Row; 12] = [
         ("404", || Reply::html(404)),
         ("500", || Reply::json(500, &json!({"error": "x"}))),
         ("200", || Reply::json(200, &challenge("1"))),
@@ -114,6 +114,11 @@ pub(super) async fn assert_no_offer_from_others<P: Provider>(
         ("402 on another network", || {
             let mut other = challenge("1");
             other["accepts"][0]["network"] = "base".into();
+            Reply::json(402, &other)
+        }),
+        ("402 for a token of another name", || {
+            let mut other = challenge("1");
+            other["accepts"][0]["extra"]["name"] = "USD Coin".into();
             Reply::json(402, &other)
         }),
         ("402 without entries", || Reply::json(402, &json!({"x402Version": 1, "accepts": []}))),

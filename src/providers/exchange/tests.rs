@@ -62,6 +62,7 @@ fn the_best_asset_is_chosen_and_its_cheapest_entry() {
         let mut entry = entry.clone();
         entry["maxAmountRequired"] = amount.into();
         entry["network"] = network.into();
+        entry["extra"]["name"] = asset.name.as_str().into();
         entry["asset"] = asset.address.to_string().into();
         entry
     };
