@@ -3,6 +3,10 @@
 //! Their words about failure prove nothing (a mined transfer may later read "expired"), so the answers here
 //! keep three things apart: it says yes, it says no, and *nobody knows*.
 
+mod http;
+
+pub use self::http::HttpFacilitator;
+
 use async_trait::async_trait;
 use serde::Serialize;
 use serde_json::value::RawValue;

@@ -4,6 +4,20 @@
 //! asks its [`Purse`] for it; it never sees a key, a journal or a budget, so it cannot spend
 //! what was not recorded. To add one: implement [`Provider`], name it in the registry.
 
+mod encode;
+mod exchange;
+mod merit;
+mod openx402;
+mod registry;
+#[cfg(test)]
+mod testing;
+mod xcache;
+
+pub use merit::Merit;
+pub use openx402::OpenX402;
+pub use registry::{Registry, Seller, Surroundings, cheapest};
+pub use xcache::{InventoryOrder, InventoryWallet, XCache};
+
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;

@@ -1,1 +1,0 @@
-//! The HTTP client for outgoing calls, with a deadline for everything.

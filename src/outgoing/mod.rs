@@ -1,0 +1,189 @@
+//! The HTTP client for calls to providers and the facilitator, with a deadline and a size limit for everything.
+//!
+//! It knows nothing of payments, but tells apart what paying needs told apart: a call that provably never
+//! left ([`OutgoingError::was_sent`] is false), and one whose effect is unknown. It follows no redirects, keeps no
+//! cookies, and sends the header fields it is given plus `Host`, `User-Agent`, `Accept` and `Content-Length`.
+
+mod body;
+mod connect;
+mod error;
+#[cfg(test)]
+pub(crate) mod stub;
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{ACCEPT, CONTENT_TYPE, USER_AGENT};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::capture_connection;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+
+pub use body::Parts;
+pub use error::OutgoingError;
+
+/// Bytes of an answer's body at most, unless the call says otherwise.
+pub const DEFAULT_MAX_ANSWER: usize = 1 << 20;
+
+/// A response head may be this large: twice the largest payment header in use, with room for the rest.
+const MAX_HEAD: usize = 64 << 10;
+
+/// Node's servers close an idle connection after five seconds. A request that meets that close has an unknown
+/// outcome, so ours are given up before.
+const IDLE: Duration = Duration::from_secs(4);
+
+const AGENT: HeaderValue = HeaderValue::from_static(concat!("galaksio/", env!("CARGO_PKG_VERSION")));
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+/// The settings of a client.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// DNS, TCP and TLS together.
+    pub connect_timeout: Duration,
+    /// Allows `http://` to any host. Loopback may always be called without TLS.
+    pub allow_plain_http: bool,
+}
+
+/// A pooled HTTP/1.1 and HTTP/2 client. Clones share the pool.
+///
+/// It may be used from several tokio runtimes. A connection is driven by the runtime that opened it, and a call
+/// running on one that is shut down ends in [`OutgoingError::Broken`]: paid work belongs on the runtime that ends last.
+#[derive(Clone, Debug)]
+pub struct Outgoing {
+    client: Client<connect::Connector, Parts>,
+    allow_plain_http: bool,
+}
+
+/// One call: what is sent, and the limits it is held to.
+#[derive(Clone, Debug)]
+pub struct Call {
+    method: Method,
+    url: Uri,
+    headers: HeaderMap,
+    body: Parts,
+    max_answer: usize,
+}
+
+/// A complete answer.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// HTTP status.
+    pub status: StatusCode,
+    /// Header fields.
+    pub headers: HeaderMap,
+    /// The whole body.
+    pub body: Bytes,
+}
+
+impl Outgoing {
+    /// A client that trusts the Mozilla roots. Fails only if the TLS library offers no protocol version.
+    pub fn new(settings: Settings) -> Result<Self, rustls::Error> {
+        let connector = connect::Connector::new(settings.connect_timeout)?;
+        let client = Client::builder(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(IDLE)
+            .http1_max_buf_size(MAX_HEAD)
+            .http2_max_header_list_size(MAX_HEAD as u32)
+            .build(connector);
+        Ok(Outgoing { client, allow_plain_http: settings.allow_plain_http })
+    }
+
+    /// Makes the call. `deadline` bounds all of it: connecting, sending, and reading the last byte of the answer.
+    /// Any status is an answer.
+    pub async fn send(&self, call: Call, deadline: Duration) -> Result<Answer, OutgoingError> {
+        self.check_scheme(&call.url)?;
+        let max_answer = call.max_answer;
+        let mut request = call.into_request();
+        let connection = capture_connection(&mut request);
+        // The connection is noted before the first byte of the request is written.
+        let connected = || connection.connection_metadata().is_some();
+        let exchange = async {
+            let response = self.client.request(request).await;
+            read(response.map_err(|error| OutgoingError::from_client(&error, connected()))?, max_answer).await
+        };
+        match tokio::time::timeout(deadline, exchange).await {
+            Ok(outcome) => outcome,
+            Err(_) if connected() => Err(OutgoingError::Timeout),
+            Err(_) => Err(OutgoingError::ConnectTimeout),
+        }
+    }
+
+    fn check_scheme(&self, url: &Uri) -> Result<(), OutgoingError> {
+        let allowed = match (url.scheme_str(), url.host()) {
+            (Some("https"), Some(_)) => true,
+            (Some("http"), Some(host)) => self.allow_plain_http || is_loopback(host),
+            _ => false,
+        };
+        if allowed { Ok(()) } else { Err(OutgoingError::NotAllowed) }
+    }
+}
+
+impl Call {
+    /// A `GET`.
+    pub fn get(url: Uri) -> Self {
+        Call::new(Method::GET, url, Parts::default())
+    }
+
+    /// A request with this body of JSON.
+    pub fn json(method: Method, url: Uri, body: impl Into<Bytes>) -> Self {
+        Call::new(method, url, Parts::from(body.into())).header(CONTENT_TYPE, JSON)
+    }
+
+    /// A request with this body; `Content-Length` is its length.
+    pub fn new(method: Method, url: Uri, body: Parts) -> Self {
+        let mut headers = HeaderMap::with_capacity(4);
+        headers.insert(USER_AGENT, AGENT);
+        headers.insert(ACCEPT, JSON);
+        Call { method, url, headers, body, max_answer: DEFAULT_MAX_ANSWER }
+    }
+
+    /// With this header field.
+    #[must_use]
+    pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.headers.insert(name, value);
+        self
+    }
+
+    /// With another limit on the answer's body, in bytes.
+    #[must_use]
+    pub fn max_answer(mut self, bytes: usize) -> Self {
+        self.max_answer = bytes;
+        self
+    }
+
+    fn into_request(self) -> Request<Parts> {
+        let mut request = Request::new(self.body);
+        *request.method_mut() = self.method;
+        *request.uri_mut() = self.url;
+        *request.headers_mut() = self.headers;
+        request
+    }
+}
+
+async fn read(
+    response: http::Response<hyper::body::Incoming>,
+    limit: usize,
+) -> Result<Answer, OutgoingError> {
+    let (head, body) = response.into_parts();
+    let body = Limited::new(body, limit).collect().await.map_err(|error| {
+        if error.is::<LengthLimitError>() {
+            OutgoingError::TooLarge { limit }
+        } else {
+            OutgoingError::from_body(error)
+        }
+    })?;
+    Ok(Answer { status: head.status, headers: head.headers, body: body.to_bytes() })
+}
+
+/// Whether `host`, as written in a URL, is this machine. `localhost` counts (RFC 6761 section 6.3).
+pub(crate) fn is_loopback(host: &str) -> bool {
+    let address = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    match address.parse::<std::net::IpAddr>() {
+        Ok(address) => address.to_canonical().is_loopback(),
+        Err(_) => host.eq_ignore_ascii_case("localhost"),
+    }
+}

@@ -1,0 +1,165 @@
+//! Calls to one provider: prices read from its 402, and the exchange of a payment for an answer.
+//!
+//! The only place of the adapters that attaches a payment header. It sends one at most twice, the second time only
+//! if the first provably never left. What it may not do: choose terms, sign, or know what a payment costs.
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::{StatusCode, Uri};
+use serde_json::{Map, Value};
+
+use super::{Fault, Offer, ProviderError, Purse};
+use crate::outgoing::{Answer, Call, Outgoing, OutgoingError};
+use crate::x402::{Asset, Challenge, Offered};
+
+/// A probe that takes longer is no offer; whoever asks may wait less.
+const PROBE_DEADLINE: Duration = Duration::from_secs(10);
+
+/// What an adapter needs to reach its provider.
+#[derive(Clone, Debug)]
+pub(super) struct Line {
+    outgoing: Outgoing,
+    /// What the wallet pays in, best first.
+    assets: Arc<[Asset]>,
+    probe_deadline: Duration,
+}
+
+/// The calls of one order, under its one deadline.
+pub(super) struct Exchange<'a> {
+    line: &'a Line,
+    ends: Instant,
+}
+
+impl Line {
+    pub(super) fn new(outgoing: Outgoing, assets: &[Asset]) -> Self {
+        Line { outgoing, assets: assets.into(), probe_deadline: PROBE_DEADLINE }
+    }
+
+    #[cfg(test)]
+    pub(super) fn with_probe_deadline(self, probe_deadline: Duration) -> Self {
+        Line { probe_deadline, ..self }
+    }
+
+    /// Starts an order that must have ended after `deadline`.
+    pub(super) fn open(&self, deadline: Duration) -> Exchange<'_> {
+        Exchange { line: self, ends: Instant::now() + deadline }
+    }
+
+    /// The terms of the 402 that `probe`, sent without payment, is answered with.
+    pub(super) async fn offer(&self, probe: Call) -> Result<Offer, ProviderError> {
+        let challenge = self.open(self.probe_deadline).challenge(probe).await?;
+        self.choose(&challenge)
+    }
+
+    /// The terms in the asset we like best; within one asset the cheapest.
+    pub(super) fn choose(&self, challenge: &Challenge) -> Result<Offer, ProviderError> {
+        let cheapest_in = |asset: &Asset| {
+            challenge.accepts.iter().filter(|entry| is_payable(entry, asset)).min_by_key(|entry| entry.amount)
+        };
+        self.assets
+            .iter()
+            .find_map(|asset| Some((asset, cheapest_in(asset)?)))
+            .map(|(asset, entry)| Offer { cost: entry.amount, asset: asset.clone(), pay_to: entry.pay_to })
+            .ok_or_else(|| {
+                ProviderError::new(Fault::Terms, "it asks for no asset that this gateway's wallet pays in")
+            })
+    }
+}
+
+impl Exchange<'_> {
+    /// One call without payment. Any status is an answer.
+    pub(super) async fn call(&self, call: Call) -> Result<Answer, ProviderError> {
+        Ok(self.line.outgoing.send(call, self.left()).await?)
+    }
+
+    /// The challenge that `probe`, sent without payment, is answered with. Anything but a 402 is an error.
+    pub(super) async fn challenge(&self, probe: Call) -> Result<Challenge, ProviderError> {
+        let answer = self.call(probe).await?;
+        if answer.status != StatusCode::PAYMENT_REQUIRED {
+            let (fault, status) = (fault_of(answer.status), answer.status.as_u16());
+            return Err(ProviderError::new(fault, format!("status {status} where a 402 was due")));
+        }
+        Challenge::from_response(&answer.headers, &answer.body)
+            .map_err(|error| ProviderError::new(Fault::Broken, error.to_string()))
+    }
+
+    /// Pays `challenge` and sends `call` with the payment. Success is a 2xx.
+    pub(super) async fn paid(
+        &self,
+        purse: &dyn Purse,
+        step: &'static str,
+        challenge: &Challenge,
+        call: Call,
+    ) -> Result<Answer, ProviderError> {
+        let payment = purse.pay(step, challenge).await?;
+        let call = call.header(payment.name, payment.value);
+        let answer = match self.line.outgoing.send(call.clone(), self.left()).await {
+            Err(error) if !error.was_sent() && !self.left().is_zero() => self.call(call).await?,
+            outcome => outcome?,
+        };
+        if answer.status == StatusCode::PAYMENT_REQUIRED {
+            return Err(ProviderError::new(Fault::Unpaid, "it asked for payment again after it was paid"));
+        }
+        success(answer)
+    }
+
+    fn left(&self) -> Duration {
+        self.ends.saturating_duration_since(Instant::now())
+    }
+}
+
+/// Whether what the wallet signs for `asset` is what this entry's token verifies.
+fn is_payable(entry: &Offered, asset: &Asset) -> bool {
+    let domain = entry.domain.as_ref();
+    entry.network == asset.network
+        && entry.asset == asset.address
+        && domain.is_none_or(|(name, version)| *name == asset.name && *version == asset.version)
+}
+
+/// The answer, if it is a 2xx.
+pub(super) fn success(answer: Answer) -> Result<Answer, ProviderError> {
+    if answer.status.is_success() {
+        return Ok(answer);
+    }
+    Err(ProviderError::new(fault_of(answer.status), format!("status {}", answer.status.as_u16())))
+}
+
+/// The JSON object in a body.
+pub(super) fn object(answer: &Answer) -> Result<Map<String, Value>, ProviderError> {
+    serde_json::from_slice(&answer.body)
+        .map_err(|_| ProviderError::new(Fault::Broken, "the answer is not a JSON object"))
+}
+
+/// `base` with `path` (which starts with a slash) after it.
+pub(super) fn at(base: &Uri, path: &str) -> Result<Uri, ProviderError> {
+    // The text may hold a handle, so the error does not repeat it.
+    format!("{}{path}", base.to_string().trim_end_matches('/'))
+        .parse()
+        .map_err(|_| ProviderError::new(Fault::Internal, "the provider's URL cannot be built"))
+}
+
+/// Whether a provider's id can stand in a path as it is. It must not lead anywhere else.
+pub(super) fn is_plain_id(id: &str) -> bool {
+    (1..=128).contains(&id.len())
+        && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
+}
+
+fn fault_of(status: StatusCode) -> Fault {
+    if status.is_client_error() { Fault::Refused } else { Fault::Broken }
+}
+
+impl From<OutgoingError> for ProviderError {
+    fn from(error: OutgoingError) -> Self {
+        let fault = match &error {
+            OutgoingError::NotAllowed => Fault::Internal,
+            OutgoingError::Connect(_) | OutgoingError::Broken(_) => Fault::Unreachable,
+            OutgoingError::ConnectTimeout | OutgoingError::Timeout => Fault::Timeout,
+            OutgoingError::Malformed(_) | OutgoingError::TooLarge { .. } => Fault::Broken,
+        };
+        ProviderError::new(fault, error.to_string())
+    }
+}
