@@ -8,6 +8,7 @@
 
 pub mod abi;
 mod challenge;
+pub mod eip3009;
 mod network;
 
 pub use alloy::primitives::{Address, B256};
