@@ -3,9 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::sandbox::testing::{Payer, asset};
-
-const NOW: u64 = 1_800_000_000;
+use crate::sandbox::testing::{NOW, Payer, asset};
 
 fn ledger() -> (Ledger, Clock) {
     let clock = Clock::manual(NOW * 1000);
