@@ -13,7 +13,7 @@ use galaksio::config::resolved::{Accept, Action, BrokeredWork, Pricing, Route};
 use galaksio::gate::{self, Books, Decision, Echo, Presented, Request};
 use galaksio::ids::JobId;
 use galaksio::intake::{Ask, Kind, Wanted};
-use galaksio::jobs::{Appended, Claim, ClaimKey, Event, Job, JobStore, Lease, State, StoreError};
+use galaksio::jobs::{StoreError, ValueStore};
 use galaksio::money::Amount;
 use galaksio::providers::{
     Done, Fault, NotSold, Offer, Operation, Order, Provider, ProviderError, Purse, Resume,
@@ -189,7 +189,7 @@ fn away<T>() -> Result<T, StoreError> {
 type Ttl = Option<Duration>;
 
 #[async_trait]
-impl JobStore for Memory {
+impl ValueStore for Memory {
     async fn put(&self, space: &str, key: &str, value: &[u8], _: Ttl) -> Result<(), StoreError> {
         self.0.lock().push((space.to_owned(), key.to_owned(), value.to_vec()));
         Ok(())
@@ -216,46 +216,6 @@ impl JobStore for Memory {
     }
 
     async fn add(&self, _: &str, _: &str, _: i64) -> Result<i64, StoreError> {
-        away()
-    }
-
-    async fn claim(&self, _: &Job, _: Duration) -> Result<Claim, StoreError> {
-        away()
-    }
-
-    async fn append(&self, _: &Lease, _: &Event, _: &Job) -> Result<Appended, StoreError> {
-        away()
-    }
-
-    async fn renew(&self, _: &Lease, _: Duration) -> Result<Appended, StoreError> {
-        away()
-    }
-
-    async fn take_over(&self, _: &ClaimKey, _: Duration) -> Result<Option<(Job, Lease)>, StoreError> {
-        away()
-    }
-
-    async fn release(&self, _: &Lease) -> Result<(), StoreError> {
-        away()
-    }
-
-    async fn by_claim(&self, _: &ClaimKey) -> Result<Option<Job>, StoreError> {
-        away()
-    }
-
-    async fn by_id(&self, _: JobId) -> Result<Option<Job>, StoreError> {
-        away()
-    }
-
-    async fn journal(&self, _: &ClaimKey) -> Result<Vec<Event>, StoreError> {
-        away()
-    }
-
-    async fn due(&self, _: usize) -> Result<Vec<ClaimKey>, StoreError> {
-        away()
-    }
-
-    async fn in_state(&self, _: State, _: usize) -> Result<Vec<JobId>, StoreError> {
         away()
     }
 }

@@ -16,5 +16,5 @@ pub use self::redis::Redis;
 pub use embedded::Embedded;
 pub use job::{Answer, ClaimKey, Failure, Fingerprint, Job, JobKind, Kept, ProviderPayment, State};
 pub use record::Entry;
-pub use store::{Appended, Claim, JobStore, Lease, StoreError};
+pub use store::{Appended, Claim, JobStore, Lease, StoreError, ValueStore};
 pub use transition::{Event, Illegal};

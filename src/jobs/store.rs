@@ -51,7 +51,7 @@ pub enum StoreError {
 
 /// A durable store of jobs. When a method that writes returns `Ok`, the write survives a crash.
 #[async_trait]
-pub trait JobStore: Send + Sync {
+pub trait JobStore: ValueStore {
     /// Registers a client payment, first wins. `job` is fresh (`State::Claimed`, version 0). The lease lasts `lease`
     /// by the store's clock. A new call after one whose outcome is unknown may find the record it wrote itself, as
     /// `Taken`: nobody can tell it from another claimant's, so the job is for recovery once that lease ends.
@@ -92,7 +92,11 @@ pub trait JobStore: Send + Sync {
 
     /// How many jobs are in each state, all of [`State::ALL`] in its order.
     async fn count_by_state(&self) -> Result<Vec<(State, u64)>, StoreError>;
+}
 
+/// Small durable values beside the jobs: price epochs, keys, inventory, the handles of stored files.
+#[async_trait]
+pub trait ValueStore: Send + Sync {
     /// Writes a small value under `space`/`key`; it is gone after `ttl`, or never.
     async fn put(
         &self,
@@ -102,7 +106,7 @@ pub trait JobStore: Send + Sync {
         ttl: Option<Duration>,
     ) -> Result<(), StoreError>;
 
-    /// As [`JobStore::put`], unless there is a value already: then that one is returned and nothing written.
+    /// As [`ValueStore::put`], unless there is a value already: then that one is returned and nothing written.
     async fn put_new(
         &self,
         space: &str,

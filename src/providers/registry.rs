@@ -12,7 +12,7 @@ use super::{Merit, NotSold, Offer, OpenX402, Operation, Provider};
 use crate::clock::Clock;
 use crate::config::resolved;
 use crate::intake::Ask;
-use crate::jobs::JobStore;
+use crate::jobs::ValueStore;
 use crate::money::Amount;
 use crate::outgoing::Outgoing;
 use crate::x402::Asset;
@@ -31,7 +31,7 @@ pub struct Surroundings {
     /// What the wallet pays in, best first: terms in other assets are no offer.
     pub assets: Vec<Asset>,
     /// Where inventory is kept.
-    pub store: Arc<dyn JobStore>,
+    pub store: Arc<dyn ValueStore>,
     /// Who signs for inventory.
     pub wallet: Arc<dyn InventoryWallet>,
     /// The time.

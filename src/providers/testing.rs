@@ -15,8 +15,7 @@ use super::{
 };
 use crate::ids::JobId;
 use crate::intake::{Ask, Content, Encoding, Kind, Wanted};
-use crate::jobs::store::{Appended, Claim, JobStore, Lease, StoreError};
-use crate::jobs::{ClaimKey, Event, Job, State};
+use crate::jobs::{StoreError, ValueStore};
 use crate::money::Amount;
 use crate::outgoing::stub::{Reply, Seen, Stub};
 use crate::outgoing::{Outgoing, Settings};
@@ -221,7 +220,7 @@ impl MemoryStore {
 }
 
 #[async_trait]
-impl JobStore for MemoryStore {
+impl ValueStore for MemoryStore {
     async fn put(
         &self,
         space: &str,
@@ -264,46 +263,6 @@ impl JobStore for MemoryStore {
         let counter = counters.entry((space.into(), key.into())).or_default();
         *counter += delta;
         Ok(*counter)
-    }
-
-    async fn claim(&self, _: &Job, _: Duration) -> Result<Claim, StoreError> {
-        unreachable!("inventory keeps no jobs")
-    }
-
-    async fn append(&self, _: &Lease, _: &Event, _: &Job) -> Result<Appended, StoreError> {
-        unreachable!("inventory keeps no jobs")
-    }
-
-    async fn renew(&self, _: &Lease, _: Duration) -> Result<Appended, StoreError> {
-        unreachable!("inventory keeps no jobs")
-    }
-
-    async fn take_over(&self, _: &ClaimKey, _: Duration) -> Result<Option<(Job, Lease)>, StoreError> {
-        unreachable!("inventory keeps no jobs")
-    }
-
-    async fn release(&self, _: &Lease) -> Result<(), StoreError> {
-        unreachable!("inventory keeps no jobs")
-    }
-
-    async fn by_claim(&self, _: &ClaimKey) -> Result<Option<Job>, StoreError> {
-        unreachable!("inventory keeps no jobs")
-    }
-
-    async fn by_id(&self, _: JobId) -> Result<Option<Job>, StoreError> {
-        unreachable!("inventory keeps no jobs")
-    }
-
-    async fn journal(&self, _: &ClaimKey) -> Result<Vec<Event>, StoreError> {
-        unreachable!("inventory keeps no jobs")
-    }
-
-    async fn due(&self, _: usize) -> Result<Vec<ClaimKey>, StoreError> {
-        unreachable!("inventory keeps no jobs")
-    }
-
-    async fn in_state(&self, _: State, _: usize) -> Result<Vec<JobId>, StoreError> {
-        unreachable!("inventory keeps no jobs")
     }
 }
 

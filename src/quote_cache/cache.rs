@@ -20,7 +20,7 @@ use super::template::{Listing, Template};
 use crate::clock::{Clock, UnixMillis};
 use crate::config::resolved::{Accept, Action, BrokeredWork, Config, Pricing, Route};
 use crate::intake::{Ask, Kind, Wanted};
-use crate::jobs::{JobStore, StoreError};
+use crate::jobs::{StoreError, ValueStore};
 use crate::money::Amount;
 use crate::providers::{Fault, NotSold, Offer, Provider, ProviderError};
 use crate::x402::PaymentFlow;
@@ -96,7 +96,7 @@ impl QuoteCache {
     pub async fn open(
         settings: Settings<'_>,
         providers: Vec<Arc<dyn Provider>>,
-        store: Arc<dyn JobStore>,
+        store: Arc<dyn ValueStore>,
         clock: Clock,
     ) -> Result<Self, OpenError> {
         let pricing = settings.pricing;

@@ -18,7 +18,7 @@ use super::GRACE;
 use super::key::QuoteKey;
 use super::quote::{Quote, Terms};
 use crate::clock::{Clock, UnixMillis, UnixSeconds};
-use crate::jobs::{JobStore, StoreError};
+use crate::jobs::{StoreError, ValueStore};
 use crate::money::Amount;
 use crate::x402::{Address, Network};
 
@@ -62,7 +62,7 @@ pub struct Epochs(HashMap<QuoteKey<'static>, Vec<Arc<Epoch>>>);
 /// The epochs, kept in step with the store.
 pub(super) struct EpochBook {
     live: ArcSwap<Epochs>,
-    store: Arc<dyn JobStore>,
+    store: Arc<dyn ValueStore>,
     clock: Clock,
     last_read: tokio::sync::Mutex<Option<(Instant, Result<(), StoreError>)>>,
 }
@@ -141,7 +141,7 @@ impl Epoch {
 
 impl EpochBook {
     /// Reads the epochs that are live: those of other replicas, and of this one before it was restarted.
-    pub(super) async fn open(store: Arc<dyn JobStore>, clock: Clock) -> Result<Self, StoreError> {
+    pub(super) async fn open(store: Arc<dyn ValueStore>, clock: Clock) -> Result<Self, StoreError> {
         let live = ArcSwap::from_pointee(Epochs::default());
         let book = EpochBook { live, store, clock, last_read: tokio::sync::Mutex::new(None) };
         book.reload().await?;

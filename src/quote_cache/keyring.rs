@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::GRACE;
 use crate::clock::{Clock, UnixMillis};
-use crate::jobs::{JobStore, StoreError};
+use crate::jobs::{StoreError, ValueStore};
 
 /// The store's space for these keys.
 const SPACE: &str = "quote-keys";
@@ -44,7 +44,7 @@ pub struct Keys {
 /// The keys, kept in step with the store.
 pub(super) struct Keyring {
     keys: ArcSwap<Keys>,
-    store: Arc<dyn JobStore>,
+    store: Arc<dyn ValueStore>,
     clock: Clock,
     quote_ttl: Duration,
 }
@@ -86,7 +86,7 @@ impl Keys {
 impl Keyring {
     /// Reads the keys, making the first one if there is none.
     pub(super) async fn open(
-        store: Arc<dyn JobStore>,
+        store: Arc<dyn ValueStore>,
         clock: Clock,
         quote_ttl: Duration,
     ) -> Result<Self, StoreError> {
@@ -128,7 +128,7 @@ impl Keyring {
 
 /// Writes a generation, unless another replica was first: then that one counts.
 async fn add(
-    store: &dyn JobStore,
+    store: &dyn ValueStore,
     id: u32,
     active_from: UnixMillis,
     quote_ttl: Duration,
@@ -143,7 +143,7 @@ async fn add(
     store.put_new(SPACE, &id.to_string(), &record, Some(kept)).await.map(|_| ())
 }
 
-async fn read(store: &dyn JobStore, quote_ttl: Duration) -> Result<Option<Keys>, StoreError> {
+async fn read(store: &dyn ValueStore, quote_ttl: Duration) -> Result<Option<Keys>, StoreError> {
     let mut generations = Vec::new();
     for (name, value) in store.list(SPACE).await? {
         let unreadable = |why: String| StoreError::Unreadable(format!("quote key {name}: {why}"));

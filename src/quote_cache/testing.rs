@@ -13,9 +13,8 @@ use super::price::Price;
 use super::token::Money;
 use crate::clock::{Clock, UnixMillis};
 use crate::config::resolved::{Accept, Action, BrokeredWork, Pricing, Route};
-use crate::ids::JobId;
 use crate::intake::{Ask, Kind, Wanted};
-use crate::jobs::{Appended, Claim, ClaimKey, Event, Job, JobStore, Lease, State, StoreError};
+use crate::jobs::{StoreError, ValueStore};
 use crate::money::Amount;
 use crate::providers::{
     Done, Fault, NotSold, Offer, Operation, Order, Provider, ProviderError, Purse, Resume,
@@ -234,7 +233,7 @@ fn away<T>() -> Result<T, StoreError> {
 }
 
 #[async_trait]
-impl JobStore for MemoryStore {
+impl ValueStore for MemoryStore {
     async fn put(
         &self,
         space: &str,
@@ -277,46 +276,6 @@ impl JobStore for MemoryStore {
     }
 
     async fn add(&self, _: &str, _: &str, _: i64) -> Result<i64, StoreError> {
-        away()
-    }
-
-    async fn claim(&self, _: &Job, _: Duration) -> Result<Claim, StoreError> {
-        away()
-    }
-
-    async fn append(&self, _: &Lease, _: &Event, _: &Job) -> Result<Appended, StoreError> {
-        away()
-    }
-
-    async fn renew(&self, _: &Lease, _: Duration) -> Result<Appended, StoreError> {
-        away()
-    }
-
-    async fn take_over(&self, _: &ClaimKey, _: Duration) -> Result<Option<(Job, Lease)>, StoreError> {
-        away()
-    }
-
-    async fn release(&self, _: &Lease) -> Result<(), StoreError> {
-        away()
-    }
-
-    async fn by_claim(&self, _: &ClaimKey) -> Result<Option<Job>, StoreError> {
-        away()
-    }
-
-    async fn by_id(&self, _: JobId) -> Result<Option<Job>, StoreError> {
-        away()
-    }
-
-    async fn journal(&self, _: &ClaimKey) -> Result<Vec<Event>, StoreError> {
-        away()
-    }
-
-    async fn due(&self, _: usize) -> Result<Vec<ClaimKey>, StoreError> {
-        away()
-    }
-
-    async fn in_state(&self, _: State, _: usize) -> Result<Vec<JobId>, StoreError> {
         away()
     }
 }

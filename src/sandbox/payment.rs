@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::ledger::{Ledger, TokenError};
 use crate::clock::UnixSeconds;
 use crate::money::Amount;
-use crate::x402::{Address, Asset, Authorization, Version, eip3009};
+use crate::x402::{Address, Asset, Authorization, Domain, Version};
 
 /// A facilitator demands that a payment stays valid for this long.
 const SLACK_SECONDS: u64 = 6;
@@ -110,7 +110,10 @@ impl Payment {
     /// The part that needs no chain; all that the reference repeats before it settles.
     pub(super) fn verify_offline(&self, terms: &Terms, now: UnixSeconds) -> Result<(), &'static str> {
         let Authorization { from, to, value, valid_after, valid_before, .. } = self.authorization;
-        if eip3009::recover(&terms.asset, &self.authorization, &self.signature) != Some(from) {
+        let signature = self.signature.as_slice().try_into().ok();
+        let domain = Domain::new(&terms.asset);
+        let signer = signature.and_then(|signature| domain.recover(&self.authorization, signature).ok());
+        if signer != Some(from) {
             return Err("invalid_exact_evm_signature");
         }
         if to != terms.pay_to {

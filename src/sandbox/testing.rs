@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::{Sandbox, Settings};
 use crate::clock::Clock;
 use crate::money::Amount;
-use crate::x402::{Address, Asset, Authorization, B256, Network, abi, eip3009};
+use crate::x402::{Address, Asset, Authorization, B256, Network, abi};
 
 /// The sandbox's token.
 pub(super) fn asset() -> Asset {
@@ -50,7 +50,7 @@ impl Payer {
     }
 
     pub(super) fn sign(&self, authorization: &Authorization) -> Vec<u8> {
-        eip3009::sign(&asset(), authorization, &self.key).unwrap().to_vec()
+        abi::sign_transfer(&asset(), authorization, &self.key).unwrap().to_vec()
     }
 
     pub(super) fn sign_cancel_for(&self, authorizer: Address, nonce: B256) -> Vec<u8> {

@@ -2,11 +2,12 @@
 //!
 //! Encodings only, no I/O; everything here is fixed by the deployed contract.
 
-use alloy::primitives::{Signature, U256};
+use alloy::primitives::U256;
 use alloy::signers::SignerSync;
 use alloy::signers::local::PrivateKeySigner;
-use alloy::sol_types::{Eip712Domain, SolCall, SolEvent, SolInterface, SolStruct, eip712_domain};
+use alloy::sol_types::{SolCall, SolEvent, SolInterface, SolStruct};
 
+use super::eip3009::{self, Domain};
 use super::{Address, Asset, B256};
 use crate::money::Amount;
 
@@ -99,7 +100,7 @@ pub fn encode_decimals(decimals: u8) -> Vec<u8> {
 
 /// The EIP-712 domain separator of the token, as [`TokenRead::DomainSeparator`] returns it.
 pub fn domain_separator(asset: &Asset) -> B256 {
-    domain(asset).separator()
+    Domain::new(asset).separator()
 }
 
 /// An event of the token.
@@ -150,41 +151,31 @@ impl TokenEvent {
 
 /// The payer's own signature that makes an authorization of his worthless (`cancelAuthorization`).
 pub fn sign_cancel(asset: &Asset, authorizer: Address, nonce: B256, key: &B256) -> Option<[u8; 65]> {
-    let message = CancelAuthorization { authorizer, nonce };
-    sign_digest(&message.eip712_signing_hash(&domain(asset)), key)
+    let signer = PrivateKeySigner::from_bytes(key).ok()?;
+    let digest = cancel_digest(asset, authorizer, nonce);
+    signer.sign_hash_sync(&digest).ok().map(|signature| signature.as_bytes())
+}
+
+/// Signs a transfer in anybody's name, as a forger would.
+#[cfg(test)]
+pub(crate) fn sign_transfer(
+    asset: &Asset,
+    authorization: &super::Authorization,
+    key: &B256,
+) -> Option<[u8; 65]> {
+    let signer = PrivateKeySigner::from_bytes(key).ok()?;
+    Domain::new(asset).sign(&signer, authorization).ok()
 }
 
 /// Who signed a `cancelAuthorization`.
 pub fn recover_cancel(asset: &Asset, authorizer: Address, nonce: B256, signature: &[u8]) -> Option<Address> {
-    let message = CancelAuthorization { authorizer, nonce };
-    recover_digest(&message.eip712_signing_hash(&domain(asset)), signature)
-}
-
-pub(super) fn domain(asset: &Asset) -> Eip712Domain {
-    eip712_domain! {
-        name: asset.name.clone(),
-        version: asset.version.clone(),
-        chain_id: asset.network.0,
-        verifying_contract: asset.address,
-    }
-}
-
-pub(super) fn recover_digest(digest: &B256, signature: &[u8]) -> Option<Address> {
-    let [.., v] = signature else { return None };
-    if signature.len() != 65 || !matches!(v, 0 | 1 | 27 | 28) {
-        return None;
-    }
-    let signature = Signature::from_raw(signature).ok()?;
-    if signature.normalize_s().is_some() {
-        return None;
-    }
+    let digest = cancel_digest(asset, authorizer, nonce);
     // A signature that recovers to nobody must never stand for the zero address.
-    signature.recover_address_from_prehash(digest).ok().filter(|address| !address.is_zero())
+    eip3009::recover(&digest, signature.try_into().ok()?).ok().filter(|address| !address.is_zero())
 }
 
-pub(super) fn sign_digest(digest: &B256, key: &B256) -> Option<[u8; 65]> {
-    let signer = PrivateKeySigner::from_bytes(key).ok()?;
-    signer.sign_hash_sync(digest).ok().map(|signature| signature.as_bytes())
+fn cancel_digest(asset: &Asset, authorizer: Address, nonce: B256) -> B256 {
+    Domain::new(asset).hash(CancelAuthorization { authorizer, nonce }.eip712_hash_struct())
 }
 
 #[cfg(test)]

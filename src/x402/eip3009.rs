@@ -70,11 +70,21 @@ impl Domain {
             validBefore: U256::from(authorization.valid_before),
             nonce: authorization.nonce,
         };
+        self.hash(message.eip712_hash_struct())
+    }
+
+    /// The EIP-712 digest of another message to the same token.
+    pub(super) fn hash(&self, struct_hash: B256) -> B256 {
         let mut preimage = [0; 66];
         preimage[..2].copy_from_slice(&[0x19, 0x01]);
         preimage[2..34].copy_from_slice(self.0.as_slice());
-        preimage[34..].copy_from_slice(message.eip712_hash_struct().as_slice());
+        preimage[34..].copy_from_slice(struct_hash.as_slice());
         keccak256(preimage)
+    }
+
+    /// `DOMAIN_SEPARATOR()` of the token.
+    pub fn separator(&self) -> B256 {
+        self.0
     }
 
     /// Who signed `authorization`: `signature` is r, s and v, 65 bytes.
@@ -83,19 +93,7 @@ impl Domain {
         authorization: &Authorization,
         signature: &[u8; 65],
     ) -> Result<Address, SignatureError> {
-        let parity = match signature[64] {
-            0 | 27 => false,
-            1 | 28 => true,
-            _ => return Err(SignatureError::Parity),
-        };
-        let signature = Signature::from_bytes_and_parity(signature, parity);
-        // The library would normalise a high s and recover the payer all the same.
-        if signature.s() > MAX_S {
-            return Err(SignatureError::HighS);
-        }
-        signature
-            .recover_address_from_prehash(&self.digest(authorization))
-            .map_err(|_| SignatureError::NotOnCurve)
+        recover(&self.digest(authorization), signature)
     }
 
     /// Signs `authorization`. Deterministic (RFC 6979), low `s`, `v` of 27 or 28.
@@ -106,6 +104,21 @@ impl Domain {
     ) -> Result<[u8; 65], alloy::signers::Error> {
         Ok(signer.sign_hash_sync(&self.digest(authorization))?.as_bytes())
     }
+}
+
+/// Who signed `digest`: `signature` is r, s and v, 65 bytes.
+pub(super) fn recover(digest: &B256, signature: &[u8; 65]) -> Result<Address, SignatureError> {
+    let parity = match signature[64] {
+        0 | 27 => false,
+        1 | 28 => true,
+        _ => return Err(SignatureError::Parity),
+    };
+    let signature = Signature::from_bytes_and_parity(signature, parity);
+    // The library would normalise a high s and recover the payer all the same.
+    if signature.s() > MAX_S {
+        return Err(SignatureError::HighS);
+    }
+    signature.recover_address_from_prehash(digest).map_err(|_| SignatureError::NotOnCurve)
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 //! Source: the x402 specification, `specs/x402-specification-v1.md` and `-v2.md`,
 //! `specs/transports-v*/http.md`, `specs/schemes/exact/scheme_exact_evm.md`.
 
+pub mod abi;
 mod accepted;
 mod challenge;
 mod check;

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use galaksio::clock::Clock;
+use galaksio::jobs::ValueStore as _;
 use galaksio::jobs::embedded::{Embedded, OpenError};
 use galaksio::jobs::{Claim, Event, JobStore};
 

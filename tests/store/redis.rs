@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use galaksio::clock::Clock;
+use galaksio::jobs::ValueStore as _;
 use galaksio::jobs::redis::{OpenError, Redis};
 use galaksio::jobs::{Claim, Event, Job, JobStore, StoreError};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};

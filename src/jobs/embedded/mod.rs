@@ -18,7 +18,7 @@ use redb::Database;
 
 use super::job::{ClaimKey, Job, State};
 use super::record::Entry;
-use super::store::{Appended, Claim, JobStore, Lease, StoreError};
+use super::store::{Appended, Claim, JobStore, Lease, StoreError, ValueStore};
 use super::transition::Event;
 use crate::clock::{Clock, UnixMillis};
 use crate::ids::JobId;
@@ -125,7 +125,10 @@ impl JobStore for Embedded {
     async fn count_by_state(&self) -> Result<Vec<(State, u64)>, StoreError> {
         self.read(Snapshot::count_by_state).await
     }
+}
 
+#[async_trait]
+impl ValueStore for Embedded {
     async fn put(
         &self,
         space: &str,

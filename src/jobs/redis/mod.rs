@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use super::job::{ClaimKey, Job, SCHEMA, State};
 use super::record::Entry;
-use super::store::{Appended, Claim, JobStore, Lease, StoreError};
+use super::store::{Appended, Claim, JobStore, Lease, StoreError, ValueStore};
 use super::transition::Event;
 use crate::ids::JobId;
 
@@ -228,7 +228,10 @@ impl JobStore for Redis {
         let counts: Vec<u64> = self.run(&script, Again::Harmless).await?;
         Ok(State::ALL.into_iter().zip(counts).collect())
     }
+}
 
+#[async_trait]
+impl ValueStore for Redis {
     async fn put(
         &self,
         space: &str,

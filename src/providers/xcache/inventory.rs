@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::purchase::{Bought, Buyer, InventoryWallet};
 use crate::clock::{Clock, UnixSeconds};
 use crate::config::resolved;
-use crate::jobs::{JobStore, StoreError};
+use crate::jobs::{StoreError, ValueStore};
 use crate::outgoing::Call;
 use crate::providers::exchange::Line;
 use crate::providers::{Fault, ProviderError};
@@ -61,7 +61,7 @@ struct Known {
 
 /// The caches of all gateways on one store.
 pub(super) struct Inventory {
-    store: Arc<dyn JobStore>,
+    store: Arc<dyn ValueStore>,
     buyer: Buyer,
     clock: Clock,
     per_store: u32,
@@ -98,7 +98,7 @@ impl Inventory {
     pub(super) fn new(
         line: Line,
         config: &resolved::XCache,
-        store: Arc<dyn JobStore>,
+        store: Arc<dyn ValueStore>,
         wallet: Arc<dyn InventoryWallet>,
         clock: Clock,
     ) -> Self {
@@ -299,7 +299,7 @@ impl Inventory {
 }
 
 pub(super) async fn put_cache(
-    store: &dyn JobStore,
+    store: &dyn ValueStore,
     number: u32,
     record: &CacheRecord,
     ttl: Option<std::time::Duration>,

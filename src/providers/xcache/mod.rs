@@ -25,7 +25,7 @@ use super::{ReadBack, Resume, StoredHandle};
 use crate::clock::Clock;
 use crate::config::resolved::{self, SetShape};
 use crate::intake::{Ask, Wanted};
-use crate::jobs::JobStore;
+use crate::jobs::ValueStore;
 use crate::money::Amount;
 use crate::outgoing::Call;
 use crate::x402::Address;
@@ -69,7 +69,7 @@ impl XCache {
     pub(super) fn new(
         line: Line,
         config: resolved::XCache,
-        store: Arc<dyn JobStore>,
+        store: Arc<dyn ValueStore>,
         wallet: Arc<dyn InventoryWallet>,
         clock: Clock,
     ) -> Self {

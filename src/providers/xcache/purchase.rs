@@ -15,7 +15,7 @@ use serde_json::Value;
 use super::inventory::{CACHES, CacheRecord, put_cache};
 use crate::clock::{Clock, UnixSeconds};
 use crate::config::resolved;
-use crate::jobs::JobStore;
+use crate::jobs::ValueStore;
 use crate::money::Amount;
 use crate::outgoing::Call;
 use crate::providers::exchange::{Line, at, is_plain_id, object, success};
@@ -72,7 +72,7 @@ pub(super) struct Bought {
 pub(super) struct Buyer {
     line: Line,
     config: resolved::XCache,
-    store: Arc<dyn JobStore>,
+    store: Arc<dyn ValueStore>,
     wallet: Arc<dyn InventoryWallet>,
     clock: Clock,
 }
@@ -110,7 +110,7 @@ impl Buyer {
     pub(super) fn new(
         line: Line,
         config: &resolved::XCache,
-        store: Arc<dyn JobStore>,
+        store: Arc<dyn ValueStore>,
         wallet: Arc<dyn InventoryWallet>,
         clock: Clock,
     ) -> Self {

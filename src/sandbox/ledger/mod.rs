@@ -18,7 +18,7 @@ use super::hash;
 use crate::clock::{Clock, UnixSeconds};
 use crate::money::Amount;
 use crate::x402::abi::{self, TokenEvent};
-use crate::x402::{Address, Asset, Authorization, B256, eip3009};
+use crate::x402::{Address, Asset, Authorization, B256, Domain};
 
 /// What an address has before anything happens to it: 100 units of a six-decimal dollar.
 pub const OPENING_BALANCE: Amount = Amount::new(100_000_000);
@@ -28,6 +28,7 @@ pub const OPENING_BALANCE: Amount = Amount::new(100_000_000);
 #[derive(Debug)]
 pub struct Ledger {
     asset: Asset,
+    domain: Domain,
     clock: Clock,
     state: Mutex<State>,
 }
@@ -115,7 +116,8 @@ impl Ledger {
             by_hash: HashMap::new(),
             blocks: Blocks::starting_at(clock.now()),
         };
-        Ledger { asset, clock, state: Mutex::new(state) }
+        let domain = Domain::new(&asset);
+        Ledger { asset, domain, clock, state: Mutex::new(state) }
     }
 
     /// The token.
@@ -166,7 +168,7 @@ impl Ledger {
         signature: &[u8],
     ) -> Result<Transaction, TokenError> {
         // The costly part, outside the lock.
-        let signer = eip3009::recover(&self.asset, authorization, signature);
+        let signer = self.signer(authorization, signature);
         let Authorization { from, to, value, nonce, .. } = *authorization;
         let mut state = self.state.lock();
         state.check(authorization, signer, self.clock.now())?;
@@ -182,13 +184,17 @@ impl Ledger {
 
     /// Whether [`Ledger::transfer_with_authorization`] would succeed now: an `eth_call` of it.
     pub fn simulate(&self, authorization: &Authorization, signature: &[u8]) -> Result<(), TokenError> {
-        let signer = eip3009::recover(&self.asset, authorization, signature);
+        let signer = self.signer(authorization, signature);
         self.state.lock().check(authorization, signer, self.clock.now())
+    }
+
+    fn signer(&self, authorization: &Authorization, signature: &[u8]) -> Option<Address> {
+        self.domain.recover(authorization, signature.try_into().ok()?).ok()
     }
 
     /// The hash that the transaction spending `authorization` has, or will have.
     pub fn transaction_hash(&self, authorization: &Authorization) -> B256 {
-        hash(&[b"spend", eip3009::digest(&self.asset, authorization).as_slice()])
+        hash(&[b"spend", self.domain.digest(authorization).as_slice()])
     }
 
     /// Makes an authorization worthless, if its signer says so.
