@@ -1,5 +1,6 @@
 //! Tests of the intake: the JSON form, the head, fingerprints, properties, and the fuzzer's corpus.
 
+mod corpus;
 mod fingerprint;
 mod head;
 mod json;
