@@ -54,6 +54,24 @@ impl Clock {
     }
 }
 
+/// A time as RFC 3339 writes it, in UTC with milliseconds: `2025-10-28T12:00:00.000Z`.
+pub fn rfc3339(millis: UnixMillis) -> String {
+    const DAY: u64 = 86_400_000;
+    let (days, rest) = (millis / DAY, millis % DAY);
+    // Howard Hinnant's civil-from-days: years begin in March, so that the leap day is their last,
+    // and eras of 400 years have 146,097 days each.
+    let shifted = days + 719_468;
+    let (era, day) = (shifted / 146_097, shifted % 146_097);
+    let year_of_era = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
+    let day_of_year = day - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted_month = (5 * day_of_year + 2) / 153;
+    let date = day_of_year - (153 * shifted_month + 2) / 5 + 1;
+    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
+    let year = era * 400 + year_of_era + u64::from(month <= 2);
+    let (hour, minute, second) = (rest / 3_600_000, rest / 60_000 % 60, rest / 1_000 % 60);
+    format!("{year:04}-{month:02}-{date:02}T{hour:02}:{minute:02}:{second:02}.{:03}Z", rest % 1_000)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -65,5 +83,20 @@ mod tests {
         assert_eq!(other.now(), 5);
         clock.advance(1);
         assert_eq!(other.now(), 6);
+    }
+
+    #[test]
+    fn times_are_written_as_rfc_3339_writes_them() {
+        // The numbers are those of `date -u -d @...`.
+        for (millis, text) in [
+            (0, "1970-01-01T00:00:00.000Z"),
+            (951_782_399_999, "2000-02-28T23:59:59.999Z"),
+            (951_868_799_001, "2000-02-29T23:59:59.001Z"),
+            (1_761_652_800_000, "2025-10-28T12:00:00.000Z"),
+            (1_735_689_599_000, "2024-12-31T23:59:59.000Z"),
+            (4_107_542_400_000, "2100-03-01T00:00:00.000Z"),
+        ] {
+            assert_eq!(rfc3339(millis), text);
+        }
     }
 }

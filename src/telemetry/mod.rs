@@ -1,1 +1,24 @@
-//! Telemetry: metrics and the access log.
+//! Telemetry: the metrics, the access log, and where log lines go. It observes; it decides nothing.
+//!
+//! Every label has a bounded set of values: routes and assets from the configuration, names of adapters and their
+//! operations, and enums. Nothing a client sends becomes a label. Of the rest of the crate only `admin` may
+//! know that the metrics are Prometheus's.
+
+mod access;
+mod catalogue;
+mod edge;
+mod logging;
+mod metrics;
+mod money;
+mod paid;
+mod quotes;
+
+#[cfg(test)]
+mod tests;
+
+pub use access::{Access, AccessLog};
+pub use catalogue::Described;
+pub use edge::{Open, RouteMetrics};
+pub use logging::{LogError, init_logging};
+pub use metrics::Metrics;
+pub use paid::{Settled, Verified};

@@ -1,0 +1,75 @@
+//! What must hold for any body and any head, whatever bytes they are. Shared by the fuzz target and the
+//! ordinary test over its corpus; both say where `intake`, `BrokeredWork` and `Body` come from.
+
+use super::intake::{self, Kind, Limits, Plan};
+use super::{BrokeredWork, Problem};
+
+/// Input: a byte that chooses the work and the form, then, for the raw form, a query and a content type each
+/// ended by a line feed, then the body.
+pub(super) fn check(input: &[u8]) {
+    let Some((choice, rest)) = input.split_first() else { return };
+    let work = if choice & 1 == 0 { BrokeredWork::Store } else { BrokeredWork::Run };
+    if choice & 2 == 0 { json(rest, work) } else { raw(rest, work) }
+}
+
+fn json(body: &[u8], work: BrokeredWork) {
+    let body = bytes::Bytes::copy_from_slice(body);
+    let (ask, content) = match intake::measure_json(&body, work) {
+        Ok(measured) => measured,
+        Err(problem) => return refused(&problem),
+    };
+    assert_eq!(ask.size, content.bytes.len() as u64);
+    assert!(ask.size > 0, "nothing was sold");
+    assert_eq!(ask.kind == Kind::Code, work == BrokeredWork::Run);
+    if ask.kind == Kind::Json {
+        let text = std::str::from_utf8(&content.bytes).expect("JSON is UTF-8");
+        // What is forwarded must not be deeper than a common parser takes, wrapped in an object.
+        let wrapped = format!("{{\"value\":{text}}}");
+        serde_json::from_str::<serde_json::Value>(&wrapped)
+            .map(drop)
+            .or_else(|error| {
+                // Numbers and half surrogates that only this parser cannot hold are the client's own.
+                let text = error.to_string();
+                let own = text.contains("number out of range")
+                    || text.contains("surrogate")
+                    || text.contains("hex escape");
+                if own { Ok(()) } else { Err(text) }
+            })
+            .expect("what is called JSON parses");
+    }
+    // The same request, spelled in another way, is the same.
+    let padded = [b" \n", &body[..], b"\t "].concat();
+    let (again, other) = intake::measure_json(&padded.into(), work).expect("white space around it");
+    let of = |ask, content| intake::fingerprint(&http::Method::POST, "/", "h", ask, content);
+    assert_eq!(of(&ask, &content), of(&again, &other));
+}
+
+fn raw(input: &[u8], work: BrokeredWork) {
+    let mut lines = input.splitn(3, |byte| *byte == b'\n');
+    let (Some(query), Some(content_type), Some(body)) = (lines.next(), lines.next(), lines.next()) else {
+        return;
+    };
+    let uri = [b"/x?", query].concat();
+    let request = http::Request::post(uri.as_slice())
+        .header(http::header::CONTENT_TYPE, content_type)
+        .header(http::header::CONTENT_LENGTH, body.len());
+    let Ok(request) = request.body(()) else { return };
+    let (parts, ()) = request.into_parts();
+    match intake::plan(&parts, work, Limits { json: 1 << 20, raw: 1 << 20 }) {
+        Ok(Plan::Json) => json(body, work),
+        Ok(Plan::Raw(raw)) => {
+            assert_eq!(raw.ask.size, body.len() as u64);
+            match raw.content(bytes::Bytes::copy_from_slice(body)) {
+                Ok(content) => assert_eq!(content.bytes, body),
+                Err(problem) => refused(&problem),
+            }
+        }
+        Err(problem) => refused(&problem),
+    }
+}
+
+/// A refusal is the client's fault, and short enough to be answered.
+fn refused(problem: &Problem) {
+    assert!((400..500).contains(&problem.reason.status()));
+    assert!(problem.to_json().to_string().len() < 4_096);
+}

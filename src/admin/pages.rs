@@ -1,0 +1,121 @@
+//! The pages: `/health`, `/ready`, `/metrics`. Each is answered from memory, at once.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use http::{Method, Response, StatusCode};
+use http_body_util::Full;
+use serde::Serialize;
+use serde_json::json;
+
+use crate::clock::{Clock, rfc3339};
+use crate::telemetry::Metrics;
+
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
+const EXPOSITION: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+
+/// Whether paid work is taken now, and if not, why. A snapshot: whoever makes it has asked the store and the wallet
+/// before, in the background.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Readiness {
+    /// Shutting down: not ready, whatever the checks say.
+    pub draining: bool,
+    /// What must be well; all of them.
+    pub checks: Vec<Check>,
+}
+
+/// One thing that must be well.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Check {
+    /// `store`, `facilitator`, `wallet`.
+    pub name: &'static str,
+    /// Whether it is.
+    pub ok: bool,
+    /// Why not, for the operator.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+impl Readiness {
+    /// Whether to answer 200.
+    pub fn is_ready(&self) -> bool {
+        !self.draining && self.checks.iter().all(|check| check.ok)
+    }
+}
+
+/// What the pages are made from.
+pub struct Pages {
+    metrics: Arc<Metrics>,
+    clock: Clock,
+    readiness: Box<dyn Fn() -> Readiness + Send + Sync>,
+}
+
+impl Pages {
+    /// Pages over these metrics. `readiness` is called on every `/ready` and must not block.
+    pub fn new(
+        metrics: Arc<Metrics>,
+        clock: Clock,
+        readiness: impl Fn() -> Readiness + Send + Sync + 'static,
+    ) -> Self {
+        Pages { metrics, clock, readiness: Box::new(readiness) }
+    }
+
+    pub(super) fn answer(&self, method: &Method, path: &str) -> Response<Full<Bytes>> {
+        let make = match path {
+            "/health" => Self::health,
+            "/ready" => Self::ready,
+            "/metrics" => Self::exposition,
+            _ => return page(StatusCode::NOT_FOUND, TEXT, "there is /health, /ready and /metrics\n"),
+        };
+        if matches!(*method, Method::GET | Method::HEAD) {
+            return make(self);
+        }
+        let mut refused = page(StatusCode::METHOD_NOT_ALLOWED, TEXT, "the pages can only be read\n");
+        refused.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+        refused
+    }
+
+    /// The process answers; nothing else is claimed.
+    fn health(&self) -> Response<Full<Bytes>> {
+        let body = json!({
+            "ok": true,
+            "service": "galaksio",
+            "version": env!("CARGO_PKG_VERSION"),
+            "timestamp": rfc3339(self.clock.now_millis()),
+        });
+        page(StatusCode::OK, JSON, body.to_string())
+    }
+
+    fn ready(&self) -> Response<Full<Bytes>> {
+        let readiness = (self.readiness)();
+        let ready = readiness.is_ready();
+        let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+        let body = json!({
+            "ready": ready,
+            "draining": readiness.draining,
+            "checks": readiness.checks,
+            "timestamp": rfc3339(self.clock.now_millis()),
+        });
+        page(status, JSON, body.to_string())
+    }
+
+    fn exposition(&self) -> Response<Full<Bytes>> {
+        match self.metrics.exposition() {
+            Ok(text) => page(StatusCode::OK, EXPOSITION, text),
+            Err(error) => {
+                tracing::error!(%error, "the metrics cannot be written");
+                page(StatusCode::INTERNAL_SERVER_ERROR, TEXT, "the metrics cannot be written\n")
+            }
+        }
+    }
+}
+
+fn page(status: StatusCode, content_type: HeaderValue, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body.into()));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, content_type);
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}

@@ -1,0 +1,100 @@
+//! What a payment was presented for, as 32 bytes. Every part goes in with its length before it, so no two
+//! different requests can run together into the same bytes.
+
+use http::Method;
+use ring::digest::{Context, SHA256};
+
+use super::{Ask, Content, Kind, Wanted};
+use crate::jobs::Fingerprint;
+
+/// The fingerprint of brokered work. `path` is canonical, `host` as the client named us, in any case.
+///
+/// It is over the *decoded* data and the validated options: white space and the order of fields, base64 or text,
+/// the query or the body make no difference; any difference in what is bought does.
+pub fn fingerprint(method: &Method, path: &str, host: &str, ask: &Ask, content: &Content) -> Fingerprint {
+    let mut hash = Hash::new("galaksio:brokered:1", method, path, host);
+    match &ask.wanted {
+        Wanted::Store { permanent, ttl } => {
+            hash.part(b"store");
+            hash.part(&[u8::from(*permanent)]);
+            hash.option(ttl.map(u64::to_be_bytes).as_ref().map(<[u8; 8]>::as_slice));
+        }
+        Wanted::Run { language } => {
+            hash.part(b"run");
+            hash.part(language.as_bytes());
+        }
+    }
+    hash.part(match ask.kind {
+        Kind::Json => b"json",
+        Kind::File => b"file",
+        Kind::Code => b"code",
+    });
+    hash.option(content.filename.as_deref().map(str::as_bytes));
+    hash.option(content.content_type.as_deref().map(str::as_bytes));
+    hash.part(&ask.size.to_be_bytes());
+    hash.part(&content.digest);
+    hash.end()
+}
+
+/// What is known of a priced request's body when its payment is claimed.
+#[derive(Clone, Copy, Debug)]
+pub enum Body<'a> {
+    /// It was read: its SHA-256.
+    Digest(&'a [u8; 32]),
+    /// It will be streamed: its declared length, if it has one.
+    Declared(Option<u64>),
+}
+
+/// The fingerprint of a priced request to the app. The query belongs to what is asked for.
+pub fn app_fingerprint(
+    method: &Method,
+    path: &str,
+    query: Option<&str>,
+    host: &str,
+    body: Body<'_>,
+) -> Fingerprint {
+    let mut hash = Hash::new("galaksio:app:1", method, path, host);
+    hash.option(query.map(str::as_bytes));
+    match body {
+        Body::Digest(digest) => {
+            hash.part(b"digest");
+            hash.part(digest);
+        }
+        Body::Declared(length) => {
+            hash.part(b"length");
+            hash.option(length.map(u64::to_be_bytes).as_ref().map(<[u8; 8]>::as_slice));
+        }
+    }
+    hash.end()
+}
+
+struct Hash(Context);
+
+impl Hash {
+    fn new(domain: &str, method: &Method, path: &str, host: &str) -> Self {
+        let mut hash = Hash(Context::new(&SHA256));
+        hash.part(domain.as_bytes());
+        hash.part(method.as_str().as_bytes());
+        hash.part(path.as_bytes());
+        hash.part(host.to_ascii_lowercase().as_bytes());
+        hash
+    }
+
+    fn part(&mut self, bytes: &[u8]) {
+        self.0.update(&(bytes.len() as u64).to_be_bytes());
+        self.0.update(bytes);
+    }
+
+    fn option(&mut self, bytes: Option<&[u8]>) {
+        self.0.update(&[u8::from(bytes.is_some())]);
+        if let Some(bytes) = bytes {
+            self.part(bytes);
+        }
+    }
+
+    fn end(self) -> Fingerprint {
+        let mut out = [0; 32];
+        out.copy_from_slice(self.0.finish().as_ref());
+        Fingerprint(out)
+    }
+}

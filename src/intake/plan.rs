@@ -1,0 +1,214 @@
+//! From the head of a request to the form of its body: a JSON document that must be read to be measured, or
+//! raw bytes that the head measures by itself.
+
+use bytes::Bytes;
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
+use http::request::Parts;
+use serde_json::json;
+
+use super::query::Query;
+use super::{Ask, Content, Encoding, Kind, Wanted, data, document, measure, options};
+use crate::config::resolved::{BrokeredWork, Paid};
+use crate::reason::{Problem, Reason};
+
+/// The largest bodies that are read, in bytes as sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// A JSON body.
+    pub json: u64,
+    /// A raw body.
+    pub raw: u64,
+}
+
+impl From<&Paid> for Limits {
+    fn from(paid: &Paid) -> Self {
+        Limits { json: paid.max_json_body, raw: paid.max_raw_body }
+    }
+}
+
+/// What to do with a body.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Plan {
+    /// Read it, up to [`Limits::json`], and hand it to [`super::measure_json`].
+    Json,
+    /// It is already measured; it need not be read before there is money for it.
+    Raw(Raw),
+}
+
+/// A raw body, measured by its head.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Raw {
+    /// What is wanted; `size` is as declared.
+    pub ask: Ask,
+    /// `?filename=`.
+    pub filename: Option<String>,
+    /// `Content-Type`, as sent.
+    pub content_type: String,
+}
+
+/// The form of the body that belongs to this head, or why it cannot be taken.
+///
+/// `application/json`, `text/json` and `…+json` are the JSON form. `multipart/form-data` and
+/// `application/x-www-form-urlencoded` are refused (415): the first is not read yet, and the second is what
+/// tools send when nobody chose a type, so its bytes would be stored or run by mistake. Any other type is raw.
+/// Without `Content-Type` nobody can tell which form was meant, so that is refused too (415).
+///
+/// A raw body's options are in the query: `filename`, `permanent`, `ttl` to store, `language` to run, and
+/// `size`, which stands in for `Content-Length`. With a JSON body the options are in the body, and a query is refused.
+pub fn plan(parts: &Parts, work: BrokeredWork, limits: Limits) -> Result<Plan, Problem> {
+    refuse_coding(parts)?;
+    let content_type = content_type(parts)?;
+    let essence = essence(content_type);
+    let query = parts.uri.query().unwrap_or_default();
+    let length = content_length(parts)?;
+    match essence.as_str() {
+        "multipart/form-data" => Err(unsupported("multipart/form-data is not read here yet")),
+        "application/x-www-form-urlencoded" => Err(unsupported(
+            "application/x-www-form-urlencoded is not read here (curl sends it unless told otherwise)",
+        )),
+        "" => Err(unsupported("the Content-Type is not a media type")),
+        json if is_json(json) => {
+            Query::parse(query)?.refuse_rest("the options of a JSON request are fields of its body")?;
+            within(length, limits.json)?;
+            Ok(Plan::Json)
+        }
+        _ => raw(query, work, length, content_type, limits).map(Plan::Raw),
+    }
+}
+
+impl Raw {
+    /// The content, once the body was read: checked against what the head promised.
+    ///
+    /// Errors, all before anything is spent: `invalid_field` if the length is not `?size=`, `invalid_json` if a
+    /// `.json` name was promised, `unsupported_media_type` if a `text/plain` body is a request in the JSON form
+    /// (`fetch` says `text/plain` when nobody chose a type, and its envelope is not what anybody wants stored).
+    pub fn content(self, bytes: Bytes) -> Result<Content, Problem> {
+        if !u64::try_from(bytes.len()).is_ok_and(|length| length == self.ask.size) {
+            let message = format!("the body has {} bytes, and {} were declared", bytes.len(), self.ask.size);
+            return Err(options::invalid("size", message));
+        }
+        let work = match self.ask.wanted {
+            Wanted::Store { .. } => BrokeredWork::Store,
+            Wanted::Run { .. } => BrokeredWork::Run,
+        };
+        if essence(&self.content_type) == "text/plain" && is_request(&bytes, work) {
+            return Err(unsupported("a JSON request was sent as text/plain"));
+        }
+        match self.ask.kind {
+            Kind::Json => document::check(&bytes)?,
+            Kind::Code => data::refuse_binary_code(&bytes)?,
+            Kind::File => {}
+        }
+        Ok(Content {
+            digest: measure::digest(&bytes),
+            bytes,
+            encoding: Encoding::Raw,
+            filename: self.filename,
+            content_type: Some(self.content_type),
+        })
+    }
+}
+
+fn raw(
+    query: &str,
+    work: BrokeredWork,
+    length: Option<u64>,
+    content_type: &str,
+    limits: Limits,
+) -> Result<Raw, Problem> {
+    let mut query = Query::parse(query)?;
+    let mut filename = None;
+    let (wanted, kind, empty) = match work {
+        BrokeredWork::Store => {
+            filename = query.take("filename")?.map(|name| options::filename(&name)).transpose()?;
+            let permanent = query.take("permanent")?.map_or(Ok(false), |text| options::permanent(&text))?;
+            let ttl = query.take("ttl")?.map(|text| options::ttl(&text)).transpose()?;
+            let kind = if data::is_json_name(filename.as_deref()) { Kind::Json } else { Kind::File };
+            (options::store(permanent, ttl)?, kind, Reason::DataRequired)
+        }
+        BrokeredWork::Run => {
+            let language = query.take("language")?.map(|name| options::language(&name)).transpose()?;
+            for name in options::UNSOLD {
+                if let Some(value) = query.take(name)? {
+                    options::refuse_unsold(name, &value)?;
+                }
+            }
+            (options::run(language), Kind::Code, Reason::CodeRequired)
+        }
+    };
+    let declared = query.take("size")?.map(|text| options::size(&text)).transpose()?;
+    query.refuse_rest("it is not an option of a raw body here")?;
+    let size = match (length, declared) {
+        (Some(length), Some(size)) if length != size => {
+            return Err(options::invalid(
+                "size",
+                format!("Content-Length is {length}, and ?size= is {size}"),
+            ));
+        }
+        (length, declared) => length.or(declared).ok_or(Reason::LengthRequired)?,
+    };
+    within(Some(size), limits.raw)?;
+    if size == 0 {
+        return Err(empty.into());
+    }
+    Ok(Raw { ask: Ask { wanted, kind, size }, filename, content_type: content_type.to_owned() })
+}
+
+/// RFC 9110 8.4: a coding that is not undone must be refused, or compressed bytes would be taken for the data.
+fn refuse_coding(parts: &Parts) -> Result<(), Problem> {
+    let mut codings = parts.headers.get_all(CONTENT_ENCODING).iter();
+    if codings.all(|coding| coding.as_bytes().eq_ignore_ascii_case(b"identity")) {
+        return Ok(());
+    }
+    Err(unsupported("a Content-Encoding is not undone here; send the bytes as they are"))
+}
+
+fn content_type(parts: &Parts) -> Result<&str, Problem> {
+    let mut values = parts.headers.get_all(CONTENT_TYPE).iter();
+    let first = values.next().ok_or_else(|| unsupported("Content-Type is missing"))?;
+    if values.next().is_some() {
+        return Err(unsupported("there is more than one Content-Type"));
+    }
+    first.to_str().map_err(|_| unsupported("the Content-Type is not a media type"))
+}
+
+/// `type/subtype` in lower case; empty if the text is no media type.
+fn essence(content_type: &str) -> String {
+    let essence = content_type.split(';').next().unwrap_or_default().trim();
+    if options::is_media_type(essence) { essence.to_ascii_lowercase() } else { String::new() }
+}
+
+fn is_json(essence: &str) -> bool {
+    matches!(essence, "application/json" | "text/json") || essence.ends_with("+json")
+}
+
+/// Whether these bytes would be taken as a request in the JSON form.
+fn is_request(bytes: &Bytes, work: BrokeredWork) -> bool {
+    let first = bytes.iter().find(|byte| !byte.is_ascii_whitespace());
+    first == Some(&b'{') && measure::measure_json(bytes, work).is_ok()
+}
+
+fn content_length(parts: &Parts) -> Result<Option<u64>, Problem> {
+    let Some(value) = parts.headers.get(CONTENT_LENGTH) else { return Ok(None) };
+    let digits = value.to_str().ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
+    let length = digits.and_then(|text| text.parse().ok()).ok_or(Reason::BadRequest)?;
+    Ok(Some(length))
+}
+
+fn within(size: Option<u64>, limit: u64) -> Result<(), Problem> {
+    match size {
+        Some(size) if size > limit => Err(Problem::new(Reason::TooLarge)
+            .message(format!("the body has {size} bytes; at most {limit} are taken"))
+            .details(json!({ "limit": limit, "size": size }))),
+        _ => Ok(()),
+    }
+}
+
+fn unsupported(why: &str) -> Problem {
+    Problem::new(Reason::UnsupportedMediaType)
+        .message(format!(
+            "{why}; send application/json for a JSON request, or any other type (application/octet-stream) \
+             for the bytes themselves with the options in the query"
+        ))
+        .details(json!({ "accepted": ["application/json", "application/octet-stream", "text/plain", "*/*"] }))
+}

@@ -1,0 +1,160 @@
+//! Metrics of the client-facing side: requests, connections, bytes.
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge};
+
+use super::catalogue::Catalogue;
+use super::metrics::Metrics;
+use crate::reason::Reason;
+
+/// Seconds; from an answer out of memory to a slow provider.
+const REQUEST_BUCKETS: &[f64] =
+    &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
+
+#[derive(Debug)]
+pub(super) struct EdgeMetrics {
+    requests: IntCounterVec,
+    durations: HistogramVec,
+    in_flight: IntGauge,
+    connections: IntCounter,
+    connections_open: IntGauge,
+    tunnels: IntGauge,
+    received: IntCounter,
+    sent: IntCounter,
+    handshake_failures: IntCounter,
+    parse_errors: IntCounter,
+}
+
+impl EdgeMetrics {
+    pub(super) fn new(catalogue: &mut Catalogue) -> Self {
+        EdgeMetrics {
+            requests: catalogue.counters(
+                "requests_total",
+                &["route", "reason", "status"],
+                "Requests that ended, by the rule they matched, their reason code and the class of their status.",
+            ),
+            durations: catalogue.histograms(
+                "request_duration_seconds",
+                &["route"],
+                REQUEST_BUCKETS,
+                "From a request's head to the end of its answer.",
+            ),
+            in_flight: catalogue.gauge("requests_in_flight", "Requests that have begun and not ended."),
+            connections: catalogue.counter("connections_total", "Client connections that were accepted."),
+            connections_open: catalogue.gauge("connections_open", "Client connections that are open."),
+            tunnels: catalogue.gauge("tunnels_open", "Upgraded connections (WebSocket) that are open."),
+            received: catalogue.counter("received_bytes_total", "Bytes of request bodies read from clients."),
+            sent: catalogue.counter("sent_bytes_total", "Bytes of answer bodies written to clients."),
+            handshake_failures: catalogue
+                .counter("tls_handshake_failures_total", "TLS handshakes that failed or took too long."),
+            parse_errors: catalogue.counter(
+                "http_parse_errors_total",
+                "Connections closed because what came was not HTTP that is allowed.",
+            ),
+        }
+    }
+}
+
+impl Metrics {
+    /// The metrics of one rule: resolved once, at the start, so that a request costs no look-up.
+    /// `name` is the rule's path as configured, or a word for what has no rule.
+    pub fn route(&self, name: &str) -> RouteMetrics {
+        let cells = std::iter::repeat_with(OnceLock::new).take(Reason::ALL.len() * CLASSES.len()).collect();
+        RouteMetrics(Arc::new(Route {
+            name: name.to_owned(),
+            duration: self.edge.durations.with_label_values(&[name]),
+            requests: self.edge.requests.clone(),
+            cells,
+        }))
+    }
+
+    /// A request begins; it ends when the value is dropped.
+    pub fn request_begun(&self) -> Open {
+        Open::new(&self.edge.in_flight)
+    }
+
+    /// A client connection is accepted; it ends when the value is dropped.
+    pub fn connection_opened(&self) -> Open {
+        self.edge.connections.inc();
+        Open::new(&self.edge.connections_open)
+    }
+
+    /// A connection is upgraded; it ends when the value is dropped.
+    pub fn tunnel_opened(&self) -> Open {
+        Open::new(&self.edge.tunnels)
+    }
+
+    /// Body bytes that were read from and written to a client.
+    pub fn transferred(&self, received: u64, sent: u64) {
+        self.edge.received.inc_by(received);
+        self.edge.sent.inc_by(sent);
+    }
+
+    /// A TLS handshake failed or took too long.
+    pub fn handshake_failed(&self) {
+        self.edge.handshake_failures.inc();
+    }
+
+    /// A connection was closed over what is not HTTP.
+    pub fn parse_failed(&self) {
+        self.edge.parse_errors.inc();
+    }
+}
+
+/// Counted as open until it is dropped.
+#[derive(Debug)]
+#[must_use = "it counts as open only while it is kept"]
+pub struct Open(IntGauge);
+
+impl Open {
+    fn new(gauge: &IntGauge) -> Self {
+        gauge.inc();
+        Open(gauge.clone())
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+/// The metrics of one rule. Clones are the same metrics.
+#[derive(Clone, Debug)]
+pub struct RouteMetrics(Arc<Route>);
+
+#[derive(Debug)]
+struct Route {
+    name: String,
+    duration: Histogram,
+    requests: IntCounterVec,
+    /// One counter for each reason and class, made when first needed, so that a scrape shows what happened only.
+    cells: Box<[OnceLock<IntCounter>]>,
+}
+
+const CLASSES: [&str; 6] = ["other", "1xx", "2xx", "3xx", "4xx", "5xx"];
+
+impl RouteMetrics {
+    /// The label.
+    pub fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    /// A request ended: for this reason, with this status, so long after it began.
+    pub fn ended(&self, reason: Reason, status: u16, duration: Duration) {
+        let route = &*self.0;
+        route.duration.observe(duration.as_secs_f64());
+        let class = match usize::from(status / 100) {
+            class @ 1..=5 => class,
+            _ => 0,
+        };
+        if let Some(cell) = route.cells.get(reason as usize * CLASSES.len() + class) {
+            cell.get_or_init(|| {
+                route.requests.with_label_values(&[route.name.as_str(), reason.code(), CLASSES[class]])
+            })
+            .inc();
+        }
+    }
+}

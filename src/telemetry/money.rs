@@ -1,0 +1,71 @@
+//! Metrics of money, in atomic units of an asset. For watching, not for books: those are the journal's.
+//!
+//! A counter holds 2^64 - 1 and stays there rather than start again at nothing, which would read as a restart.
+//! The text format carries doubles, exact to 2^53: nine thousand million dollars of a six-decimal asset.
+
+use prometheus::{IntCounter, IntCounterVec, IntGaugeVec};
+
+use super::catalogue::Catalogue;
+use super::metrics::Metrics;
+use crate::money::Amount;
+use crate::x402::Asset;
+
+#[derive(Debug)]
+pub(super) struct MoneyMetrics {
+    income: IntCounterVec,
+    cost: IntCounterVec,
+    exposure: IntGaugeVec,
+}
+
+impl MoneyMetrics {
+    pub(super) fn new(catalogue: &mut Catalogue) -> Self {
+        MoneyMetrics {
+            income: catalogue.counters(
+                "client_income_atomic_total",
+                &["network", "asset"],
+                "Client payments that settled, in atomic units.",
+            ),
+            cost: catalogue.counters(
+                "provider_cost_atomic_total",
+                &["provider", "network", "asset"],
+                "Payments signed to providers, in atomic units; some may lapse unspent.",
+            ),
+            exposure: catalogue.gauges(
+                "exposure_atomic",
+                &["network", "asset"],
+                "Provider money signed against client payments that have not settled, in atomic units.",
+            ),
+        }
+    }
+}
+
+impl Metrics {
+    /// A client payment settled.
+    pub fn earned(&self, asset: &Asset, amount: Amount) {
+        let [network, address] = labels(asset);
+        add(&self.money.income.with_label_values(&[&network, &address]), amount);
+    }
+
+    /// A payment to a provider was signed.
+    pub fn spent(&self, provider: &str, asset: &Asset, amount: Amount) {
+        let [network, address] = labels(asset);
+        add(&self.money.cost.with_label_values(&[provider, &network, &address]), amount);
+    }
+
+    /// So much is exposed now. Sums above 2^63 - 1 read as that.
+    pub fn exposed(&self, asset: &Asset, amount: Amount) {
+        let [network, address] = labels(asset);
+        let units = i64::try_from(amount.units()).unwrap_or(i64::MAX);
+        self.money.exposure.with_label_values(&[&network, &address]).set(units);
+    }
+}
+
+/// CAIP-2 network and lower-case address, as in the key of a claim.
+fn labels(asset: &Asset) -> [String; 2] {
+    [asset.network.to_string(), format!("{:#x}", asset.address)]
+}
+
+fn add(counter: &IntCounter, amount: Amount) {
+    let room = u64::MAX - counter.get();
+    counter.inc_by(u64::try_from(amount.units()).unwrap_or(u64::MAX).min(room));
+}

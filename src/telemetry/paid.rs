@@ -1,0 +1,192 @@
+//! Metrics of paid work: the challenge, the facilitator, providers, the job store, jobs.
+
+use std::time::Duration;
+
+use prometheus::{Histogram, HistogramVec, IntCounterVec, IntGaugeVec};
+
+use super::catalogue::Catalogue;
+use super::metrics::Metrics;
+use crate::jobs::{JobKind, State};
+use crate::providers::Fault;
+
+/// Seconds; a challenge out of memory takes microseconds, one that waits for a probe seconds.
+const CHALLENGE_BUCKETS: &[f64] =
+    &[0.000_01, 0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.001, 0.005, 0.025, 0.1, 0.5, 1.0, 2.5, 5.0];
+
+/// Seconds; calls of others over the network.
+const CALL_BUCKETS: &[f64] =
+    &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0];
+
+/// Seconds; a store in the next room or on the same disk.
+const STORE_BUCKETS: &[f64] =
+    &[0.000_1, 0.000_25, 0.000_5, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0];
+
+/// How a call of `/verify` ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verified {
+    /// It would settle.
+    Valid,
+    /// It would not.
+    Invalid,
+    /// The facilitator was not reached.
+    NotSent,
+    /// No answer that can be understood.
+    Unknown,
+}
+
+/// How a call of `/settle` ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Settled {
+    /// The money moved.
+    Settled,
+    /// Not mined yet.
+    Pending,
+    /// The facilitator says no.
+    Refused,
+    /// The facilitator was not reached.
+    NotSent,
+    /// No answer that can be understood.
+    Unknown,
+}
+
+#[derive(Debug)]
+pub(super) struct PaidMetrics {
+    challenge: Histogram,
+    verify: HistogramVec,
+    settle: HistogramVec,
+    facilitator_errors: IntCounterVec,
+    provider: HistogramVec,
+    store: HistogramVec,
+    jobs: IntGaugeVec,
+    jobs_ended: IntCounterVec,
+}
+
+impl PaidMetrics {
+    pub(super) fn new(catalogue: &mut Catalogue) -> Self {
+        PaidMetrics {
+            challenge: catalogue.histogram(
+                "challenge_duration_seconds",
+                CHALLENGE_BUCKETS,
+                "From a measured request to its challenge, the quote included.",
+            ),
+            verify: catalogue.histograms(
+                "verify_duration_seconds",
+                &["outcome"],
+                CALL_BUCKETS,
+                "Calls of the facilitator's /verify: valid, invalid, not_sent, unknown.",
+            ),
+            settle: catalogue.histograms(
+                "settle_duration_seconds",
+                &["outcome"],
+                CALL_BUCKETS,
+                "Calls of the facilitator's /settle: settled, pending, refused, not_sent, unknown.",
+            ),
+            facilitator_errors: catalogue.counters(
+                "facilitator_errors_total",
+                &["operation", "class"],
+                "Calls of the facilitator without an answer: not_sent (never reached) or unknown (it may have acted).",
+            ),
+            provider: catalogue.histograms(
+                "provider_duration_seconds",
+                &["provider", "operation", "outcome"],
+                CALL_BUCKETS,
+                "Orders carried out by providers, paying included: ok, or the class of fault.",
+            ),
+            store: catalogue.histograms(
+                "store_duration_seconds",
+                &["operation", "outcome"],
+                STORE_BUCKETS,
+                "Calls of the job store: ok or error.",
+            ),
+            jobs: catalogue.gauges("jobs", &["state"], "Jobs in each state, when last counted."),
+            jobs_ended: catalogue.counters(
+                "jobs_total",
+                &["kind", "outcome"],
+                "Jobs that came to rest in this process, by the state they rest in.",
+            ),
+        }
+    }
+}
+
+impl Metrics {
+    /// A challenge was made.
+    pub fn challenged(&self, duration: Duration) {
+        self.paid.challenge.observe(duration.as_secs_f64());
+    }
+
+    /// `/verify` was called.
+    pub fn verified(&self, duration: Duration, outcome: Verified) {
+        let outcome = match outcome {
+            Verified::Valid => "valid",
+            Verified::Invalid => "invalid",
+            Verified::NotSent => "not_sent",
+            Verified::Unknown => "unknown",
+        };
+        self.facilitator_called(&self.paid.verify, "verify", outcome, duration);
+    }
+
+    /// `/settle` was called.
+    pub fn settled(&self, duration: Duration, outcome: Settled) {
+        let outcome = match outcome {
+            Settled::Settled => "settled",
+            Settled::Pending => "pending",
+            Settled::Refused => "refused",
+            Settled::NotSent => "not_sent",
+            Settled::Unknown => "unknown",
+        };
+        self.facilitator_called(&self.paid.settle, "settle", outcome, duration);
+    }
+
+    /// A provider carried out an order, or failed to. Both names are the adapter's own.
+    pub fn provider_performed(
+        &self,
+        provider: &str,
+        operation: &str,
+        fault: Option<Fault>,
+        duration: Duration,
+    ) {
+        let outcome = outcome(fault);
+        let labels = [provider, operation, outcome.as_str()];
+        self.paid.provider.with_label_values(&labels).observe(duration.as_secs_f64());
+    }
+
+    /// The job store was called. `operation` is the name of the method: `claim`, `append`.
+    pub fn store_called(&self, operation: &'static str, ok: bool, duration: Duration) {
+        let outcome = if ok { "ok" } else { "error" };
+        self.paid.store.with_label_values(&[operation, outcome]).observe(duration.as_secs_f64());
+    }
+
+    /// So many jobs are in this state now.
+    pub fn jobs_in_state(&self, state: State, count: usize) {
+        let count = i64::try_from(count).unwrap_or(i64::MAX);
+        self.paid.jobs.with_label_values(&[state.name()]).set(count);
+    }
+
+    /// A job came to rest.
+    pub fn job_ended(&self, kind: JobKind, state: State) {
+        let kind = match kind {
+            JobKind::Store => "store",
+            JobKind::Run => "run",
+            JobKind::App => "app",
+        };
+        self.paid.jobs_ended.with_label_values(&[kind, state.name()]).inc();
+    }
+
+    fn facilitator_called(
+        &self,
+        histogram: &HistogramVec,
+        operation: &str,
+        outcome: &str,
+        duration: Duration,
+    ) {
+        histogram.with_label_values(&[outcome]).observe(duration.as_secs_f64());
+        if matches!(outcome, "not_sent" | "unknown") {
+            self.paid.facilitator_errors.with_label_values(&[operation, outcome]).inc();
+        }
+    }
+}
+
+/// `ok`, or the class of fault.
+pub(super) fn outcome(fault: Option<Fault>) -> String {
+    fault.map_or_else(|| "ok".to_owned(), |fault| fault.to_string())
+}
