@@ -33,8 +33,8 @@ pub enum Claim {
 pub enum Appended {
     /// Durable.
     Written,
-    /// The lease's epoch is not the current one, or the version has moved on: somebody else owns the job
-    /// now, and whoever held this lease must stop.
+    /// The lease's epoch is not the current one, it was ended, or the version has moved on: somebody else may own
+    /// the job now, and whoever held this lease must stop.
     Fenced,
 }
 
@@ -59,8 +59,8 @@ pub trait JobStore: ValueStore {
 
     /// Writes `event` to the journal and `job` (the state after it, `job.version` one more than the stored) in one step.
     /// Where `job.state.at_rest()`, the lease ends and the job leaves the due list. The lease is not prolonged.
-    /// A repeat of a call whose outcome is unknown is `Written` if the first was. `event` and `job` must belong
-    /// together: [`Job::apply`] made one from the other.
+    /// A repeat of a call whose outcome is unknown is `Written` if the first was. A lease on another job is `Fenced`.
+    /// `event` and `job` must belong together: [`Job::apply`] made one from the other.
     async fn append(&self, lease: &Lease, event: &Event, job: &Job) -> Result<Appended, StoreError>;
 
     /// Prolongs a lease; `Fenced` when it is no longer ours.

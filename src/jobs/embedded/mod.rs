@@ -72,6 +72,9 @@ impl JobStore for Embedded {
     }
 
     async fn append(&self, lease: &Lease, event: &Event, job: &Job) -> Result<Appended, StoreError> {
+        if lease.claim != job.claim {
+            return Ok(Appended::Fenced);
+        }
         let append = Append {
             claim: lease.claim.clone(),
             epoch: lease.epoch,

@@ -142,7 +142,7 @@ impl JobStore for Redis {
     }
 
     async fn append(&self, lease: &Lease, event: &Event, job: &Job) -> Result<Appended, StoreError> {
-        let Some(before) = job.version.checked_sub(1) else {
+        let (true, Some(before)) = (lease.claim == job.claim, job.version.checked_sub(1)) else {
             return Ok(Appended::Fenced);
         };
         let keep_until = job.keep_until(self.retention).map_or_else(String::new, |at| at.to_string());

@@ -41,6 +41,11 @@ pub(crate) async fn a_wrong_version_is_fenced(s: &Subject) {
     assert_eq!(s.store.append(&unknown, &signed, &right).await.unwrap(), Appended::Fenced);
     assert_eq!(s.store.renew(&unknown, LONG).await.unwrap(), Appended::Fenced);
     s.store.release(&unknown).await.unwrap();
+    let (_, another) = win(&*s.store, &job(3, s.now()), LONG).await;
+    let same_version = Lease { claim: another.claim, epoch: lease.epoch };
+    assert_eq!(s.store.append(&same_version, &signed, &right).await.unwrap(), Appended::Fenced);
+    let first = at.apply(&Event::Verified, at.updated).unwrap();
+    assert_eq!(s.store.append(&same_version, &Event::Verified, &first).await.unwrap(), Appended::Fenced);
     for epoch in [0, 2] {
         let other = Lease { claim: lease.claim.clone(), epoch };
         assert_eq!(s.store.append(&other, &signed, &right).await.unwrap(), Appended::Fenced);
