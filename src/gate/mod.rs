@@ -1,6 +1,6 @@
 //! The gate: from a request and its quotes to one decision, without I/O.
 //!
-//! [`decide`] is asked for each priced or brokered request. What it needs and does not have (a quote, the
+//! [`decide()`] is asked for each priced or brokered request. What it needs and does not have (a quote, the
 //! prices other replicas showed) it names, and is asked again:
 //!
 //! ```text

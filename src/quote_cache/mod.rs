@@ -2,7 +2,7 @@
 //!
 //! A look-up is a read of memory. Asking the providers, writing price epochs and rotating keys go on beside it,
 //! in [`QuoteCache::fetch`] and [`QuoteCache::run`]. A price is shown only after it is certain to be honoured, by
-//! every replica and after a restart: v2 quotes are signed ([`token`]), v1 prices are recorded ([`epoch`]).
+//! every replica and after a restart: v2 quotes are signed (`token`), v1 prices are recorded (`epoch`).
 
 mod bucket;
 mod cache;

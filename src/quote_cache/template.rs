@@ -23,7 +23,7 @@ use crate::x402::PaymentFlow;
 /// Bytes of `PAYMENT-REQUIRED` at most: what intermediaries are known to pass on.
 pub const MAX_HEADER: usize = 8 * 1024;
 
-/// The longest [`Reason::text`] of a 402, in bytes.
+/// The longest `error` text of a 402, in bytes.
 const MAX_ERROR: usize = 160;
 
 /// Base64 of the `quoteExpires` slot: twelve digits or spaces.

@@ -58,7 +58,9 @@ async fn who_fails_or_is_late_is_left_out() {
     let cache = testing::cache(&[&broken, &silent, &good], &store, &clock).await;
     let started = std::time::Instant::now();
     let quote = cache.fetch(&store_ask(10)).await.unwrap();
-    assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
+    // The silent one's own time limit is 20 s; a busy machine may take a while all the same.
+    assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
+    const { assert!(PATIENCE.as_millis() < 2_000) };
     assert_eq!(quote.terms.provider, "c");
     assert_eq!(silent.probes(), 1);
 }
