@@ -153,6 +153,9 @@ settle = "upfront"
 path = "/late"
 price = "$1"
 settle = "later"
+[[routes]]
+path = "/caf%C3%A9"
+price = "$1"
 "#,
         &[
             (6, 1, "routes[1].methods", "by POST", "[\"POST\"]"),
@@ -163,6 +166,7 @@ settle = "later"
             (16, 1, "routes[3].price", "not both", "remove one"),
             (19, 1, "routes[4].settle", "means nothing on a free", "remove"),
             (23, 10, "routes[5].settle", "not a way to settle", "upfront"),
+            (25, 1, "routes[6].path", "way around the price", "without them"),
         ],
     );
 }
@@ -194,6 +198,11 @@ price = "$0.01"
             (15, 1, "routes[4].path", "the gateway itself answers /status/{id}", "paid.status_path"),
         ],
     );
+    // A prefix takes its base too, and a sold GET takes HEAD.
+    let hidden = "[[routes]]\npath = \"/a/*\"\nmethods = [\"GET\"]\nprice = \"$1\"\n\
+                  [[routes]]\npath = \"/a\"\nmethods = [\"HEAD\"]\n";
+    expect_after(PAYABLE, hidden, &[(6, 1, "routes[1].path", "never reached", "above")]);
+    load(&format!("{PAYABLE}{}", hidden.replace("\"/a\"", "\"/ab\""))).unwrap();
     // Other methods of the same path, and a switched-off endpoint, are no collisions.
     let fine = "[paid]\nstatus_path = \"\"\n[[routes]]\npath = \"/run\"\nwork = \"run\"\n\
                 [[routes]]\npath = \"/run\"\nmethods = [\"GET\"]\nprice = \"$0.01\"\n[[routes]]\npath = \"/status/*\"\n";
@@ -359,6 +368,7 @@ fn the_environment_overrides_and_is_named_in_mistakes() {
         ("X402_FACILITATOR_URL", "https://f.example"),
         ("XCACHE_BASE_URL", ""),
         ("MERIT_SYSTEMS_URL", "https://m.example/run/"),
+        ("OPENX402_BASE_URL", "https://o.example"),
     ]);
     let bad = good.clone();
     let mistakes = load_text("t.toml", PAYABLE, &bad).unwrap_err().0;
@@ -379,6 +389,10 @@ fn the_environment_overrides_and_is_named_in_mistakes() {
             ("X402_FACILITATOR_URL", "facilitator.url"),
         ]
     );
+    // That provider is not in the file, so its variable does nothing: said, not silently so.
+    assert_eq!(loaded.warnings.len(), 1, "{:?}", loaded.warnings);
+    assert_eq!(loaded.warnings[0].place, Place::Environment("OPENX402_BASE_URL"));
+    assert!(loaded.config.providers.openx402.is_none());
     assert_eq!(loaded.config.edge.listen[0].to_string(), "0.0.0.0:9999");
     assert_eq!(loaded.config.facilitator.url, "https://f.example");
     assert_eq!(loaded.config.providers.merit.unwrap().url, "https://m.example/run");
