@@ -42,7 +42,8 @@ impl Display for Summary<'_> {
         if !config.accepts.is_empty() {
             line(f, "facilitator", &config.facilitator.url)?;
         }
-        let unknown_wallet = !self.loaded.warnings.is_empty();
+        let unknown_wallet =
+            self.loaded.warnings.iter().any(|warning| warning.setting.starts_with("wallet."));
         line(f, "wallet", &if unknown_wallet { "see the warning below".to_owned() } else { wallet(config) })?;
         line(f, "jobs in", &store(&config.store))?;
         match config.admin.listen {

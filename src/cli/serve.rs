@@ -16,6 +16,9 @@ pub(super) fn run(path: &Path) -> Exit {
     for (variable, setting) in &loaded.overrides {
         eprintln!("galaksio: {setting} is from the environment variable {variable}");
     }
+    for warning in &loaded.warnings {
+        eprintln!("galaksio: warning: {warning}");
+    }
     eprintln!("galaksio: serving is not wired in this build");
     Exit::Failed
 }

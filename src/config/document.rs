@@ -130,6 +130,20 @@ impl<'a> Document<'a> {
         Some(Node::from_environment(name, text))
     }
 
+    /// Warns of variables that are set and replaced nothing, since what they are about is not in the file.
+    pub(super) fn idle_overrides(&self) {
+        for (name, setting) in OVERRIDES {
+            let set = self.environment.get(*name).is_some_and(|text| !text.is_empty());
+            if set && !self.overrides.borrow().iter().any(|(used, _)| used == name) {
+                let table = setting.rsplit_once('.').map_or(*setting, |(table, _)| table);
+                let reason = format!("it is set, and there is no {table} in the file for it to change");
+                let fix = format!("add {table}, or unset the variable");
+                let wrong = Wrong::new(reason, fix);
+                self.warning(&Origin::Environment(name), (*setting).to_owned(), wrong);
+            }
+        }
+    }
+
     pub(super) fn note_override(&self, name: &'static str, path: &str) {
         self.overrides.borrow_mut().insert((name, path.to_owned()));
     }
@@ -310,9 +324,10 @@ impl<'a> Section<'a> {
     }
 
     fn find(&self, key: &'static str) -> Option<Node> {
-        self.document
-            .overridden(&self.path_of(key))
-            .or_else(|| self.entry(key).map(|entry| entry.node.clone()))
+        // A provider is on if its table is there; a variable alone does not switch it on.
+        let off = self.path.starts_with("providers.") && !self.is_present();
+        let overridden = if off { None } else { self.document.overridden(&self.path_of(key)) };
+        overridden.or_else(|| self.entry(key).map(|entry| entry.node.clone()))
     }
 
     fn or_default(&self, key: &'static str, default: toml::Value) -> Node {

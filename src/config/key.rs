@@ -1,14 +1,20 @@
 //! Private keys: read from a file only its owner can read, or from an environment variable; never printed.
 
+use std::fs::File;
+use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::SecretString;
+use secrecy::zeroize::Zeroizing;
 
 use super::document::Environment;
 use super::parse::{Parsed, Wrong};
 use crate::wallet::Wallet;
 use crate::x402::Address;
+
+/// More bytes than any spelling of a key has.
+const LARGEST: u64 = 1024;
 
 /// The key in `path`. Refused if anyone but the owner could read it: whoever can has the money.
 pub(super) fn from_file(path: &Path) -> Parsed<SecretString> {
@@ -17,7 +23,9 @@ pub(super) fn from_file(path: &Path) -> Parsed<SecretString> {
         let fix = "correct the path, or make the file readable to the user that runs the gateway";
         Wrong::new(format!("the key file {shown} cannot be read: {error}"), fix)
     };
-    let metadata = std::fs::metadata(path).map_err(unreadable)?;
+    // The file that is read is the file that was looked at, whatever its name points to by then.
+    let file = File::open(path).map_err(unreadable)?;
+    let metadata = file.metadata().map_err(unreadable)?;
     if !metadata.is_file() {
         return Err(Wrong::new(format!("{shown} is not a file"), "name the key file itself"));
     }
@@ -26,8 +34,9 @@ pub(super) fn from_file(path: &Path) -> Parsed<SecretString> {
         let reason = format!("the key file {shown} has mode {mode:03o}: others than its owner can use it");
         return Err(Wrong::new(reason, format!("chmod 600 {shown}")));
     }
-    let text = SecretString::from(std::fs::read_to_string(path).map_err(unreadable)?);
-    checked(text.expose_secret(), &format!("the key file {shown}"))
+    let mut text = Zeroizing::new(String::with_capacity(LARGEST as usize));
+    file.take(LARGEST).read_to_string(&mut text).map_err(unreadable)?;
+    checked(&text, &format!("the key file {shown}"))
 }
 
 /// The key in the environment variable `name`.

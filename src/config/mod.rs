@@ -31,8 +31,8 @@ pub struct Loaded {
     pub config: Config,
     /// Environment variables in effect, each with the setting it replaced.
     pub overrides: Vec<(String, String)>,
-    /// What will keep `serve` from starting, though the file is right: secrets that are not on this
-    /// machine ([`check`] only). With one of these, `config.wallet` is `None`.
+    /// What is worth saying though nothing is wrong: variables without effect and, from [`check`], secrets that are
+    /// not on this machine. Without its key, `config.wallet` is `None`.
     pub warnings: Vec<Mistake>,
 }
 

@@ -1,4 +1,4 @@
-//! The configuration as the program uses it: parsed, checked, typed. Made once, from [`super::raw`].
+//! The configuration as the program uses it: parsed, checked, typed. Made once, by [`super::load`].
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -307,7 +307,8 @@ pub struct Paid {
     pub max_jobs: usize,
     /// Header of a payment at most, in bytes (431 above).
     pub max_payment_header: usize,
-    /// First path segment of `GET /status/{id}`, `/job/{id}` and `/files/{id}`; `None` switches it off.
+    /// First path segment, without slashes, of `GET /status/{id}`; likewise below for `/job/{id}` and `/files/{id}`.
+    /// `None` switches it off.
     pub status_path: Option<String>,
     /// See `status_path`.
     pub job_path: Option<String>,

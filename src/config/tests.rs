@@ -3,6 +3,7 @@
 mod documented;
 mod keys;
 mod mistakes;
+mod overrides;
 mod values;
 
 use super::{Environment, Loaded, Mistakes, load_text};

@@ -29,6 +29,9 @@ use crate::x402::{
 const KEY: &str = "0x0000000000000000000000000000000000000000000000000000000000000001";
 const NOW: u64 = 1_800_000_000;
 
+/// A response with this field is sent before the request's body is read.
+const EARLY: &str = "x-early";
+
 /// What the seller received.
 #[derive(Clone, Debug)]
 struct Received {
@@ -65,9 +68,12 @@ impl Seller {
                     let (script, seen) = (Arc::clone(&script), Arc::clone(&seen));
                     async move {
                         let (head, body) = request.into_parts();
-                        let body = body.collect().await.unwrap().to_bytes();
+                        let answer = script.lock().pop_front().flatten().ok_or("closed");
+                        let early = answer.as_ref().is_ok_and(|answer| answer.headers().contains_key(EARLY));
+                        let body =
+                            if early { Bytes::new() } else { body.collect().await.unwrap().to_bytes() };
                         seen.lock().push(Received { uri: head.uri, headers: head.headers, body });
-                        script.lock().pop_front().flatten().ok_or("closed")
+                        answer
                     }
                 });
                 tokio::spawn(async move {
@@ -273,6 +279,23 @@ async fn a_file_is_streamed_as_it_is_with_its_options_in_the_query() {
         assert_eq!(received.headers["content-length"], content.len().to_string());
         assert_eq!(received.body, content);
     }
+}
+
+#[tokio::test]
+async fn a_challenge_that_does_not_wait_for_the_body_is_paid() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("large.bin");
+    std::fs::write(&path, vec![7; 8 << 20]).unwrap();
+    let mut early = challenge(&requirement(5), true, true).unwrap();
+    early.headers_mut().insert(EARLY, "1".parse().unwrap());
+    let seller = Seller::start(vec![Some(early), done()]).await;
+    let order = Order::store(&seller.url(), &path, false, None, None).unwrap();
+    let max_price = parse_dollars("1").unwrap();
+    let clock = Clock::manual(NOW * 1000);
+    let client = Client::new().unwrap();
+    let answer = purchase(&client, &order, SecretString::from(KEY), &max_price, &clock).await.unwrap();
+    assert_eq!(answer.status, StatusCode::OK);
+    assert_eq!(seller.received()[1].body.len(), 8 << 20);
 }
 
 #[test]

@@ -30,6 +30,7 @@ pub(super) fn config(document: &Document<'_>, root: &Node, secrets: Secrets) -> 
     let admin = edge::admin(&root.table("admin"));
     let log = edge::log(&root.table("log"));
     root.finish();
+    document.idle_overrides();
 
     if let (Some(paid), Some(pricing), Some(edge)) = (&paid, &pricing, &edge) {
         paid::fits(&paid_table, paid, pricing, edge.max_header_bytes);

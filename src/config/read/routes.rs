@@ -71,7 +71,16 @@ fn route(section: &Section<'_>) -> Option<Route> {
         }
     };
     let methods = if matches!(action, Action::Brokered { .. }) { vec![Method::POST] } else { methods };
-    Some(Route { path: path?, methods, action })
+    let path = path?;
+    if !matches!(action, Action::Free) && path.contains(['%', ';']) {
+        let reason = "apps differ in how they read % and ; in a path, so a way around the price could not be ruled out";
+        section.mistake(
+            "path",
+            reason,
+            "sell a path without them, such as the one above it with /* at its end",
+        );
+    }
+    Some(Route { path, methods, action })
 }
 
 fn work(node: &crate::config::node::Node) -> parse::Parsed<BrokeredWork> {
@@ -106,14 +115,19 @@ fn hidden(routes: &[ReadRoute<'_>]) {
 }
 
 fn takes_methods(earlier: &Route, later: &Route) -> bool {
-    earlier.methods.is_empty()
-        || (!later.methods.is_empty() && later.methods.iter().all(|method| earlier.methods.contains(method)))
+    let sold = !matches!(earlier.action, Action::Free);
+    // HEAD is GET without the content (RFC 9110 9.3.2), so it is sold where GET is.
+    let takes = |method: &Method| {
+        earlier.methods.contains(method)
+            || (sold && *method == Method::HEAD && earlier.methods.contains(&Method::GET))
+    };
+    earlier.methods.is_empty() || (!later.methods.is_empty() && later.methods.iter().all(takes))
 }
 
-/// Whether every path that `narrow` matches is matched by `wide`.
+/// Whether every path that `narrow` matches is matched by `wide`: `/a/*` is `/a` and all below it.
 fn covers(wide: &str, narrow: &str) -> bool {
-    match wide.strip_suffix('*') {
-        Some(prefix) => narrow.starts_with(prefix),
+    match wide.strip_suffix("/*") {
+        Some(base) => narrow.strip_prefix(base).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')),
         None => wide == narrow,
     }
 }

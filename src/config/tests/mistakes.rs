@@ -9,7 +9,7 @@ const GOOD: &str = r#"
 url = "http://127.0.0.1:3000"
 "#;
 
-const PAYABLE: &str = r#"
+pub(super) const PAYABLE: &str = r#"
 [app]
 url = "http://127.0.0.1:3000"
 [[accepts]]
@@ -153,6 +153,9 @@ settle = "upfront"
 path = "/late"
 price = "$1"
 settle = "later"
+[[routes]]
+path = "/caf%C3%A9"
+price = "$1"
 "#,
         &[
             (6, 1, "routes[1].methods", "by POST", "[\"POST\"]"),
@@ -163,6 +166,7 @@ settle = "later"
             (16, 1, "routes[3].price", "not both", "remove one"),
             (19, 1, "routes[4].settle", "means nothing on a free", "remove"),
             (23, 10, "routes[5].settle", "not a way to settle", "upfront"),
+            (25, 1, "routes[6].path", "way around the price", "without them"),
         ],
     );
 }
@@ -194,6 +198,11 @@ price = "$0.01"
             (15, 1, "routes[4].path", "the gateway itself answers /status/{id}", "paid.status_path"),
         ],
     );
+    // A prefix takes its base too, and a sold GET takes HEAD.
+    let hidden = "[[routes]]\npath = \"/a/*\"\nmethods = [\"GET\"]\nprice = \"$1\"\n\
+                  [[routes]]\npath = \"/a\"\nmethods = [\"HEAD\"]\n";
+    expect_after(PAYABLE, hidden, &[(6, 1, "routes[1].path", "never reached", "above")]);
+    load(&format!("{PAYABLE}{}", hidden.replace("\"/a\"", "\"/ab\""))).unwrap();
     // Other methods of the same path, and a switched-off endpoint, are no collisions.
     let fine = "[paid]\nstatus_path = \"\"\n[[routes]]\npath = \"/run\"\nwork = \"run\"\n\
                 [[routes]]\npath = \"/run\"\nmethods = [\"GET\"]\nprice = \"$0.01\"\n[[routes]]\npath = \"/status/*\"\n";
@@ -348,44 +357,4 @@ fn tables_and_lists_are_told_apart() {
             (2, 1, "pricing", "expected a table, found a list", "[pricing]"),
         ],
     );
-}
-
-#[test]
-fn the_environment_overrides_and_is_named_in_mistakes() {
-    let good = environment(&[
-        ("KEY", KEY),
-        ("PORT", "9999"),
-        ("BROKER_WALLET", "0x0000000000000000000000000000000000000dEaD"),
-        ("X402_FACILITATOR_URL", "https://f.example"),
-        ("XCACHE_BASE_URL", ""),
-        ("MERIT_SYSTEMS_URL", "https://m.example/run/"),
-    ]);
-    let bad = good.clone();
-    let mistakes = load_text("t.toml", PAYABLE, &bad).unwrap_err().0;
-    assert_eq!(mistakes.len(), 1, "{mistakes:?}");
-    assert_eq!(mistakes[0].place, Place::Environment("BROKER_WALLET"));
-    assert!(mistakes[0].to_string().starts_with("environment BROKER_WALLET: accepts[0].pay_to: "));
-
-    let mut good = good;
-    good.insert("BROKER_WALLET".into(), "0x000000000000000000000000000000000000dEaD".into());
-    let loaded = load_text("t.toml", PAYABLE, &good).unwrap();
-    let overrides: Vec<_> = loaded.overrides.iter().map(|(a, b)| (a.as_str(), b.as_str())).collect();
-    assert_eq!(
-        overrides,
-        [
-            ("BROKER_WALLET", "accepts[0].pay_to"),
-            ("MERIT_SYSTEMS_URL", "providers.merit.url"),
-            ("PORT", "edge.listen"),
-            ("X402_FACILITATOR_URL", "facilitator.url"),
-        ]
-    );
-    assert_eq!(loaded.config.edge.listen[0].to_string(), "0.0.0.0:9999");
-    assert_eq!(loaded.config.facilitator.url, "https://f.example");
-    assert_eq!(loaded.config.providers.merit.unwrap().url, "https://m.example/run");
-    assert_eq!(loaded.config.providers.xcache.unwrap().url, "https://api.xcache.io");
-
-    let port = environment(&[("KEY", KEY), ("PORT", "http")]);
-    let mistakes = load_text("t.toml", PAYABLE, &port).unwrap_err().0;
-    assert_eq!(mistakes.len(), 1);
-    assert_eq!(mistakes[0].place, Place::Environment("PORT"));
 }
