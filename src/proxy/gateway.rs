@@ -1,0 +1,267 @@
+//! A request from its head to the last byte of its answer: vet, route, hand over, tidy up.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use bytes::Bytes;
+use http::header::{CONNECTION, HeaderValue};
+use http::uri::PathAndQuery;
+use http::{Method, Request, Response, StatusCode, Version};
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use hyper::body::Incoming;
+
+use super::body::{Body, BoxError};
+use super::drain::Drain;
+use super::forward::Forward;
+use super::linger;
+use super::observe::{Exchange, Observe, RouteLabel};
+use super::peer::Peer;
+use super::problem;
+use super::request_body::{Progress, RequestBody};
+use super::router::{Router, Target};
+use super::sell::{Answer, Sell};
+use super::tunnel::Tunnels;
+use super::vet::{self, Asked};
+use super::watch::Activity;
+use crate::config::resolved::Edge;
+use crate::reason::{Problem, Reason};
+
+/// Everything that requests are answered with.
+pub struct Gateway {
+    pub(super) router: Router,
+    pub(super) forward: Arc<Forward>,
+    pub(super) sell: Arc<dyn Sell>,
+    pub(super) observe: Option<Arc<dyn Observe>>,
+    pub(super) drain: Drain,
+    pub(super) edge: Edge,
+    tunnels: Tunnels,
+    keep_target: bool,
+}
+
+impl Gateway {
+    /// Puts the parts together.
+    pub fn new(
+        edge: Edge,
+        router: Router,
+        forward: Arc<Forward>,
+        sell: Arc<dyn Sell>,
+        observe: Option<Arc<dyn Observe>>,
+        drain: Drain,
+    ) -> Self {
+        let tunnels = Tunnels {
+            drain: drain.clone(),
+            idle: edge.tunnel_idle_timeout,
+            drain_timeout: edge.tunnel_drain_timeout,
+        };
+        let keep_target = observe.as_ref().is_some_and(|observe| observe.wants_target());
+        Gateway { router, forward, sell, observe, drain, edge, tunnels, keep_target }
+    }
+}
+
+/// A client connection, shared by its requests.
+pub(super) struct Connection {
+    pub(super) gateway: Arc<Gateway>,
+    pub(super) peer: Peer,
+    pub(super) activity: Arc<Activity>,
+}
+
+impl Connection {
+    /// Answers one request. hyper drops this future when the client goes away.
+    pub(super) async fn serve(self: Arc<Self>, request: Request<Incoming>) -> Response<Reply> {
+        let gateway = &*self.gateway;
+        let (mut parts, incoming) = request.into_parts();
+        let body = RequestBody::new(incoming, gateway.edge.body_timeout, parts.version != Version::HTTP_2);
+        let mut ending = Ending::new(&self, &parts, body.progress().cloned());
+
+        let expects = parts.headers.contains_key(http::header::EXPECT);
+        let asked = vet::head(&mut parts, gateway.edge.max_header_bytes);
+        let answer = match asked {
+            Err(problem) => problem.into(),
+            Ok(Asked::Server) => own(problem::options(&[])),
+            Ok(Asked::Resource) => {
+                let target = gateway.router.target(&parts.method, parts.uri.path(), &parts.headers);
+                ending.route = target.into();
+                let request = Request::from_parts(parts, body);
+                return ending.send(self.dispatch(target, request).await, expects).await;
+            }
+        };
+        drop(body);
+        ending.send(answer, expects).await
+    }
+
+    async fn dispatch(&self, target: Target, request: Request<RequestBody>) -> Answer {
+        let gateway = &*self.gateway;
+        match target {
+            Target::Free(_) => {
+                let (parts, body) = request.into_parts();
+                match gateway.forward.pass(parts, Body::Client(body), &self.peer, &gateway.tunnels).await {
+                    Ok(response) => Answer { response, reason: Reason::Passed },
+                    Err(problem) => problem.into(),
+                }
+            }
+            Target::Sold(rule) => {
+                let mut answer = gateway.sell.sell(rule, request, self.peer.clone()).await;
+                problem::expose(answer.response.headers_mut());
+                answer
+            }
+            Target::Own(endpoint) => {
+                let mut answer = gateway.sell.own(endpoint, request, self.peer.clone()).await;
+                problem::expose(answer.response.headers_mut());
+                answer
+            }
+            Target::Preflight(rule) => {
+                own(problem::preflight(gateway.router.methods(rule), request.headers()))
+            }
+            Target::Options(rule) => own(problem::options(gateway.router.methods(rule))),
+            Target::Ambiguous => Problem::new(Reason::AmbiguousPath).into(),
+        }
+    }
+}
+
+fn own(response: Response<Body>) -> Answer {
+    Answer { response, reason: Reason::Own }
+}
+
+impl From<Target> for RouteLabel {
+    fn from(target: Target) -> Self {
+        match target {
+            Target::Free(None) => RouteLabel::Default,
+            Target::Free(Some(rule))
+            | Target::Sold(rule)
+            | Target::Preflight(rule)
+            | Target::Options(rule) => RouteLabel::Rule(rule),
+            Target::Own(endpoint) => RouteLabel::Own(endpoint),
+            Target::Ambiguous => RouteLabel::None,
+        }
+    }
+}
+
+/// What is told to observers when a request ends, however it does.
+struct Ending {
+    connection: Arc<Connection>,
+    version: Version,
+    method: Method,
+    target: Option<PathAndQuery>,
+    progress: Option<Arc<Progress>>,
+    began: Instant,
+    route: RouteLabel,
+    reason: Reason,
+    status: Option<StatusCode>,
+    sent: u64,
+    complete: bool,
+}
+
+impl Ending {
+    fn new(
+        connection: &Arc<Connection>,
+        parts: &http::request::Parts,
+        progress: Option<Arc<Progress>>,
+    ) -> Self {
+        connection.activity.request_begins(parts.version == Version::HTTP_2);
+        Ending {
+            connection: connection.clone(),
+            version: parts.version,
+            method: parts.method.clone(),
+            target: parts.uri.path_and_query().filter(|_| connection.gateway.keep_target).cloned(),
+            progress,
+            began: Instant::now(),
+            route: RouteLabel::None,
+            reason: Reason::Passed,
+            status: None,
+            sent: 0,
+            complete: false,
+        }
+    }
+
+    /// Completes the answer: what is left of the request is read or its connection is closed after it.
+    async fn send(mut self, answer: Answer, expects: bool) -> Response<Reply> {
+        let Answer { mut response, reason } = answer;
+        self.reason = reason;
+        self.status = Some(response.status());
+        if let Some(progress) = self.progress.clone()
+            && progress.in_the_way()
+            && !finish(&progress, expects).await
+        {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        if let Some(progress) = &self.progress {
+            progress.answered();
+        }
+        response.map(|body| {
+            self.complete = body.is_end_stream();
+            Reply { body, ending: self }
+        })
+    }
+}
+
+/// Reads a short rest of the request; `false`: the connection must be closed after the answer.
+async fn finish(progress: &Progress, expects: bool) -> bool {
+    // A client that waits to be asked is not asked for what nobody wants (RFC 9110 section 10.1.1).
+    let Some(mut rest) = progress.take_rest().filter(|_| !expects || progress.bytes() > 0) else {
+        return false;
+    };
+    if linger::drain_short(&mut rest).await {
+        return true;
+    }
+    linger::spawn(rest);
+    false
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.connection.activity.request_ends();
+        let Some(observe) = &self.connection.gateway.observe else { return };
+        observe.ended(&Exchange {
+            peer: &self.connection.peer,
+            version: self.version,
+            method: &self.method,
+            target: self.target.as_ref(),
+            route: self.route,
+            reason: self.reason,
+            status: self.status,
+            received: self.progress.as_ref().map_or(0, |progress| progress.bytes()),
+            sent: self.sent,
+            took: self.began.elapsed(),
+            complete: self.complete,
+        });
+    }
+}
+
+/// An answer's body; its end is the request's end.
+pub(super) struct Reply {
+    body: Body,
+    ending: Ending,
+}
+
+impl HttpBody for Reply {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        match &polled {
+            Poll::Ready(Some(Ok(frame))) => {
+                if let Some(data) = frame.data_ref() {
+                    self.ending.sent += data.len() as u64;
+                }
+                self.ending.complete = self.body.is_end_stream();
+            }
+            Poll::Ready(None) => self.ending.complete = true,
+            _ => {}
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
