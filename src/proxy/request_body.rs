@@ -60,10 +60,15 @@ pub(super) struct Progress {
     ended: AtomicBool,
     /// The reader waits for the client, not the client for the reader.
     starved: AtomicBool,
+    rest: Mutex<Rest>,
+}
+
+#[derive(Debug, Default)]
+struct Rest {
     /// The answer's head is out: what is left is of no use to anybody.
-    answered: AtomicBool,
-    /// What the reader left.
-    rest: Mutex<Option<Incoming>>,
+    answered: bool,
+    /// What the reader left before that.
+    left: Option<Incoming>,
 }
 
 impl Progress {
@@ -86,14 +91,15 @@ impl Progress {
 
     /// From now on a body that is dropped half read is read to its end, within limits.
     pub(super) fn answered(&self) {
-        self.answered.store(true, Ordering::Release);
-        if let Some(rest) = self.take_rest() {
-            linger::spawn(rest);
+        let mut rest = self.rest.lock();
+        rest.answered = true;
+        if let Some(left) = rest.left.take() {
+            linger::spawn(left);
         }
     }
 
     pub(super) fn take_rest(&self) -> Option<Incoming> {
-        self.rest.lock().take()
+        self.rest.lock().left.take()
     }
 }
 
@@ -181,10 +187,11 @@ impl Drop for RequestBody {
         if !progress.in_the_way() || self.gate.is_some() {
             return;
         }
-        if progress.answered.load(Ordering::Acquire) {
+        let mut rest = progress.rest.lock();
+        if rest.answered {
             linger::spawn(incoming);
         } else {
-            *progress.rest.lock() = Some(incoming);
+            rest.left = Some(incoming);
         }
     }
 }

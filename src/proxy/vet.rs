@@ -42,9 +42,9 @@ fn size(parts: &request::Parts) -> usize {
     parts.method.as_str().len() + target + fields
 }
 
-/// hyper removes a length beside a transfer coding and closes the connection after it, and refuses lengths that
-/// differ and codings that do not end in `chunked`. A coding besides `chunked` it leaves to us: we could not undo it, and the app would
-/// never hear of it.
+/// hyper removes a length beside a transfer coding and closes the connection after it, and refuses lengths
+/// that differ and codings that do not end in `chunked`. A coding besides `chunked` it leaves to us: we could
+/// not undo it, and the app would never hear of it.
 fn framing(parts: &request::Parts) -> Result<(), Problem> {
     let mut codings = parts.headers.get_all(TRANSFER_ENCODING).iter();
     match (codings.next(), codings.next()) {

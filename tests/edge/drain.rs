@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::gateway::Setup;
 use crate::origin::Origin;
 use crate::wire::Wire;
-use galaksio::proxy::{Bound, Kind};
+use galaksio::proxy::{Bound, Kind, Stop};
 
 /// Waits until nobody listens any more.
 async fn refused(addr: std::net::SocketAddr) {
@@ -110,7 +110,7 @@ async fn a_new_process_takes_the_listeners() {
     let edge = setup.edge.clone();
     let taking = tokio::task::spawn_blocking(move || Bound::take_over(&edge, &socket).unwrap());
     old.stop.hand_over();
-    let new = setup.start_on(taking.await.unwrap());
+    let new = setup.start_on(taking.await.unwrap(), Stop::embedded());
     assert_eq!(new.addr, old.addr);
     old.drain.wait_started().await;
 
@@ -120,4 +120,32 @@ async fn a_new_process_takes_the_listeners() {
     assert_eq!(Wire::ask(new.addr, "GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.status, 200);
     new.quiet().await;
     assert_eq!(new.log.lines().len(), 1);
+}
+
+#[tokio::test]
+async fn term_drains() {
+    // Once somebody listens to it, the signal no longer ends this process.
+    let _caught = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).unwrap();
+    let mut origin = Origin::start().await;
+    let setup = Setup::new(origin.addr);
+    let bound = Bound::new(&setup.edge).unwrap();
+    let mut gateway = setup.start_on(bound, Stop::on_signals());
+    let mut busy = Wire::connect(gateway.addr).await;
+    busy.send("GET /slow HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    origin.seen().await;
+    // The server may not listen to signals yet.
+    let heard = async {
+        loop {
+            let kill =
+                std::process::Command::new("kill").args(["-TERM", &std::process::id().to_string()]).status();
+            assert!(kill.unwrap().success());
+            if tokio::time::timeout(Duration::from_secs(1), gateway.drain.wait_started()).await.is_ok() {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(crate::wire::PATIENCE, heard).await.expect("TERM is not heard");
+    origin.go.notify_one();
+    assert_eq!(busy.answer().await.text(), "slow");
+    gateway.ended().await;
 }

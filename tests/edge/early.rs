@@ -44,6 +44,23 @@ async fn a_long_body_nobody_wants_is_read_so_that_the_answer_is() {
 }
 
 #[tokio::test]
+async fn a_body_let_go_of_after_the_answer_is_read_too() {
+    let origin = Origin::start().await;
+    let gateway = Setup::new(origin.addr).start();
+    let mut wire = Wire::connect(gateway.addr).await;
+    wire.send("POST /keep HTTP/1.1\r\nHost: a\r\nContent-Length: 7000000\r\n\r\n").await;
+    let answer = wire.answer().await;
+    assert_eq!(answer.status, 402);
+    assert!(answer.closes());
+    gateway.task_may_end.notify_one();
+    for _ in 0..70 {
+        wire.stream.write_all(&[b'x'; 100_000]).await.expect("a reset");
+        tokio::task::yield_now().await;
+    }
+    assert!(wire.rest().await.is_empty());
+}
+
+#[tokio::test]
 async fn what_is_not_wanted_is_not_asked_for() {
     let origin = Origin::start().await;
     let gateway = Setup::new(origin.addr).start();

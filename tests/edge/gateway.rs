@@ -58,10 +58,10 @@ impl Setup {
 
     pub(crate) fn start(self) -> Running {
         let bound = Bound::new(&self.edge).unwrap();
-        self.start_on(bound)
+        self.start_on(bound, Stop::embedded())
     }
 
-    pub(crate) fn start_on(self, bound: Bound) -> Running {
+    pub(crate) fn start_on(self, bound: Bound, stop: Stop) -> Running {
         let priced = Action::Priced {
             price: "0.01".into(),
             settle: PaymentFlow::Authorization,
@@ -77,7 +77,8 @@ impl Setup {
         let routes = [
             route("/run", &[Method::POST], brokered),
             route("/priced", &[], priced.clone()),
-            route("/task", &[], priced),
+            route("/task", &[], priced.clone()),
+            route("/keep", &[], priced),
         ];
         let own = OwnPaths { status: Some("status".into()), job: None, files: None };
         let forward = Arc::new(Forward::new(&self.app, self.edge.body_timeout, 2).unwrap());
@@ -99,7 +100,6 @@ impl Setup {
             Some(log.clone()),
             drain.clone(),
         );
-        let stop = Stop::embedded();
         let stopped = stop.clone();
         let thread = std::thread::spawn(move || bound.run(gateway, stopped));
         Running { addr, stop, drain, log, task_started, task_may_end, thread: Some(thread) }
@@ -215,6 +215,15 @@ impl Sell for Seller {
                         Err(problem) => problem.into(),
                     }
                 })
+            }
+            // Answers, and lets go of the body later.
+            3 => {
+                let may_end = self.may_end.clone();
+                tokio::spawn(async move {
+                    may_end.notified().await;
+                    drop(request);
+                });
+                Box::pin(async { Problem::new(Reason::PaymentRequired).into() })
             }
             // Works on when the client has gone.
             _ => {
