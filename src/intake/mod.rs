@@ -83,7 +83,8 @@ pub enum Encoding {
 /// The decoded bytes of a request, once its body has been read.
 #[derive(Clone, Debug)]
 pub struct Content {
-    /// The bytes to store or run.
+    /// The bytes to store or run. Of [`Kind::Json`]: valid JSON of 100 levels at most, spelled as the client spelled
+    /// it; its numbers may be beyond any float, so pass it on as it stands, never through a parser.
     pub bytes: Bytes,
     /// SHA-256 of `bytes`.
     pub digest: [u8; 32],
