@@ -1,7 +1,7 @@
 //! One attempt at one paid piece of work. The order of the steps in [`Broker::attempt`] is the product.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tracing::{info, warn};
 
@@ -14,10 +14,11 @@ use super::{Broker, Sale};
 use crate::facilitator::Verdict;
 use crate::ids::JobId;
 use crate::jobs::job::{ClientLeg, SCHEMA};
-use crate::jobs::{Claim, ClaimKey, Event, Failure, Job, JobKind, Lease, State};
+use crate::jobs::{Claim, Event, Failure, Job, JobKind, Lease, State};
 use crate::providers::{Offer, Purse};
 use crate::reason::{Charged, Problem, Reason};
-use crate::x402::PaymentFlow;
+use crate::telemetry;
+use crate::x402::{PaymentFlow, Receipt};
 
 /// How long a finished attempt waits for a store that is away, to write what it carries.
 const CARRY_PATIENCE: Duration = Duration::from_secs(600);
@@ -29,7 +30,7 @@ impl Broker {
         let fresh = self.fresh_job(&sale);
         let (job, lease) = match self.jobs.claim(&fresh, self.limits.lease).await {
             Ok(Claim::Won(job, lease)) => (job, lease),
-            Ok(Claim::Taken(job)) => match self.seen_before(&sale, job).await {
+            Ok(Claim::Taken(job)) => match self.seen_before(&sale.payment, Some(&sale.sold), job).await {
                 Again::Answer(delivery) => return delivery,
                 Again::NextAttempt(job, lease) => (job, lease),
             },
@@ -41,6 +42,10 @@ impl Broker {
         let journal = Journal::new(Arc::clone(&self.jobs), self.clock.clone(), job, lease);
         let keeper = journal.keep_lease(self.limits.lease).await;
         let outcome = self.attempt(&journal, sale).await;
+        let job = journal.job().await;
+        if job.state.at_rest() {
+            self.metrics.job_ended(job.kind, job.state);
+        }
         // The answer does not wait for a store that is away; the lease is kept until it is back.
         tokio::spawn(async move {
             journal.close(CARRY_PATIENCE).await;
@@ -50,7 +55,7 @@ impl Broker {
     }
 
     async fn attempt(&self, journal: &Journal, sale: Sale) -> Delivery {
-        let outcome = match sale.settle {
+        let outcome = match sale.requirement.flow {
             PaymentFlow::Authorization => self.settle_on_success(journal, sale).await,
             PaymentFlow::Upfront => self.settle_upfront(journal, sale).await,
         };
@@ -69,7 +74,7 @@ impl Broker {
         let job = journal.record_or_carry(Event::Answered { answer }).await?;
         match self.settle(&job, true, self.limits.unknown_hold).await {
             Settled::Yes(receipt) => {
-                let job = journal.record_or_carry(Event::Settled { receipt }).await?;
+                let job = self.settled(journal, receipt).await?;
                 info!(job = %job.id, provider = job.quote.provider, "sold");
                 Ok(Delivery::fresh(&job, product.stream))
             }
@@ -86,7 +91,7 @@ impl Broker {
     async fn settle_upfront(&self, journal: &Journal, sale: Sale) -> Result<Delivery, Stop> {
         let job = journal.record(Event::SettleFirst).await?;
         match self.settle(&job, true, self.limits.unknown_hold).await {
-            Settled::Yes(receipt) => journal.record_or_carry(Event::Settled { receipt }).await?,
+            Settled::Yes(receipt) => self.settled(journal, receipt).await?,
             Settled::No { reason } => {
                 let failure = failure(Reason::PaymentRejected, &reason);
                 let job = journal.record_or_carry(Event::Refused { failure }).await?;
@@ -103,10 +108,19 @@ impl Broker {
         }
     }
 
+    async fn settled(&self, journal: &Journal, receipt: Receipt) -> Result<Job, JournalError> {
+        let job = journal.record_or_carry(Event::Settled { receipt }).await?;
+        self.metrics.earned(&job.client.requirement.asset, job.client.requirement.amount);
+        Ok(job)
+    }
+
     /// Asks the facilitator whether the payment would settle. Nothing was spent yet, so every "no" voids.
     async fn verify(&self, journal: &Journal) -> Result<(), Stop> {
         let request = payment_request(&journal.job().await);
-        let failure = match self.facilitator.verify(&request).await {
+        let asked = Instant::now();
+        let verdict = self.facilitator.verify(&request).await;
+        self.metrics.verified(asked.elapsed(), telemetry::Verified::from(&verdict));
+        let failure = match verdict {
             Ok(Verdict::Valid) => {
                 journal.record(Event::Verified).await?;
                 return Ok(());
@@ -130,7 +144,7 @@ impl Broker {
         let margin = self.limits.settle_margin.as_secs();
         let ends = job.client.valid_before.saturating_sub(margin);
         let left = Duration::from_secs(ends.saturating_sub(self.clock.now()));
-        let deadline = match sale.settle {
+        let deadline = match sale.requirement.flow {
             PaymentFlow::Authorization => left.min(self.limits.work_timeout),
             PaymentFlow::Upfront => self.limits.work_timeout,
         };
@@ -157,6 +171,7 @@ impl Broker {
                 journal: journal.clone(),
                 wallet: Arc::clone(wallet),
                 clock: self.clock.clone(),
+                metrics: Arc::clone(&self.metrics),
                 offer: Offer::clone(offer),
                 provider: sale.sold.provider.clone(),
                 deadline: self.clock.now().saturating_add(deadline.as_secs()),
@@ -177,32 +192,28 @@ impl Broker {
         }
     }
 
-    pub(super) fn claim_of(&self, sale: &Sale) -> ClaimKey {
-        ClaimKey::new(&sale.requirement.asset, sale.authorization.from, sale.authorization.nonce)
-    }
-
     /// The record of a payment nobody has seen before.
     fn fresh_job(&self, sale: &Sale) -> Job {
         let now = self.clock.now_millis();
         Job {
             schema: SCHEMA,
             id: sale.job.unwrap_or_else(JobId::new),
-            claim: self.claim_of(sale),
-            fingerprint: sale.fingerprint,
+            claim: sale.payment.claim(),
+            fingerprint: sale.payment.fingerprint,
             kind: sale.kind,
-            requester: sale.authorization.from,
+            requester: sale.payment.authorization.from,
             created: now,
             updated: now,
             version: 0,
             attempt: 1,
             state: State::Claimed,
             client: ClientLeg {
-                version: sale.version,
+                version: sale.payment.version,
                 requirement: sale.requirement.clone(),
-                valid_before: sale.authorization.valid_before,
+                valid_before: sale.payment.authorization.valid_before,
                 payload: sale.payload.clone(),
                 requirements: sale.requirements.clone(),
-                quote_id: sale.quote_id.clone(),
+                quote_id: sale.payment.quote_id.clone(),
             },
             quote: sale.sold.clone(),
             provider: Vec::new(),

@@ -12,9 +12,10 @@ use tracing::warn;
 use super::attempt::Again;
 use super::journal::Journal;
 use super::work::{BodyStream, Product};
-use super::{Broker, Sale};
+use super::{Broker, Presented};
 use crate::ids::JobId;
-use crate::jobs::{Event, Job, Kept, State};
+use crate::jobs::job::Sold;
+use crate::jobs::{ClaimKey, Event, Job, Kept, State};
 use crate::reason::{Charged, Problem, Reason};
 use crate::x402::{Receipt, Version};
 
@@ -168,8 +169,10 @@ impl Delivery {
 impl Broker {
     /// A payment that was claimed before: waits for its job and gives the same answer; a job that bought
     /// nothing starts its next attempt; an orphan is brought to rest first.
-    pub(super) async fn seen_before(&self, sale: &Sale, mut job: Job) -> Again {
-        if job.fingerprint != sale.fingerprint {
+    ///
+    /// `sold` is what a next attempt would sell; without it there is none.
+    pub(super) async fn seen_before(&self, payment: &Presented, sold: Option<&Sold>, mut job: Job) -> Again {
+        if job.fingerprint != payment.fingerprint {
             let charged = if job.receipt.is_some() { Charged::Yes } else { Charged::No };
             return Again::Answer(Delivery::problem(Problem::new(Reason::PaymentReused).charged(charged)));
         }
@@ -180,14 +183,14 @@ impl Broker {
         let give_up = tokio::time::Instant::now() + patience;
         let mut pause = FIRST_POLL;
         loop {
-            if job.state.at_rest() && job.state != State::Voided {
-                return Again::Answer(Delivery::of_rest(&job, may_release(sale, &job)));
+            if job.state.at_rest() && (job.state != State::Voided || sold.is_none()) {
+                return Again::Answer(Delivery::of_rest(&job, may_release(payment, &job)));
             }
             match self.jobs.take_over(&job.claim, self.limits.lease).await {
                 Ok(Some((taken, lease))) if taken.state == State::Voided => {
                     let journal = Journal::new(self.jobs.clone(), self.clock.clone(), taken, lease.clone());
-                    let event = Event::Reopened { sold: sale.sold.clone() };
-                    match journal.record(event).await {
+                    let Some(sold) = sold.cloned() else { continue };
+                    match journal.record(Event::Reopened { sold }).await {
                         Ok(job) => return Again::NextAttempt(job, lease),
                         Err(error) => warn!(%error, "a voided job was not reopened"),
                     }
@@ -219,19 +222,33 @@ impl Broker {
         }
     }
 
-    /// The outcome of a payment that would be refused today, if it was accepted before: its quote may
-    /// have expired since, its answer has not. `None` if nobody ever claimed it.
-    pub async fn known(&self, sale: &Sale) -> Option<Job> {
-        self.jobs.by_claim(&self.claim_of(sale)).await.ok().flatten()
+    /// Whether this payment was ever claimed. A store that is away says no: the payment is then refused as it stands.
+    pub async fn claimed(&self, claim: &ClaimKey) -> bool {
+        matches!(self.jobs.by_claim(claim).await, Ok(Some(_)))
+    }
+
+    /// The answer to a payment that would be refused today, if it was taken before: its quote may have expired
+    /// since, its job has not. `None` if it never was, or bought nothing.
+    pub async fn known(&self, payment: &Presented) -> Option<Delivery> {
+        let job = self.jobs.by_claim(&payment.claim()).await.ok().flatten()?;
+        if job.state == State::Voided {
+            return None;
+        }
+        match self.seen_before(payment, None, job).await {
+            Again::Answer(delivery) => Some(delivery),
+            Again::NextAttempt(..) => None,
+        }
     }
 }
 
-/// Whether `sale` shows something about `job` that the chain does not: the quote's unguessable id where the
+/// Whether `payment` shows something about `job` that the chain does not: the quote's unguessable id where the
 /// job was paid by v2, else the content itself, which the fingerprint has already compared.
-fn may_release(sale: &Sale, job: &Job) -> bool {
-    match (job.client.version, sale.version) {
-        (Version::V2, Version::V2) => job.client.quote_id.is_some() && job.client.quote_id == sale.quote_id,
+fn may_release(payment: &Presented, job: &Job) -> bool {
+    match (job.client.version, payment.version) {
+        (Version::V2, Version::V2) => {
+            job.client.quote_id.is_some() && job.client.quote_id == payment.quote_id
+        }
         (Version::V2, Version::V1) => false,
-        (Version::V1, _) => sale.has_body,
+        (Version::V1, _) => payment.has_body,
     }
 }

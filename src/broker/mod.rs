@@ -27,43 +27,57 @@ use crate::clock::Clock;
 use crate::facilitator::Facilitator;
 use crate::ids::JobId;
 use crate::jobs::job::Sold;
-use crate::jobs::{Fingerprint, JobKind, JobStore};
+use crate::jobs::{ClaimKey, Fingerprint, JobKind, JobStore};
 use crate::providers::Offer;
+use crate::telemetry::Metrics;
 use crate::wallet::Wallet;
-use crate::x402::{Authorization, PaymentFlow, Requirement, Version};
+use crate::x402::{Asset, Authorization, Requirement, Version};
 
 pub use delivery::{Delivery, DeliveryBody};
 pub use recovery::Recovery;
-pub use work::{BodyStream, Product, ProviderWork, Work, WorkError, WorkFault};
+pub use work::{BodyStream, FILES, Product, ProviderWork, Work, WorkError, WorkFault};
 
-/// A payment that passed every local check, and the work it is for.
-pub struct Sale {
-    /// The payment's version; the receipt goes back in the same.
+/// A payment, as it was presented with a request.
+#[derive(Clone, Debug)]
+pub struct Presented {
+    /// Its version; the receipt goes back in the same.
     pub version: Version,
     /// What the payer signed.
     pub authorization: Authorization,
+    /// The token it is in.
+    pub asset: Asset,
+    /// The quote id it echoes, whole. `None` for v1.
+    pub quote_id: Option<String>,
+    /// What it is presented for.
+    pub fingerprint: Fingerprint,
+    /// Whether the request has a body. A body-less one paid by v1 has no secret in it at all.
+    pub has_body: bool,
+}
+
+impl Presented {
+    fn claim(&self) -> ClaimKey {
+        ClaimKey::new(&self.asset, self.authorization.from, self.authorization.nonce)
+    }
+}
+
+/// A payment that passed every local check, and the work it is for.
+pub struct Sale {
+    /// The payment.
+    pub payment: Presented,
     /// The decoded payment, verbatim.
     pub payload: Box<RawValue>,
     /// What it pays.
     pub requirement: Requirement,
     /// The same as the facilitator is to be shown it.
     pub requirements: Box<RawValue>,
-    /// The quote id it echoes, whole. `None` for v1.
-    pub quote_id: Option<String>,
     /// The quote's job id: taken if it is free. `None` for v1, which echoes nothing.
     pub job: Option<JobId>,
-    /// What the payment is presented for.
-    pub fingerprint: Fingerprint,
-    /// Whether the request has a body. A body-less one paid by v1 has no secret in it at all.
-    pub has_body: bool,
     /// Store, run or app.
     pub kind: JobKind,
     /// Provider, operation, price.
     pub sold: Sold,
     /// The provider's terms, fresh; `None` where nobody is paid: the app's own work.
     pub offer: Option<Offer>,
-    /// When the client is charged.
-    pub settle: PaymentFlow,
     /// The work itself.
     pub work: Box<dyn Work>,
 }
@@ -86,6 +100,7 @@ pub struct Broker {
     jobs: Arc<dyn JobStore>,
     facilitator: Arc<dyn Facilitator>,
     wallet: Option<Arc<Wallet>>,
+    metrics: Arc<Metrics>,
     clock: Clock,
     limits: Limits,
 }
@@ -96,10 +111,11 @@ impl Broker {
         jobs: Arc<dyn JobStore>,
         facilitator: Arc<dyn Facilitator>,
         wallet: Option<Arc<Wallet>>,
+        metrics: Arc<Metrics>,
         clock: Clock,
         limits: Limits,
     ) -> Self {
-        Broker { jobs, facilitator, wallet, clock, limits }
+        Broker { jobs, facilitator, wallet, metrics, clock, limits }
     }
 
     /// The store, for lookups by id.

@@ -4,7 +4,7 @@
 //! a time-out or a crash, "nonce already used" or "expired" may be what a *successful* earlier settle looks like
 //! from outside. Such a payment stays unsettled-or-not until the identical settle succeeds or the chain is asked.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::value::RawValue;
 use tracing::{error, warn};
@@ -12,6 +12,7 @@ use tracing::{error, warn};
 use super::Broker;
 use crate::facilitator::{FacilitatorError, PaymentRequest, Settlement};
 use crate::jobs::Job;
+use crate::telemetry;
 use crate::x402::Receipt;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
@@ -38,7 +39,10 @@ impl Broker {
         let give_up = tokio::time::Instant::now() + hold;
         let mut pause = FIRST_PAUSE;
         loop {
-            match self.facilitator.settle(&request).await {
+            let asked = Instant::now();
+            let answer = self.facilitator.settle(&request).await;
+            self.metrics.settled(asked.elapsed(), telemetry::Settled::from(&answer));
+            match answer {
                 Ok(Settlement::Settled(receipt)) => return Settled::Yes(receipt),
                 Ok(Settlement::Refused(receipt)) if fresh && !names_a_used_nonce(&receipt) => {
                     return Settled::No { reason: words(&receipt) };

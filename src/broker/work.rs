@@ -1,7 +1,7 @@
 //! The work a payment buys: by a provider ([`ProviderWork`]), or by the app (implemented at the edge).
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -12,13 +12,14 @@ use crate::intake::{Ask, Content, Wanted};
 use crate::jobs::{Answer, Job, JobStore, Kept};
 use crate::providers::{Done, Fault, Offer, Order, Provider, ProviderError, Purse};
 use crate::reason::Reason;
+use crate::telemetry::Metrics;
 
 /// A response body that is streamed, not kept.
 pub type BodyStream =
     http_body_util::combinators::UnsyncBoxBody<Bytes, Box<dyn std::error::Error + Send + Sync>>;
 
 /// The store's space for the handles behind `GET /files/{id}`.
-pub(crate) const FILES: &str = "files";
+pub const FILES: &str = "files";
 
 /// One piece of work, done once.
 #[async_trait]
@@ -97,7 +98,9 @@ pub struct ProviderWork {
     /// Its terms, fresh.
     pub offer: Offer,
     /// Where handles of stored files are kept.
-    pub jobs: Arc<dyn JobStore>,
+    pub files: Arc<dyn JobStore>,
+    /// Where it is counted.
+    pub metrics: Arc<Metrics>,
     /// What `url` of a stored file starts with, e.g. `https://api.example.com/files/`.
     pub files_url: String,
 }
@@ -119,7 +122,11 @@ impl Work for ProviderWork {
             offer: self.offer.clone(),
             deadline,
         };
-        let done = self.provider.perform(&order, purse).await?;
+        let began = Instant::now();
+        let done = self.provider.perform(&order, purse).await;
+        let fault = done.as_ref().err().map(|error| error.fault);
+        self.metrics.provider_performed(self.provider.name(), &self.operation, fault, began.elapsed());
+        let done = done?;
         let result = self.publish(done).await?;
         Ok(Product { answer: self.answer(job, result), stream: None })
     }
@@ -137,7 +144,7 @@ impl ProviderWork {
                 Wanted::Store { ttl, .. } => ttl.map(Duration::from_secs),
                 Wanted::Run { .. } => None,
             };
-            self.jobs
+            self.files
                 .put(FILES, &id.to_string(), &record, ttl)
                 .await
                 .map_err(|error| WorkError::new(Reason::StoreAway, error.to_string()))?;

@@ -35,7 +35,7 @@ pub fn measure_json(body: &Bytes, work: BrokeredWork) -> Result<(Ask, Content), 
 }
 
 /// SHA-256 of the bytes.
-pub(super) fn digest(bytes: &[u8]) -> [u8; 32] {
+pub fn digest(bytes: &[u8]) -> [u8; 32] {
     let mut out = [0; 32];
     out.copy_from_slice(ring::digest::digest(&SHA256, bytes).as_ref());
     out

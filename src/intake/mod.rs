@@ -18,7 +18,7 @@ mod query;
 mod tests;
 
 pub use fingerprint::{Body, app_fingerprint, fingerprint};
-pub use measure::measure_json;
+pub use measure::{digest, measure_json};
 pub use options::MAX_TTL;
 pub use plan::{Limits, Plan, Raw, plan};
 

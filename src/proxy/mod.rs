@@ -11,6 +11,7 @@ mod headers;
 mod idle;
 mod linger;
 mod observe;
+mod paid;
 mod path;
 mod peer;
 mod problem;
@@ -32,6 +33,7 @@ pub use headers::{
     PAYMENT_REQUIRED, PAYMENT_RESPONSE, PAYMENT_SIGNATURE, Strip, X_PAYMENT, X_PAYMENT_RESPONSE, X402_PAYMENT,
 };
 pub use observe::{Exchange, Observe, Refusal, RouteLabel};
+pub use paid::{Paid, Parts};
 pub use peer::Peer;
 pub use problem::{answer, expose};
 pub use request_body::{RequestBody, RequestBodyError};

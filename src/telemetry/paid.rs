@@ -6,6 +6,7 @@ use prometheus::{Histogram, HistogramVec, IntCounterVec, IntGaugeVec};
 
 use super::catalogue::Catalogue;
 use super::metrics::Metrics;
+use crate::facilitator::{FacilitatorError, Settlement, Verdict};
 use crate::jobs::{JobKind, State};
 use crate::providers::Fault;
 
@@ -47,6 +48,29 @@ pub enum Settled {
     NotSent,
     /// No answer that can be understood.
     Unknown,
+}
+
+impl From<&Result<Verdict, FacilitatorError>> for Verified {
+    fn from(verdict: &Result<Verdict, FacilitatorError>) -> Self {
+        match verdict {
+            Ok(Verdict::Valid) => Verified::Valid,
+            Ok(Verdict::Invalid { .. }) => Verified::Invalid,
+            Err(FacilitatorError::NotSent(_)) => Verified::NotSent,
+            Err(FacilitatorError::Unknown(_)) => Verified::Unknown,
+        }
+    }
+}
+
+impl From<&Result<Settlement, FacilitatorError>> for Settled {
+    fn from(settlement: &Result<Settlement, FacilitatorError>) -> Self {
+        match settlement {
+            Ok(Settlement::Settled(_)) => Settled::Settled,
+            Ok(Settlement::Pending(_)) => Settled::Pending,
+            Ok(Settlement::Refused(_)) => Settled::Refused,
+            Err(FacilitatorError::NotSent(_)) => Settled::NotSent,
+            Err(FacilitatorError::Unknown(_)) => Settled::Unknown,
+        }
+    }
 }
 
 #[derive(Debug)]

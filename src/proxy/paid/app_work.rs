@@ -1,0 +1,64 @@
+//! Paid work that the app does: a priced route.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::Response;
+use http::request::Parts;
+use http_body::Body as _;
+use http_body_util::BodyExt;
+
+use crate::broker::{Product, Work, WorkError, WorkFault};
+use crate::jobs::{Answer, Job, Kept};
+use crate::providers::Purse;
+use crate::proxy::{Body, Forward, Peer, Strip};
+use crate::reason::Reason;
+
+/// A request to the app, its body read, its payment stripped.
+pub(super) struct AppWork {
+    pub(super) forward: Arc<Forward>,
+    pub(super) parts: Parts,
+    pub(super) body: Bytes,
+    pub(super) peer: Peer,
+    /// The largest answer that is read before it is charged for, and kept.
+    pub(super) result_max: u64,
+}
+
+#[async_trait]
+impl Work for AppWork {
+    async fn perform(self: Box<Self>, _: &Job, _: &dyn Purse, _: Duration) -> Result<Product, WorkError> {
+        let AppWork { forward, parts, body, peer, result_max } = *self;
+        let response = forward.send(parts, Body::from(body), &peer, Strip::Payment).await;
+        let response = response.map_err(|problem| {
+            let message = problem.message.unwrap_or_else(|| problem.reason.text().to_owned());
+            WorkError::new(problem.reason, message)
+        })?;
+        let status = response.status();
+        let product = product(response, result_max).await?;
+        // As the x402 reference servers do: what the app calls an error is not charged for.
+        if status.is_client_error() || status.is_server_error() {
+            let message = format!("the app answered {status}");
+            return Err(WorkError { fault: WorkFault::Declined(Box::new(product)), message });
+        }
+        Ok(product)
+    }
+}
+
+/// Reads an answer that says it is short; anything else is streamed, and not kept.
+async fn product(response: Response<Body>, result_max: u64) -> Result<Product, WorkError> {
+    let (head, body) = response.into_parts();
+    let headers = head.headers.iter().filter_map(|(name, value)| {
+        // A field that is not text cannot be kept in a record; none that HTTP defines is not.
+        Some((name.as_str().to_owned(), value.to_str().ok()?.to_owned()))
+    });
+    let (status, headers) = (head.status.as_u16(), headers.collect());
+    if body.size_hint().exact().is_none_or(|size| size > result_max) {
+        let answer = Answer { status, headers, body: Kept::Not };
+        return Ok(Product { answer, stream: Some(body.boxed_unsync()) });
+    }
+    let whole = body.collect().await.map_err(|error| WorkError::new(Reason::AppFailed, error.to_string()))?;
+    let body = Kept::Whole(whole.to_bytes().to_vec());
+    Ok(Product { answer: Answer { status, headers, body }, stream: None })
+}

@@ -1,0 +1,152 @@
+//! A sold request, as far as it has been read.
+
+use bytes::Bytes;
+use http::header::HOST;
+use http::request::Parts;
+use http::{Request, Uri};
+
+use super::Rule;
+use super::read::{Held, Memory};
+use crate::broker;
+use crate::gate;
+use crate::intake::{self, Ask, Content, Raw};
+use crate::proxy::{Peer, RequestBody};
+use crate::quote_cache::ResourceUrl;
+use crate::reason::Problem;
+use crate::x402::{Asset, Payment};
+
+/// What is known of a request so far.
+pub(super) struct Asked {
+    pub(super) parts: Parts,
+    pub(super) body: RequestBody,
+    pub(super) peer: Peer,
+    /// The URL as challenges name it.
+    pub(super) url: ResourceUrl,
+    /// Scheme and authority, as the client knows us.
+    origin: String,
+    authority: String,
+    /// On brokered routes: what is asked for.
+    pub(super) ask: Option<Ask>,
+    /// On brokered routes with a raw body, until it is read.
+    pub(super) raw: Option<Raw>,
+    /// On brokered routes, once the body is read.
+    pub(super) content: Option<Content>,
+    /// On routes of the app, once the body is read.
+    pub(super) bytes: Option<Bytes>,
+    /// The memory the body takes.
+    pub(super) held: Option<Held>,
+}
+
+impl Asked {
+    pub(super) fn new(request: Request<RequestBody>, peer: &Peer, public_url: Option<&Uri>) -> Self {
+        let (parts, body) = request.into_parts();
+        let named = |uri: &Uri| uri.authority().map(|authority| authority.as_str().to_owned());
+        let (scheme, authority) = match public_url {
+            Some(url) => (url.scheme_str().unwrap_or("https"), named(url)),
+            None => {
+                let host = parts.headers.get(HOST).and_then(|host| host.to_str().ok());
+                (peer.scheme(&parts.headers), host.map(str::to_owned).or_else(|| named(&parts.uri)))
+            }
+        };
+        let authority = authority.unwrap_or_default();
+        let url = ResourceUrl::new(scheme, &authority, parts.uri.path());
+        let origin = format!("{scheme}://{authority}");
+        Asked {
+            parts,
+            body,
+            peer: peer.clone(),
+            url,
+            origin,
+            authority,
+            ask: None,
+            raw: None,
+            content: None,
+            bytes: None,
+            held: None,
+        }
+    }
+
+    /// As the gate sees it.
+    pub(super) fn request<'a>(&'a self, rule: &Rule) -> gate::Request<'a> {
+        gate::Request {
+            route: rule.id,
+            flow: rule.flow,
+            method: &self.parts.method,
+            path: self.parts.uri.path(),
+            url: &self.url,
+            ask: self.ask.as_ref(),
+        }
+    }
+
+    /// Decoded bytes; of a body not read yet, as declared.
+    pub(super) fn size(&self) -> u64 {
+        match (&self.content, &self.ask, &self.bytes) {
+            (Some(content), ..) => content.bytes.len() as u64,
+            (None, Some(ask), _) => ask.size,
+            (None, None, bytes) => bytes.as_ref().map_or(0, |bytes| bytes.len() as u64),
+        }
+    }
+
+    /// Reads what is left to be read. There is a payment by now.
+    pub(super) async fn read_body(&mut self, memory: &Memory, limit: u64) -> Result<(), Problem> {
+        if self.content.is_some() || self.bytes.is_some() {
+            return Ok(());
+        }
+        let limit = self.raw.as_ref().map_or(limit, |raw| raw.ask.size.min(limit));
+        let (bytes, held) = memory.read(&mut self.body, limit).await?;
+        self.held = Some(held);
+        match self.raw.take() {
+            Some(raw) => self.content = Some(raw.content(bytes)?),
+            None => self.bytes = Some(bytes),
+        }
+        Ok(())
+    }
+
+    /// The payment, with what it is presented for. The body must have been read.
+    pub(super) fn present(&self, payment: &Payment, asset: Asset) -> Result<broker::Presented, Problem> {
+        let (method, path) = (&self.parts.method, self.parts.uri.path());
+        let host = self.authority.as_str();
+        let (fingerprint, has_body) = match (&self.ask, &self.content) {
+            (Some(ask), Some(content)) => (intake::fingerprint(method, path, host, ask, content), true),
+            _ => {
+                let bytes = self.bytes.as_ref().ok_or(crate::reason::Reason::Internal)?;
+                let digest = intake::digest(bytes);
+                let body = intake::Body::Digest(&digest);
+                let query = self.parts.uri.query();
+                (intake::app_fingerprint(method, path, query, host, body), !bytes.is_empty())
+            }
+        };
+        Ok(broker::Presented {
+            version: payment.version(),
+            authorization: *payment.authorization(),
+            asset,
+            quote_id: payment.accepted().and_then(|accepted| accepted.extra.quote_id.clone()),
+            fingerprint,
+            has_body,
+        })
+    }
+
+    /// What the URL of a stored file starts with.
+    pub(super) fn files_url(&self, segment: Option<&str>) -> String {
+        format!("{}/{}/", self.origin, segment.unwrap_or_default().trim_matches('/'))
+    }
+}
+
+/// A payment, as the gate sees it.
+pub(super) fn presented(payment: &Payment) -> gate::Presented<'_> {
+    gate::Presented {
+        version: payment.version(),
+        network: payment.network(),
+        pay_to: payment.authorization().to,
+        value: payment.authorization().value,
+        accepted: payment.accepted().map(|accepted| gate::Echo {
+            network: accepted.network,
+            asset: accepted.asset,
+            pay_to: accepted.pay_to,
+            amount: accepted.amount,
+            max_timeout_seconds: accepted.max_timeout_seconds,
+            flow: accepted.extra.flow,
+            quote_id: accepted.extra.quote_id.as_deref(),
+        }),
+    }
+}
