@@ -3,6 +3,7 @@
 //! The map of the tree, and which way its arrows point, is in `ARCHITECTURE.md`.
 
 pub mod admin;
+pub mod app;
 pub mod broker;
 pub mod cli;
 pub mod clock;

@@ -56,7 +56,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the gateway
-    Serve(ConfigFile),
+    Serve(Serve),
     /// Say every mistake in a configuration, or what would be served by it
     ///
     /// A wallet key that is not on this machine is a warning here and a mistake for `serve`, so that a file can be
@@ -77,6 +77,15 @@ struct ConfigFile {
     config: PathBuf,
 }
 
+#[derive(Debug, Args)]
+struct Serve {
+    #[command(flatten)]
+    file: ConfigFile,
+    /// Take the listeners of the gateway that runs now, over edge.upgrade_socket; then send that one QUIT
+    #[arg(long)]
+    upgrade: bool,
+}
+
 /// The arguments of `galaksio demo`.
 #[derive(Clone, Copy, Debug, Args)]
 pub struct Demo {
@@ -95,7 +104,7 @@ impl Cli {
     /// Runs the command to its end.
     pub fn run(self) -> Exit {
         match self.command {
-            Command::Serve(arguments) => serve::run(&arguments.config),
+            Command::Serve(arguments) => serve::run(&arguments.file.config, arguments.upgrade),
             Command::Check(arguments) => check::run(&arguments.config),
             Command::Pay(arguments) => pay::run(&arguments),
             Command::Demo(arguments) => demo::run(arguments),

@@ -1,7 +1,7 @@
 //! The 402 itself: a filled template and its header fields.
 
 use bytes::Bytes;
-use http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, CACHE_CONTROL, CONTENT_TYPE};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderName, HeaderValue, Response, StatusCode};
 
 use crate::ids::JobId;
@@ -29,7 +29,7 @@ impl Challenge {
         Challenge { reason, job, payment_required, body: encoded.body.into() }
     }
 
-    /// The answer. Never cached; scripts of any origin may read it, since it holds nothing of anybody's.
+    /// The answer. Never cached. That scripts may read it is the edge's to say, as of all that is sold.
     pub fn into_response(self) -> Response<Bytes> {
         let mut response = Response::new(self.body);
         *response.status_mut() = StatusCode::PAYMENT_REQUIRED;
@@ -37,9 +37,6 @@ impl Challenge {
         fields.insert(PAYMENT_REQUIRED, self.payment_required);
         fields.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         fields.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        fields.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
-        let exposed = HeaderValue::from_static("PAYMENT-REQUIRED, PAYMENT-RESPONSE, X-PAYMENT-RESPONSE");
-        fields.insert(ACCESS_CONTROL_EXPOSE_HEADERS, exposed);
         response
     }
 }

@@ -26,6 +26,12 @@ impl ClaimKey {
         ClaimKey(format!("{}/{:#x}/{:#x}/{:#x}", asset.network, asset.address, from, nonce))
     }
 
+    /// The key of a purchase of the operator's own, `inventory/...`: never that of a client's payment, which begins
+    /// with its network.
+    pub fn inventory(scope: &str) -> Self {
+        ClaimKey(format!("inventory/{}", scope.strip_prefix("inventory/").unwrap_or(scope)))
+    }
+
     /// A key that [`ClaimKey::as_str`] gave to a store.
     pub(super) fn stored(text: &str) -> Self {
         ClaimKey(text.to_owned())

@@ -441,11 +441,7 @@ impl Inner {
 
     /// The answer to a payment that was taken before, though it would not be today. Looked for only if its signature
     /// is its payer's, so that junk costs no look-up.
-    async fn known(
-        &self,
-        asked: &mut Asked,
-        payment: &Payment,
-    ) -> Result<Option<Delivery>, Problem> {
+    async fn known(&self, asked: &mut Asked, payment: &Payment) -> Result<Option<Delivery>, Problem> {
         let tariff = self.parts.quotes.tariff();
         let accept = match payment.accepted() {
             Some(accepted) => tariff.accept(payment.network(), accepted.asset),
@@ -454,9 +450,9 @@ impl Inner {
         let Some(asset) = accept.map(|accept| accept.asset.clone()) else { return Ok(None) };
         let signature = <&[u8; 65]>::try_from(payment.signature()).ok();
         let domain = self.domains.get(&asset);
-        let signer = signature.zip(domain).and_then(|(signature, domain)| {
-            domain.recover(payment.authorization(), signature).ok()
-        });
+        let signer = signature
+            .zip(domain)
+            .and_then(|(signature, domain)| domain.recover(payment.authorization(), signature).ok());
         if signer != Some(payment.authorization().from) {
             return Ok(None);
         }

@@ -30,11 +30,7 @@ impl Memory {
     ///
     /// Errors: `too_large`, `overloaded` when all bodies together would take too much, `body_timeout` and
     /// `body_incomplete` as the client's sending ends.
-    pub(super) async fn read(
-        &self,
-        body: &mut RequestBody,
-        limit: u64,
-    ) -> Result<(Bytes, Held), Problem> {
+    pub(super) async fn read(&self, body: &mut RequestBody, limit: u64) -> Result<(Bytes, Held), Problem> {
         let declared = body.size_hint().upper();
         if declared.is_some_and(|declared| declared > limit) {
             return Err(too_large(limit));

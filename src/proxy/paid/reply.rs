@@ -26,7 +26,9 @@ impl Inner {
                 self.refuse(rule, asked, *problem).await?
             }
             DeliveryBody::Problem(problem) => Answer::from(*problem),
-            DeliveryBody::Whole(bytes) => Answer { response: response(status, headers, bytes.into()), reason },
+            DeliveryBody::Whole(bytes) => {
+                Answer { response: response(status, headers, bytes.into()), reason }
+            }
             DeliveryBody::Stream(stream) => {
                 Answer { response: response(status, headers, Body::Stream(stream)), reason }
             }
@@ -68,4 +70,3 @@ fn response(status: u16, headers: Vec<(String, String)>, body: Body) -> Response
     response.headers_mut().insert(CACHE_CONTROL, PRIVATE);
     response
 }
-

@@ -1,0 +1,282 @@
+//! The composition root: builds every part from the configuration, runs them, and ends them in order.
+//!
+//! Two runtimes. The edge's is pingora's. Paid work, and every call it makes, runs on one of our own, which ends last:
+//! a connection to a facilitator must not die under a settlement because clients are gone.
+
+mod health;
+mod inventory;
+mod observer;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use http::Request;
+use secrecy::ExposeSecret;
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::watch;
+
+use crate::admin::{Admin, Pages};
+use crate::broker::{Broker, Limits, Recovery};
+use crate::clock::Clock;
+use crate::config::resolved::{Action, Config, Store};
+use crate::facilitator::{Facilitator, HttpFacilitator};
+use crate::jobs::embedded::Embedded;
+use crate::jobs::redis::Redis;
+use crate::jobs::{JobStore, ValueStore, embedded, redis};
+use crate::outgoing::{self, Outgoing};
+use crate::providers::{Registry, Surroundings};
+use crate::proxy::{
+    Answer, BindError, Bound, Drain, Forward, ForwardError, Gateway, Own, OwnPaths, Paid, Parts, Peer,
+    RequestBody, Router, Sell, Stop, threads,
+};
+use crate::quote_cache::{OpenError, QuoteCache, Settings};
+use crate::reason::{Problem, Reason};
+use crate::telemetry::Metrics;
+use crate::wallet::{Wallet, WalletError};
+use health::Health;
+use inventory::Stock;
+use observer::Observer;
+
+/// How long the paid runtime's last tasks may take to end, once nothing waits for them any more.
+const LAST_TASKS: Duration = Duration::from_secs(5);
+
+/// A gateway that is built, and listens, but does not answer yet.
+pub struct App {
+    bound: Bound,
+    gateway: Gateway,
+    drain: Drain,
+    admin: Option<SocketAddr>,
+    runtime: Runtime,
+    stopping: watch::Sender<bool>,
+}
+
+/// Why a gateway cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The runtime cannot be made.
+    #[error("cannot start threads: {0}")]
+    Threads(#[source] std::io::Error),
+    /// An address is taken, or TLS is wrong.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// The app's URL is no use.
+    #[error(transparent)]
+    Forward(#[from] ForwardError),
+    /// The embedded store cannot be opened.
+    #[error(transparent)]
+    Embedded(#[from] embedded::OpenError),
+    /// Redis cannot be used.
+    #[error(transparent)]
+    Redis(#[from] redis::OpenError),
+    /// No quotes can be made.
+    #[error(transparent)]
+    Quotes(#[from] OpenError),
+    /// The wallet's key or cap is no use.
+    #[error(transparent)]
+    Wallet(#[from] WalletError),
+    /// The facilitator's URL is no use.
+    #[error("the facilitator's URL is not valid: {0}")]
+    Facilitator(#[from] http::uri::InvalidUri),
+    /// No TLS for outgoing calls.
+    #[error("cannot make outgoing TLS connections: {0}")]
+    Tls(#[from] rustls::Error),
+    /// The admin address is taken.
+    #[error("cannot listen for health and metrics: {0}")]
+    Admin(#[source] std::io::Error),
+}
+
+impl App {
+    /// Builds the gateway and binds its addresses. Must not be called inside a runtime: it has its own.
+    ///
+    /// `take_over`: whether to take the listeners of the process that runs now, over `edge.upgrade_socket`.
+    pub fn build(config: &Config, take_over: bool) -> Result<App, StartError> {
+        let bound = match &config.edge.upgrade_socket {
+            Some(socket) if take_over => Bound::take_over(&config.edge, socket)?,
+            _ => Bound::new(&config.edge)?,
+        };
+        let workers = threads(&config.edge);
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(workers)
+            .thread_name("galaksio-paid")
+            .enable_all()
+            .build()
+            .map_err(StartError::Threads)?;
+        let (stopping, stopped) = watch::channel(false);
+        let drain = Drain::new();
+        let metrics = Arc::new(Metrics::new());
+        let health = Arc::new(Health::new(drain.clone(), Arc::clone(&metrics)));
+        let forward = Arc::new(Forward::new(&config.app, config.edge.body_timeout, workers)?);
+        let own = OwnPaths {
+            status: config.paid.status_path.clone(),
+            job: config.paid.job_path.clone(),
+            files: config.paid.files_path.clone(),
+        };
+        let sells = config.routes.iter().any(|route| !matches!(route.action, Action::Free));
+        let (sell, own): (Arc<dyn Sell>, _) = if sells {
+            let build =
+                Build { config, runtime: &runtime, drain: &drain, metrics: &metrics, health: &health };
+            (Arc::new(runtime.block_on(build.paid(stopped.clone()))?), own)
+        } else {
+            (Arc::new(Nothing), OwnPaths::default())
+        };
+        let admin = match config.admin.listen {
+            Some(address) => Some(serve_admin(&runtime, address, &metrics, &health, stopped)?),
+            None => None,
+        };
+        let observer = Observer::new(&config.routes, Arc::clone(&metrics), &config.log);
+        let router = Router::new(&config.routes, own);
+        let gateway =
+            Gateway::new(config.edge.clone(), router, forward, sell, Some(Arc::new(observer)), drain.clone());
+        Ok(App { bound, gateway, drain, admin, runtime, stopping })
+    }
+
+    /// Where clients are served.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        self.bound.local_addrs()
+    }
+
+    /// Where health and metrics are served.
+    pub fn admin(&self) -> Option<SocketAddr> {
+        self.admin
+    }
+
+    /// Serves until told to stop; blocks this thread. Returns when requests, tunnels and paid work have ended, or
+    /// their deadlines have.
+    pub fn run(self, stop: Stop) {
+        let App { bound, gateway, drain, runtime, stopping, .. } = self;
+        bound.run(gateway, stop);
+        // Says so to whoever has not heard it: a stop at once does not drain.
+        drain.start();
+        stopping.send_replace(true);
+        runtime.shutdown_timeout(LAST_TASKS);
+    }
+}
+
+/// What the paid part is built from.
+struct Build<'a> {
+    config: &'a Config,
+    runtime: &'a Runtime,
+    drain: &'a Drain,
+    metrics: &'a Arc<Metrics>,
+    health: &'a Arc<Health>,
+}
+
+impl Build<'_> {
+    async fn paid(&self, stopped: watch::Receiver<bool>) -> Result<Paid, StartError> {
+        let Build { config, runtime, drain, metrics, health } = *self;
+        let clock = Clock::system();
+        let jobs = self.store(&clock).await?;
+        let values: Arc<dyn ValueStore> = jobs.clone();
+        let facilitator: Arc<dyn Facilitator> =
+            Arc::new(HttpFacilitator::new(self.outgoing(false)?, &config.facilitator)?);
+        let wallet = match &config.wallet {
+            Some(wallet) => {
+                Some(Arc::new(Wallet::new(wallet.key.clone(), &wallet.max_payment, wallet.assets.clone())?))
+            }
+            None => None,
+        };
+        let providers = match (&wallet, &config.wallet) {
+            (Some(wallet), Some(settings)) => Registry::from_config(
+                &config.providers,
+                &Surroundings {
+                    outgoing: self.outgoing(config.providers.allow_plain_http)?,
+                    assets: settings.assets.clone(),
+                    store: Arc::clone(&values),
+                    wallet: Arc::new(Stock::new(Arc::clone(wallet), clock.clone())),
+                    clock: clock.clone(),
+                },
+            ),
+            _ => Registry::new(Vec::new()),
+        };
+        let sellers = providers.iter().cloned().collect();
+        let quotes = QuoteCache::open(Settings::from(config), sellers, values, clock.clone()).await?;
+        let quotes = Arc::new(quotes);
+        let broker = Arc::new(Broker::new(
+            Arc::clone(&jobs),
+            Arc::clone(&facilitator),
+            wallet,
+            Arc::clone(metrics),
+            clock.clone(),
+            limits(config),
+        ));
+        runtime.spawn(Arc::clone(&quotes).run(stopped));
+        runtime.spawn(Recovery::new(Arc::clone(&broker), config.paid.lease).run());
+        runtime.spawn(Arc::clone(health).watch(jobs, facilitator, config.clone()));
+        let parts = Parts {
+            quotes,
+            broker,
+            providers,
+            // Of its own, because connections live on the runtime that opened them.
+            forward: Arc::new(Forward::new(&config.app, config.edge.body_timeout, threads(&config.edge))?),
+            drain: drain.clone(),
+            runtime: runtime.handle().clone(),
+            clock,
+            metrics: Arc::clone(metrics),
+            closed: health.closed(),
+        };
+        Ok(Paid::new(parts, config))
+    }
+
+    async fn store(&self, clock: &Clock) -> Result<Arc<dyn JobStore>, StartError> {
+        let retention = self.config.paid.retention;
+        Ok(match &self.config.store {
+            Store::Embedded { path } => Arc::new(Embedded::open(path, retention, clock.clone())?),
+            Store::Redis { url, prefix } => {
+                Arc::new(Redis::connect(url.expose_secret(), prefix, retention).await?)
+            }
+        })
+    }
+
+    fn outgoing(&self, allow_plain_http: bool) -> Result<Outgoing, rustls::Error> {
+        let connect_timeout = self.config.providers.connect_timeout;
+        Outgoing::new(outgoing::Settings { connect_timeout, allow_plain_http })
+    }
+}
+
+fn limits(config: &Config) -> Limits {
+    Limits {
+        work_timeout: config.paid.work_timeout,
+        settle_margin: config.paid.settle_margin,
+        unknown_hold: config.facilitator.unknown_hold,
+        lease: config.paid.lease,
+    }
+}
+
+fn serve_admin(
+    runtime: &Runtime,
+    address: SocketAddr,
+    metrics: &Arc<Metrics>,
+    health: &Arc<Health>,
+    mut stopped: watch::Receiver<bool>,
+) -> Result<SocketAddr, StartError> {
+    let _inside = runtime.enter();
+    let admin = Admin::bind(address).map_err(StartError::Admin)?;
+    let address = admin.address();
+    let health = Arc::clone(health);
+    let pages = Pages::new(Arc::clone(metrics), Clock::system(), move || health.readiness());
+    runtime.spawn(async move {
+        let until = async move {
+            // Also when the sender is gone.
+            let _ = stopped.wait_for(|stopped| *stopped).await;
+        };
+        if let Err(error) = admin.serve(pages, until).await {
+            tracing::error!(%error, "health and metrics are not served any more");
+        }
+    });
+    Ok(address)
+}
+
+/// Sells nothing: for a configuration without prices.
+struct Nothing;
+
+impl Sell for Nothing {
+    fn sell(&self, _: usize, _: Request<RequestBody>, _: Peer) -> BoxFuture<'static, Answer> {
+        Box::pin(async { Answer::from(Problem::new(Reason::Internal)) })
+    }
+
+    fn own(&self, _: Own, _: Request<RequestBody>, _: Peer) -> BoxFuture<'static, Answer> {
+        Box::pin(async { Answer::from(Problem::new(Reason::JobUnknown)) })
+    }
+}
