@@ -12,7 +12,7 @@ use super::settlement::{Settled, payment_request};
 use super::work::{Product, Work, WorkError, WorkFault};
 use super::{Broker, Sale};
 use crate::facilitator::Verdict;
-use crate::ids::JobId;
+
 use crate::jobs::job::{ClientLeg, SCHEMA};
 use crate::jobs::{Claim, Event, Failure, Job, JobKind, Lease, State};
 use crate::providers::{Offer, Purse};
@@ -31,8 +31,8 @@ impl Broker {
         let (job, lease) = match self.jobs.claim(&fresh, self.limits.lease).await {
             Ok(Claim::Won(job, lease)) => (job, lease),
             Ok(Claim::Taken(job)) => match self.seen_before(&sale.payment, Some(&sale.sold), job).await {
-                Again::Answer(delivery) => return delivery,
-                Again::NextAttempt(job, lease) => (job, lease),
+                Again::Answer(delivery) => return *delivery,
+                Again::NextAttempt(job, lease) => (*job, lease),
             },
             Err(away) => {
                 warn!(%away, "no claim");
@@ -197,7 +197,7 @@ impl Broker {
         let now = self.clock.now_millis();
         Job {
             schema: SCHEMA,
-            id: sale.job.unwrap_or_else(JobId::new),
+            id: sale.job.unwrap_or_default(),
             claim: sale.payment.claim(),
             fingerprint: sale.payment.fingerprint,
             kind: sale.kind,
@@ -227,9 +227,15 @@ impl Broker {
 /// What is done about a payment that was claimed before.
 pub(super) enum Again {
     /// Answer with this.
-    Answer(Delivery),
+    Answer(Box<Delivery>),
     /// It bought nothing so far: start the next attempt of its job.
-    NextAttempt(Job, Lease),
+    NextAttempt(Box<Job>, Lease),
+}
+
+impl Again {
+    pub(super) fn answer(delivery: Delivery) -> Self {
+        Again::Answer(Box::new(delivery))
+    }
 }
 
 /// Why an attempt ends before its last step.

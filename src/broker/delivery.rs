@@ -174,7 +174,7 @@ impl Broker {
     pub(super) async fn seen_before(&self, payment: &Presented, sold: Option<&Sold>, mut job: Job) -> Again {
         if job.fingerprint != payment.fingerprint {
             let charged = if job.receipt.is_some() { Charged::Yes } else { Charged::No };
-            return Again::Answer(Delivery::problem(Problem::new(Reason::PaymentReused).charged(charged)));
+            return Again::answer(Delivery::problem(Problem::new(Reason::PaymentReused).charged(charged)));
         }
         let patience = match job.state {
             State::Settling | State::SettlingUpfront => self.limits.unknown_hold,
@@ -184,21 +184,21 @@ impl Broker {
         let mut pause = FIRST_POLL;
         loop {
             if job.state.at_rest() && (job.state != State::Voided || sold.is_none()) {
-                return Again::Answer(Delivery::of_rest(&job, may_release(payment, &job)));
+                return Again::answer(Delivery::of_rest(&job, may_release(payment, &job)));
             }
             match self.jobs.take_over(&job.claim, self.limits.lease).await {
                 Ok(Some((taken, lease))) if taken.state == State::Voided => {
                     let journal = Journal::new(self.jobs.clone(), self.clock.clone(), taken, lease.clone());
                     let Some(sold) = sold.cloned() else { continue };
                     match journal.record(Event::Reopened { sold }).await {
-                        Ok(job) => return Again::NextAttempt(job, lease),
+                        Ok(job) => return Again::NextAttempt(Box::new(job), lease),
                         Err(error) => warn!(%error, "a voided job was not reopened"),
                     }
                 }
                 Ok(Some((taken, lease))) => {
                     job = self.bring_to_rest(taken, lease).await;
                     if !job.state.at_rest() {
-                        return Again::Answer(Delivery::unfinished(&job));
+                        return Again::answer(Delivery::unfinished(&job));
                     }
                     continue;
                 }
@@ -206,11 +206,11 @@ impl Broker {
                 Err(away) => {
                     warn!(%away, "a known payment's job cannot be read");
                     let problem = Problem::new(Reason::StoreAway).charged(Charged::Unknown).job(job.id);
-                    return Again::Answer(Delivery::problem(problem));
+                    return Again::answer(Delivery::problem(problem));
                 }
             }
             if tokio::time::Instant::now() + pause >= give_up {
-                return Again::Answer(Delivery::unfinished(&job));
+                return Again::answer(Delivery::unfinished(&job));
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LONGEST_POLL);
@@ -235,7 +235,7 @@ impl Broker {
             return None;
         }
         match self.seen_before(payment, None, job).await {
-            Again::Answer(delivery) => Some(delivery),
+            Again::Answer(delivery) => Some(*delivery),
             Again::NextAttempt(..) => None,
         }
     }

@@ -37,7 +37,7 @@ fn every_argument_has_a_help_text() {
 #[test]
 fn defaults() {
     let Ok(Command::Serve(serve)) = parse(&["serve"]) else { panic!() };
-    assert_eq!(serve.config.to_str(), Some("proxy.toml"));
+    assert_eq!(serve.file.config.to_str(), Some("proxy.toml"));
     let Ok(Command::Demo(demo)) = parse(&["demo"]) else { panic!() };
     assert_eq!((demo.listen.to_string().as_str(), demo.once, demo.quiet), ("127.0.0.1:8080", false, false));
     let Ok(Command::Demo(demo)) = parse(&["demo", "--once", "--listen", "127.0.0.1:0"]) else { panic!() };
