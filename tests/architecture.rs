@@ -1,5 +1,7 @@
 //! Holds the arrows and fences of ARCHITECTURE.md: reads the `use` lines of the source tree.
 
+#![expect(clippy::unwrap_used, reason = "a failed expectation is what ends a test")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
