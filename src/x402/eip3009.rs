@@ -106,6 +106,11 @@ impl Domain {
     }
 }
 
+/// The account that a private key signs for; `None` if these bytes are no key.
+pub fn account(secret: &[u8; 32]) -> Option<Address> {
+    PrivateKeySigner::from_slice(secret).ok().map(|signer| signer.address())
+}
+
 /// Who signed `digest`: `signature` is r, s and v, 65 bytes.
 pub(super) fn recover(digest: &B256, signature: &[u8; 65]) -> Result<Address, SignatureError> {
     let parity = match signature[64] {
