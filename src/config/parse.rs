@@ -233,11 +233,11 @@ pub(super) fn address(node: &Node) -> Parsed<Address> {
 
 pub(super) fn settle(node: &Node) -> Parsed<PaymentFlow> {
     match text(node)?.as_str() {
-        "authorization" => Ok(PaymentFlow::Authorization),
+        "success" => Ok(PaymentFlow::Authorization),
         "upfront" => Ok(PaymentFlow::Upfront),
         other => Err(Wrong::new(
             format!("{other:?} is not a way to settle"),
-            "write \"authorization\" (charged when the work succeeded) or \"upfront\" (before it starts)",
+            "write \"success\" (charged when the work succeeded) or \"upfront\" (before it starts)",
         )),
     }
 }
