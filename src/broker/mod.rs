@@ -5,10 +5,10 @@
 //!  claim ─▶ settle ─▶ work ─▶ deliver                                                settle = "upfront"
 //! ```
 //!
-//! [`attempt`] is that flow, top to bottom. Every step that spends is in the [`journal`] first; money
-//! leaves through the [`purse`] only; what a settlement's answer means is decided in [`settlement`] only; an
-//! answer to a payment that was seen before comes from [`delivery`]; what a crash left is found by
-//! [`recovery`]. The broker knows no HTTP connection: a client that goes away changes nothing here.
+//! `attempt` is that flow, top to bottom. Every step that spends is in the `journal` first; money
+//! leaves through the `purse` only; what a settlement's answer means is decided in `settlement` only; an
+//! answer to a payment that was seen before comes from `delivery`; what a crash left is found by
+//! `recovery`. The broker knows no HTTP connection: a client that goes away changes nothing here.
 
 mod attempt;
 mod delivery;

@@ -1,6 +1,6 @@
 //! What a gateway tells of itself: the metrics and the access log of requests over sockets, on the sandbox.
 
-#![expect(clippy::unwrap_used, reason = "a failed expectation is what ends a test")]
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a failed expectation is what ends a test")]
 
 mod gateway;
 mod lines;
