@@ -139,9 +139,8 @@ async fn open(clock: &Clock) -> QuoteCache {
         pricing: &pricing,
         max_timeout: Duration::from_secs(300),
     };
-    QuoteCache::open(settings, vec![Arc::new(Seller)], Arc::new(Memory::default()), clock.clone())
-        .await
-        .unwrap()
+    let (sellers, store) = (vec![Arc::new(Seller) as Arc<dyn Provider>], Arc::new(Memory::default()));
+    QuoteCache::open(settings, sellers, store, clock.clone(), Arc::default()).await.unwrap()
 }
 
 #[expect(clippy::unwrap_used, reason = "a benchmark may stop")]

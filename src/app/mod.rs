@@ -28,12 +28,12 @@ use crate::jobs::{JobStore, ValueStore};
 use crate::outgoing::{self, Outgoing};
 use crate::providers::{Registry, Surroundings};
 use crate::proxy::{
-    Answer, BindError, Bound, Drain, Forward, ForwardError, Gateway, Own, OwnPaths, Paid, Parts, Peer,
+    Answer, BindError, Bound, Drain, Forward, ForwardError, Gateway, Kind, Own, OwnPaths, Paid, Parts, Peer,
     RequestBody, Router, Sell, Stop, threads,
 };
 use crate::quote_cache::{OpenError, QuoteCache, Settings};
 use crate::reason::{Problem, Reason};
-use crate::telemetry::Metrics;
+use crate::telemetry::{CountedStore, Metrics, Open};
 use crate::wallet::{Wallet, WalletError};
 use health::Health;
 use inventory::Stock;
@@ -106,6 +106,7 @@ impl App {
         let (stopping, stopped) = watch::channel(false);
         let drain = Drain::new();
         let metrics = Arc::new(Metrics::new());
+        metrics.count_open(open(&drain));
         let health = Arc::new(Health::new(drain.clone(), Arc::clone(&metrics)));
         let forward = Arc::new(Forward::new(&config.app, config.edge.body_timeout, workers)?);
         let own = OwnPaths {
@@ -167,7 +168,8 @@ impl Build<'_> {
     async fn paid(&self, stopped: watch::Receiver<bool>) -> Result<Paid, StartError> {
         let Build { config, runtime, drain, metrics, health } = *self;
         let clock = Clock::system();
-        let jobs = self.store(&clock).await?;
+        let jobs: Arc<dyn JobStore> =
+            Arc::new(CountedStore::new(self.store(&clock).await?, Arc::clone(metrics)));
         let values: Arc<dyn ValueStore> = jobs.clone();
         let facilitator: Arc<dyn Facilitator> =
             Arc::new(HttpFacilitator::new(self.outgoing(false)?, &config.facilitator)?);
@@ -191,7 +193,8 @@ impl Build<'_> {
             _ => Registry::new(Vec::new()),
         };
         let sellers = providers.iter().cloned().collect();
-        let quotes = QuoteCache::open(Settings::from(config), sellers, values, clock.clone()).await?;
+        let settings = Settings::from(config);
+        let quotes = QuoteCache::open(settings, sellers, values, clock.clone(), Arc::clone(metrics)).await?;
         let quotes = Arc::new(quotes);
         let broker = Arc::new(Broker::new(
             Arc::clone(&jobs),
@@ -266,6 +269,16 @@ fn serve_admin(
         }
     });
     Ok(address)
+}
+
+/// What the edge has open, by the counts that it drains by.
+fn open(drain: &Drain) -> impl Fn() -> Open + use<> {
+    let drain = drain.clone();
+    move || Open {
+        connections: drain.open(Kind::Connection),
+        tunnels: drain.open(Kind::Tunnel),
+        work: drain.open(Kind::Task),
+    }
 }
 
 /// Sells nothing: for a configuration without prices.

@@ -43,6 +43,10 @@ impl Observe for Observer {
         self.log.is_on()
     }
 
+    fn accepted(&self) {
+        self.metrics.connection_accepted();
+    }
+
     fn ended(&self, exchange: &Exchange<'_>) {
         let route = self.route(exchange.route);
         // A client that went away before its answer: 499, as nginx counts them.
@@ -60,8 +64,8 @@ impl Observe for Observer {
                 sent: exchange.sent,
                 duration: exchange.took,
                 peer: exchange.peer.addr.ip(),
-                job: None,
-                price: None,
+                job: exchange.job,
+                price: exchange.price,
             });
         }
     }

@@ -18,7 +18,7 @@ use crate::jobs::{Claim, Event, Failure, Job, JobKind, Lease, State};
 use crate::providers::{Offer, Purse};
 use crate::reason::{Charged, Problem, Reason};
 use crate::telemetry;
-use crate::x402::{PaymentFlow, Receipt};
+use crate::x402::PaymentFlow;
 
 /// How long a finished attempt waits for a store that is away, to write what it carries.
 const CARRY_PATIENCE: Duration = Duration::from_secs(600);
@@ -39,13 +39,9 @@ impl Broker {
                 return Delivery::problem(Problem::new(Reason::StoreAway).charged(Charged::No));
             }
         };
-        let journal = Journal::new(Arc::clone(&self.jobs), self.clock.clone(), job, lease);
+        let journal = self.journal(job, lease);
         let keeper = journal.keep_lease(self.limits.lease).await;
         let outcome = self.attempt(&journal, sale).await;
-        let job = journal.job().await;
-        if job.state.at_rest() {
-            self.metrics.job_ended(job.kind, job.state);
-        }
         // The answer does not wait for a store that is away; the lease is kept until it is back.
         tokio::spawn(async move {
             journal.close(CARRY_PATIENCE).await;
@@ -74,7 +70,7 @@ impl Broker {
         let job = journal.record_or_carry(Event::Answered { answer }).await?;
         match self.settle(&job, true, self.limits.unknown_hold).await {
             Settled::Yes(receipt) => {
-                let job = self.settled(journal, receipt).await?;
+                let job = journal.record_or_carry(Event::Settled { receipt }).await?;
                 info!(job = %job.id, provider = job.quote.provider, "sold");
                 Ok(Delivery::fresh(&job, product.stream))
             }
@@ -91,7 +87,7 @@ impl Broker {
     async fn settle_upfront(&self, journal: &Journal, sale: Sale) -> Result<Delivery, Stop> {
         let job = journal.record(Event::SettleFirst).await?;
         match self.settle(&job, true, self.limits.unknown_hold).await {
-            Settled::Yes(receipt) => self.settled(journal, receipt).await?,
+            Settled::Yes(receipt) => journal.record_or_carry(Event::Settled { receipt }).await?,
             Settled::No { reason } => {
                 let failure = failure(Reason::PaymentRejected, &reason);
                 let job = journal.record_or_carry(Event::Refused { failure }).await?;
@@ -106,12 +102,6 @@ impl Broker {
             }
             Err(error) => self.work_failed(journal, error).await,
         }
-    }
-
-    async fn settled(&self, journal: &Journal, receipt: Receipt) -> Result<Job, JournalError> {
-        let job = journal.record_or_carry(Event::Settled { receipt }).await?;
-        self.metrics.earned(&job.client.requirement.asset, job.client.requirement.amount);
-        Ok(job)
     }
 
     /// Asks the facilitator whether the payment would settle. Nothing was spent yet, so every "no" voids.
@@ -171,7 +161,6 @@ impl Broker {
                 journal: journal.clone(),
                 wallet: Arc::clone(wallet),
                 clock: self.clock.clone(),
-                metrics: Arc::clone(&self.metrics),
                 offer: Offer::clone(offer),
                 provider: sale.sold.provider.clone(),
                 deadline: self.clock.now().saturating_add(deadline.as_secs()),

@@ -10,12 +10,12 @@ use serde_json::json;
 use tracing::warn;
 
 use super::attempt::Again;
-use super::journal::Journal;
 use super::work::{BodyStream, Product};
 use super::{Broker, Presented};
 use crate::ids::JobId;
 use crate::jobs::job::Sold;
 use crate::jobs::{ClaimKey, Event, Job, Kept, State};
+use crate::money::Amount;
 use crate::reason::{Charged, Problem, Reason};
 use crate::x402::{Receipt, Version};
 
@@ -36,6 +36,8 @@ pub struct Delivery {
     pub receipt: Option<(Version, Receipt)>,
     /// The job, where there is one.
     pub job: Option<JobId>,
+    /// Its price, in atomic units.
+    pub price: Option<Amount>,
 }
 
 /// The body of an answer.
@@ -58,7 +60,13 @@ impl Delivery {
             job: problem.job,
             body: DeliveryBody::Problem(Box::new(problem)),
             receipt: None,
+            price: None,
         }
+    }
+
+    /// An error of this job.
+    fn error(job: &Job, problem: Problem) -> Self {
+        Delivery { price: Some(job.quote.price), ..Delivery::problem(problem.job(job.id)) }
     }
 
     /// A completed job, by the attempt that completed it.
@@ -84,34 +92,35 @@ impl Delivery {
             body,
             receipt: None,
             job: Some(job.id),
+            price: Some(job.quote.price),
         }
     }
 
     /// A job whose settlement has an unknown outcome.
     pub(super) fn unsettled(job: &Job) -> Self {
-        Delivery::problem(
-            Problem::new(Reason::SettlementUnknown).charged(Charged::Unknown).retry_after(5).job(job.id),
-        )
+        let problem = Problem::new(Reason::SettlementUnknown).charged(Charged::Unknown).retry_after(5);
+        Delivery::error(job, problem)
     }
 
     /// A job that is not at rest: settling with an unknown outcome, or somebody is working on it.
     pub(super) fn unfinished(job: &Job) -> Self {
         match job.state {
             State::Settling | State::SettlingUpfront => Delivery::unsettled(job),
-            _ => Delivery::problem(
-                Problem::new(Reason::JobRunning).charged(Charged::Unknown).retry_after(2).job(job.id),
-            ),
+            _ => {
+                let problem = Problem::new(Reason::JobRunning).charged(Charged::Unknown).retry_after(2);
+                Delivery::error(job, problem)
+            }
         }
     }
 
     /// The outcome of a job at rest. `release`: whether its result may be shown to this client.
     pub(super) fn of_rest(job: &Job, release: bool) -> Self {
         let failed = |reason: Reason, charged: Charged| {
-            let mut problem = Problem::new(reason).charged(charged).job(job.id);
+            let mut problem = Problem::new(reason).charged(charged);
             if let Some(failure) = &job.failure {
                 problem = problem.details(json!({ "reason": failure.code, "message": failure.message }));
             }
-            let mut delivery = Delivery::problem(problem);
+            let mut delivery = Delivery::error(job, problem);
             delivery.receipt = job.receipt.clone().map(|receipt| (job.client.version, receipt));
             delivery
         };
@@ -131,7 +140,7 @@ impl Delivery {
     fn completed(job: &Job, reason: Reason) -> Self {
         let receipt = job.receipt.clone().map(|receipt| (job.client.version, receipt));
         let Some(answer) = &job.answer else {
-            return Delivery::problem(Problem::new(Reason::Internal).charged(Charged::Yes).job(job.id));
+            return Delivery::error(job, Problem::new(Reason::Internal).charged(Charged::Yes));
         };
         match &answer.body {
             Kept::Whole(body) => Delivery {
@@ -141,13 +150,14 @@ impl Delivery {
                 body: DeliveryBody::Whole(Bytes::copy_from_slice(body)),
                 receipt,
                 job: Some(job.id),
+                price: Some(job.quote.price),
             },
             Kept::Not => Delivery {
                 receipt,
                 // The first delivery replaces this body with the stream itself.
                 status: if reason == Reason::Paid { answer.status } else { Reason::NotKept.status() },
                 headers: if reason == Reason::Paid { answer.headers.clone() } else { Vec::new() },
-                ..Delivery::problem(Problem::new(Reason::NotKept).charged(Charged::Yes).job(job.id))
+                ..Delivery::error(job, Problem::new(Reason::NotKept).charged(Charged::Yes))
             },
         }
     }
@@ -162,6 +172,7 @@ impl Delivery {
             body: DeliveryBody::Whole(body.into()),
             receipt: job.receipt.clone().map(|receipt| (job.client.version, receipt)),
             job: Some(job.id),
+            price: Some(job.quote.price),
         }
     }
 }
@@ -188,7 +199,7 @@ impl Broker {
             }
             match self.jobs.take_over(&job.claim, self.limits.lease).await {
                 Ok(Some((taken, lease))) if taken.state == State::Voided => {
-                    let journal = Journal::new(self.jobs.clone(), self.clock.clone(), taken, lease.clone());
+                    let journal = self.journal(taken, lease.clone());
                     let Some(sold) = sold.cloned() else { continue };
                     match journal.record(Event::Reopened { sold }).await {
                         Ok(job) => return Again::NextAttempt(Box::new(job), lease),
@@ -205,8 +216,8 @@ impl Broker {
                 Ok(None) => {}
                 Err(away) => {
                     warn!(%away, "a known payment's job cannot be read");
-                    let problem = Problem::new(Reason::StoreAway).charged(Charged::Unknown).job(job.id);
-                    return Again::answer(Delivery::problem(problem));
+                    let problem = Problem::new(Reason::StoreAway).charged(Charged::Unknown);
+                    return Again::answer(Delivery::error(&job, problem));
                 }
             }
             if tokio::time::Instant::now() + pause >= give_up {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::sync::Mutex;
 use tracing::{error, warn};
 
+use super::tally::Tally;
 use crate::clock::Clock;
 use crate::jobs::{Appended, Event, Illegal, Job, JobStore, Lease, StoreError};
 
@@ -20,6 +21,7 @@ pub(super) struct Journal(Arc<Mutex<Inner>>);
 struct Inner {
     jobs: Arc<dyn JobStore>,
     clock: Clock,
+    tally: Arc<Tally>,
     lease: Lease,
     job: Job,
     /// Events that happened but could not be written: the store is away and the money is already
@@ -42,8 +44,15 @@ pub(super) enum JournalError {
 }
 
 impl Journal {
-    pub(super) fn new(jobs: Arc<dyn JobStore>, clock: Clock, job: Job, lease: Lease) -> Self {
-        Journal(Arc::new(Mutex::new(Inner { jobs, clock, lease, job, carried: Vec::new() })))
+    pub(super) fn new(
+        jobs: Arc<dyn JobStore>,
+        clock: Clock,
+        tally: Arc<Tally>,
+        job: Job,
+        lease: Lease,
+    ) -> Self {
+        tally.taken(&job);
+        Journal(Arc::new(Mutex::new(Inner { jobs, clock, tally, lease, job, carried: Vec::new() })))
     }
 
     /// The job as it stands.
@@ -128,10 +137,11 @@ impl Inner {
             Err(JournalError::Store(away)) if carry => {
                 error!(claim = self.job.claim.as_str(), event = event.name(), %away,
                     "the store is away after money moved; the job goes on from memory");
-                self.carried.push((event, next.clone()));
+                self.carried.push((event.clone(), next.clone()));
             }
             Err(problem) => return Err(problem),
         }
+        self.tally.recorded(&event, &next);
         self.job = next.clone();
         Ok(next)
     }

@@ -5,10 +5,10 @@
 //!  claim ─▶ settle ─▶ work ─▶ deliver                                                settle = "upfront"
 //! ```
 //!
-//! [`attempt`] is that flow, top to bottom. Every step that spends is in the [`journal`] first; money
-//! leaves through the [`purse`] only; what a settlement's answer means is decided in [`settlement`] only; an
-//! answer to a payment that was seen before comes from [`delivery`]; what a crash left is found by
-//! [`recovery`]. The broker knows no HTTP connection: a client that goes away changes nothing here.
+//! `attempt` is that flow, top to bottom. Every step that spends is in the `journal` first; money
+//! leaves through the `purse` only; what a settlement's answer means is decided in `settlement` only; an
+//! answer to a payment that was seen before comes from `delivery`; what a crash left is found by
+//! `recovery`. The broker knows no HTTP connection: a client that goes away changes nothing here.
 
 mod attempt;
 mod delivery;
@@ -16,6 +16,7 @@ mod journal;
 mod purse;
 mod recovery;
 mod settlement;
+mod tally;
 mod work;
 
 use std::sync::Arc;
@@ -27,11 +28,14 @@ use crate::clock::Clock;
 use crate::facilitator::Facilitator;
 use crate::ids::JobId;
 use crate::jobs::job::Sold;
-use crate::jobs::{ClaimKey, Fingerprint, JobKind, JobStore};
+use crate::jobs::{ClaimKey, Fingerprint, Job, JobKind, JobStore, Lease};
 use crate::providers::Offer;
 use crate::telemetry::Metrics;
 use crate::wallet::Wallet;
 use crate::x402::{Asset, Authorization, Requirement, Version};
+
+use journal::Journal;
+use tally::Tally;
 
 pub use delivery::{Delivery, DeliveryBody};
 pub use recovery::Recovery;
@@ -101,6 +105,7 @@ pub struct Broker {
     facilitator: Arc<dyn Facilitator>,
     wallet: Option<Arc<Wallet>>,
     metrics: Arc<Metrics>,
+    tally: Arc<Tally>,
     clock: Clock,
     limits: Limits,
 }
@@ -115,11 +120,17 @@ impl Broker {
         clock: Clock,
         limits: Limits,
     ) -> Self {
-        Broker { jobs, facilitator, wallet, metrics, clock, limits }
+        let tally = Arc::new(Tally::new(Arc::clone(&metrics)));
+        Broker { jobs, facilitator, wallet, metrics, tally, clock, limits }
     }
 
     /// The store, for lookups by id.
     pub fn jobs(&self) -> &Arc<dyn JobStore> {
         &self.jobs
+    }
+
+    /// The journal of a job we hold the lease of.
+    fn journal(&self, job: Job, lease: Lease) -> Journal {
+        Journal::new(Arc::clone(&self.jobs), self.clock.clone(), Arc::clone(&self.tally), job, lease)
     }
 }

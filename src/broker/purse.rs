@@ -12,7 +12,6 @@ use crate::clock::{Clock, UnixSeconds};
 use crate::jobs::{Event, Job};
 use crate::money::Amount;
 use crate::providers::{Offer, PaymentHeader, Purse, PurseError};
-use crate::telemetry::Metrics;
 use crate::wallet::{Spend, Wallet};
 use crate::x402::Challenge;
 
@@ -21,7 +20,6 @@ pub(super) struct AttemptPurse {
     pub(super) journal: Journal,
     pub(super) wallet: Arc<Wallet>,
     pub(super) clock: Clock,
-    pub(super) metrics: Arc<Metrics>,
     /// The provider's terms, as last asked for.
     pub(super) offer: Offer,
     pub(super) provider: String,
@@ -46,10 +44,8 @@ impl Purse for AttemptPurse {
         let signed = self.wallet.pay(&spend, recorded, now, self.deadline)?;
         if recorded.is_none() {
             within_what_the_client_pays(&job, signed.payment.amount, now)?;
-            let amount = signed.payment.amount;
             let event = Event::Signed { payment: signed.payment };
             self.journal.record(event).await.map_err(|error| PurseError::Journal(error.to_string()))?;
-            self.metrics.spent(&self.provider, &self.offer.asset, amount);
         }
         Ok(signed.header)
     }

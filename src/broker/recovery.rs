@@ -56,6 +56,7 @@ impl Recovery {
                 return 0;
             }
         };
+        self.broker.forget_settled_elsewhere().await;
         let mut taken = 0;
         for claim in due {
             match self.broker.jobs.take_over(&claim, self.broker.limits.lease).await {
@@ -75,7 +76,7 @@ impl Broker {
     /// Brings an orphan we hold the lease of as far as its journal proves, and returns it.
     pub(super) async fn bring_to_rest(&self, job: Job, lease: Lease) -> Job {
         let from = job.state;
-        let journal = Journal::new(self.jobs.clone(), self.clock.clone(), job, lease.clone());
+        let journal = self.journal(job, lease.clone());
         if let Err(error) = self.finish(&journal, from).await {
             warn!(%error, state = from.name(), "an orphaned job was not finished");
         }
@@ -86,6 +87,15 @@ impl Broker {
             warn!(%away, job = %job.id, "lease not renewed; it will lapse");
         }
         job
+    }
+
+    /// Jobs that were left unsettled here may have been brought to rest by another gateway.
+    async fn forget_settled_elsewhere(&self) {
+        for claim in self.tally.exposed() {
+            if let Ok(job) = self.jobs.by_claim(&claim).await {
+                self.tally.seen(&claim, job.as_ref());
+            }
+        }
     }
 
     async fn finish(&self, journal: &Journal, from: State) -> Result<(), JournalError> {

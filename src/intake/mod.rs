@@ -1,6 +1,6 @@
 //! What a request asks for, measured before anything is promised or spent. No I/O of its own.
 //!
-//! [`plan`] looks at the head alone and says which of two forms the body has. Raw bytes with their options in
+//! [`plan()`] looks at the head alone and says which of two forms the body has. Raw bytes with their options in
 //! the query are measured right there, so their price goes out before the body is read. A JSON body is read
 //! by the caller, up to [`Limits::json`], and measured by [`measure_json`]. Whatever is wrong with either is
 //! found here, before a challenge is made: unknown fields are refused, never ignored.

@@ -8,7 +8,7 @@ pub mod job;
 mod record;
 pub mod redis;
 #[cfg(test)]
-mod sample;
+pub(crate) mod sample;
 pub mod store;
 pub mod transition;
 

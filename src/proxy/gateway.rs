@@ -26,6 +26,8 @@ use super::tunnel::Tunnels;
 use super::vet::{self, Asked};
 use super::watch::Activity;
 use crate::config::resolved::Edge;
+use crate::ids::JobId;
+use crate::money::Amount;
 use crate::reason::{Problem, Reason};
 
 /// Everything that requests are answered with.
@@ -97,7 +99,7 @@ impl Connection {
             Target::Free(_) => {
                 let (parts, body) = request.into_parts();
                 match gateway.forward.pass(parts, Body::Client(body), &self.peer, &gateway.tunnels).await {
-                    Ok(response) => Answer { response, reason: Reason::Passed },
+                    Ok(response) => Answer::new(response, Reason::Passed),
                     Err(problem) => problem.into(),
                 }
             }
@@ -121,7 +123,7 @@ impl Connection {
 }
 
 fn own(response: Response<Body>) -> Answer {
-    Answer { response, reason: Reason::Own }
+    Answer::new(response, Reason::Own)
 }
 
 impl From<Target> for RouteLabel {
@@ -148,6 +150,8 @@ struct Ending {
     began: Instant,
     route: RouteLabel,
     reason: Reason,
+    job: Option<JobId>,
+    price: Option<Amount>,
     status: Option<StatusCode>,
     sent: u64,
     complete: bool,
@@ -169,6 +173,8 @@ impl Ending {
             began: Instant::now(),
             route: RouteLabel::None,
             reason: Reason::Passed,
+            job: None,
+            price: None,
             status: None,
             sent: 0,
             complete: false,
@@ -177,8 +183,8 @@ impl Ending {
 
     /// Completes the answer: what is left of the request is read or its connection is closed after it.
     async fn send(mut self, answer: Answer, expects: bool) -> Response<Reply> {
-        let Answer { mut response, reason } = answer;
-        self.reason = reason;
+        let Answer { mut response, reason, job, price } = answer;
+        (self.reason, self.job, self.price) = (reason, job, price);
         self.status = Some(response.status());
         if let Some(progress) = self.progress.clone()
             && progress.in_the_way()
@@ -220,6 +226,8 @@ impl Drop for Ending {
             target: self.target.as_ref(),
             route: self.route,
             reason: self.reason,
+            job: self.job,
+            price: self.price,
             status: self.status,
             received: self.progress.as_ref().map_or(0, |progress| progress.bytes()),
             sent: self.sent,

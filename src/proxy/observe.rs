@@ -7,6 +7,8 @@ use http::{Method, StatusCode, Version};
 
 use super::peer::Peer;
 use super::router::Own;
+use crate::ids::JobId;
+use crate::money::Amount;
 use crate::reason::Reason;
 
 /// Whoever counts and logs. Called on the worker threads: must not block.
@@ -15,6 +17,9 @@ pub trait Observe: Send + Sync + 'static {
     fn wants_target(&self) -> bool {
         false
     }
+
+    /// A connection was accepted. Whether it becomes one that carries requests is not known yet.
+    fn accepted(&self) {}
 
     /// A request ended: its answer was sent, or its client went away.
     fn ended(&self, exchange: &Exchange<'_>);
@@ -40,6 +45,10 @@ pub struct Exchange<'a> {
     pub route: RouteLabel,
     /// Why it ended as it did.
     pub reason: Reason,
+    /// The job it is about, if it is about one.
+    pub job: Option<JobId>,
+    /// What the client was asked or charged, in atomic units.
+    pub price: Option<Amount>,
     /// The status of the answer; `None` if the client went away before there was one.
     pub status: Option<StatusCode>,
     /// Bytes of the request's content that were read.

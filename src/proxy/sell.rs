@@ -8,6 +8,8 @@ use super::peer::Peer;
 use super::problem;
 use super::request_body::RequestBody;
 use super::router::Own;
+use crate::ids::JobId;
+use crate::money::Amount;
 use crate::reason::{Problem, Reason};
 
 /// Whoever answers the requests of sold routes, and the gateway's own endpoints.
@@ -30,10 +32,22 @@ pub struct Answer {
     pub response: Response<Body>,
     /// What the access log and the metrics say.
     pub reason: Reason,
+    /// The job it is about, for the access log: also one that is only promised by a challenge.
+    pub job: Option<JobId>,
+    /// What the client is asked or charged, for the access log, in atomic units.
+    pub price: Option<Amount>,
+}
+
+impl Answer {
+    /// An answer that is about no job.
+    pub fn new(response: Response<Body>, reason: Reason) -> Self {
+        Answer { response, reason, job: None, price: None }
+    }
 }
 
 impl From<Problem> for Answer {
     fn from(problem: Problem) -> Self {
-        Answer { response: problem::answer(&problem), reason: problem.reason }
+        let answer = Answer::new(problem::answer(&problem), problem.reason);
+        Answer { job: problem.job, ..answer }
     }
 }

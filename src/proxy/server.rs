@@ -309,6 +309,9 @@ fn is_parse_error(error: &(dyn std::error::Error + 'static)) -> bool {
 impl ServerApp for App {
     async fn process_new(self: &Arc<Self>, stream: Stream, _shutdown: &ShutdownWatch) -> Option<Stream> {
         let _hold = self.gateway.drain.hold(Kind::Connection);
+        if let Some(observe) = &self.gateway.observe {
+            observe.accepted();
+        }
         let digest = stream.get_socket_digest();
         let addr =
             digest.as_ref().and_then(|digest| digest.peer_addr()).and_then(|addr| addr.as_inet().copied())?;

@@ -23,6 +23,7 @@ use crate::intake::{Ask, Kind, Wanted};
 use crate::jobs::{StoreError, ValueStore};
 use crate::money::Amount;
 use crate::providers::{Fault, NotSold, Offer, Provider, ProviderError};
+use crate::telemetry::Metrics;
 use crate::x402::PaymentFlow;
 
 /// How long a quote waits for the providers, so that a client without one has its answer within two seconds. In the
@@ -98,10 +99,11 @@ impl QuoteCache {
         providers: Vec<Arc<dyn Provider>>,
         store: Arc<dyn ValueStore>,
         clock: Clock,
+        metrics: Arc<Metrics>,
     ) -> Result<Self, OpenError> {
         let pricing = settings.pricing;
         let tariff = Tariff::new(settings.accepts, pricing, settings.max_timeout)?;
-        let prober = Prober::new(providers, clock.clone(), pricing.probe_timeout);
+        let prober = Prober::new(providers, clock.clone(), metrics, pricing.probe_timeout);
         let whole = Buckets::new(&pricing.buckets, []);
         let limits = typical(whole.limit()).flat_map(|ask| prober.limits(&ask).collect::<Vec<_>>());
         let mut fixed = HashMap::new();

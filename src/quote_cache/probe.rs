@@ -2,7 +2,7 @@
 
 use std::cmp::Ordering;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
@@ -15,6 +15,7 @@ use super::price::Dollars;
 use crate::clock::{Clock, UnixMillis};
 use crate::intake::Ask;
 use crate::providers::{Fault, NotSold, Offer, Operation, Provider, ProviderError};
+use crate::telemetry::Metrics;
 
 /// A provider that failed is not asked again for this long.
 pub(super) const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -27,6 +28,7 @@ pub(super) struct Prober {
     providers: Vec<Arc<dyn Provider>>,
     answers: Cache<(&'static str, Operation, QuoteKey<'static>), Answer>,
     clock: Clock,
+    metrics: Arc<Metrics>,
     timeout: Duration,
 }
 
@@ -53,8 +55,13 @@ struct Answer {
 }
 
 impl Prober {
-    pub(super) fn new(providers: Vec<Arc<dyn Provider>>, clock: Clock, timeout: Duration) -> Self {
-        Prober { providers, answers: Cache::new(MAX_ANSWERS), clock, timeout }
+    pub(super) fn new(
+        providers: Vec<Arc<dyn Provider>>,
+        clock: Clock,
+        metrics: Arc<Metrics>,
+        timeout: Duration,
+    ) -> Self {
+        Prober { providers, answers: Cache::new(MAX_ANSWERS), clock, metrics, timeout }
     }
 
     pub(super) fn name(&self, seller: Seller) -> &'static str {
@@ -165,9 +172,12 @@ impl Prober {
         let provider = &self.providers[seller.provider];
         let probe = async {
             let asked_at = self.clock.now_millis();
+            let mut probe = Probe::begin(&self.metrics, provider.name());
             let outcome = tokio::time::timeout(self.timeout, provider.offer(seller.operation, ask)).await;
             let late = |_| Err(ProviderError::new(Fault::Timeout, "no price in time"));
-            Answer { asked_at, outcome: outcome.unwrap_or_else(late) }
+            let outcome = outcome.unwrap_or_else(late);
+            probe.fault = outcome.as_ref().err().map(|error| error.fault);
+            Answer { asked_at, outcome }
         };
         let name = (provider.name(), seller.operation, key.clone());
         self.answers.entry(name).or_insert_with_if(probe, too_old).await.into_value()
@@ -176,6 +186,26 @@ impl Prober {
     fn order(&self, a: &Bid, b: &Bid) -> Ordering {
         let cost = |bid: &Bid| Dollars { units: bid.offer.cost, decimals: bid.offer.asset.decimals };
         cost(a).compare(cost(b)).then_with(|| self.name(a.seller).cmp(self.name(b.seller)))
+    }
+}
+
+/// Counts one probe when it ends, also when nobody waits for it any more: that is a provider too slow to sell.
+struct Probe<'a> {
+    metrics: &'a Metrics,
+    provider: &'static str,
+    began: Instant,
+    fault: Option<Fault>,
+}
+
+impl<'a> Probe<'a> {
+    fn begin(metrics: &'a Metrics, provider: &'static str) -> Self {
+        Probe { metrics, provider, began: Instant::now(), fault: Some(Fault::Timeout) }
+    }
+}
+
+impl Drop for Probe<'_> {
+    fn drop(&mut self) {
+        self.metrics.quote_probed(self.provider, self.fault, self.began.elapsed());
     }
 }
 

@@ -19,6 +19,7 @@ use crate::money::Amount;
 use crate::providers::{
     Done, Fault, NotSold, Offer, Operation, Order, Provider, ProviderError, Purse, Resume,
 };
+use crate::telemetry::Metrics;
 use crate::x402::{Address, Asset, Network, PaymentFlow};
 
 /// 2027-01-15 08:00:00 UTC, in milliseconds.
@@ -93,7 +94,8 @@ pub(crate) async fn cache(
         max_timeout: Duration::from_secs(300),
     };
     let providers = providers.iter().map(|provider| Arc::clone(*provider) as Arc<dyn Provider>).collect();
-    Arc::new(QuoteCache::open(settings, providers, store.clone(), clock.clone()).await.unwrap())
+    let metrics = Arc::new(Metrics::new());
+    Arc::new(QuoteCache::open(settings, providers, store.clone(), clock.clone(), metrics).await.unwrap())
 }
 
 pub(crate) fn store_ask(size: u64) -> Ask {

@@ -36,9 +36,9 @@ pub struct Access<'a> {
     pub duration: Duration,
     /// Who sent it.
     pub peer: IpAddr,
-    /// Its job, if it has one.
+    /// Its job, if it has one, or the id that a challenge promises it.
     pub job: Option<JobId>,
-    /// What the client was asked or charged, in atomic units.
+    /// What the client was asked or charged, in atomic units of the token it paid in or was offered first.
     pub price: Option<Amount>,
 }
 

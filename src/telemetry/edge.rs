@@ -1,5 +1,6 @@
 //! Metrics of the client-facing side: requests, connections, bytes.
 
+use std::fmt;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -17,10 +18,11 @@ const REQUEST_BUCKETS: &[f64] =
 pub(super) struct EdgeMetrics {
     requests: IntCounterVec,
     durations: HistogramVec,
-    in_flight: IntGauge,
     connections: IntCounter,
     connections_open: IntGauge,
-    tunnels: IntGauge,
+    tunnels_open: IntGauge,
+    work_in_flight: IntGauge,
+    count: OnceLock<Count>,
     received: IntCounter,
     sent: IntCounter,
     handshake_failures: IntCounter,
@@ -41,10 +43,14 @@ impl EdgeMetrics {
                 REQUEST_BUCKETS,
                 "From a request's head to the end of its answer.",
             ),
-            in_flight: catalogue.gauge("requests_in_flight", "Requests that have begun and not ended."),
             connections: catalogue.counter("connections_total", "Client connections that were accepted."),
             connections_open: catalogue.gauge("connections_open", "Client connections that are open."),
-            tunnels: catalogue.gauge("tunnels_open", "Upgraded connections (WebSocket) that are open."),
+            tunnels_open: catalogue.gauge("tunnels_open", "Upgraded connections (WebSocket) that are open."),
+            work_in_flight: catalogue.gauge(
+                "paid_work_in_flight",
+                "Paid requests that are worked on, also those whose client has gone.",
+            ),
+            count: OnceLock::new(),
             received: catalogue.counter("received_bytes_total", "Bytes of request bodies read from clients."),
             sent: catalogue.counter("sent_bytes_total", "Bytes of answer bodies written to clients."),
             handshake_failures: catalogue
@@ -54,6 +60,35 @@ impl EdgeMetrics {
                 "Connections closed because what came was not HTTP that is allowed.",
             ),
         }
+    }
+
+    /// Brings the gauges of what is open up to date.
+    pub(super) fn refresh(&self) {
+        let Some(Count(count)) = self.count.get() else { return };
+        let Open { connections, tunnels, work } = count();
+        let gauge = |gauge: &IntGauge, open: usize| gauge.set(i64::try_from(open).unwrap_or(i64::MAX));
+        gauge(&self.connections_open, connections);
+        gauge(&self.tunnels_open, tunnels);
+        gauge(&self.work_in_flight, work);
+    }
+}
+
+/// What is open at one moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Open {
+    /// Client connections.
+    pub connections: usize,
+    /// Upgraded connections.
+    pub tunnels: usize,
+    /// Paid work.
+    pub work: usize,
+}
+
+struct Count(Box<dyn Fn() -> Open + Send + Sync>);
+
+impl fmt::Debug for Count {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Count")
     }
 }
 
@@ -70,20 +105,15 @@ impl Metrics {
         }))
     }
 
-    /// A request begins; it ends when the value is dropped.
-    pub fn request_begun(&self) -> Open {
-        Open::new(&self.edge.in_flight)
+    /// Whom to ask, at each scrape, what is open: whoever drains counts it already. The first to say so is asked.
+    pub fn count_open(&self, count: impl Fn() -> Open + Send + Sync + 'static) {
+        // A second one would count the same.
+        let _ = self.edge.count.set(Count(Box::new(count)));
     }
 
-    /// A client connection is accepted; it ends when the value is dropped.
-    pub fn connection_opened(&self) -> Open {
+    /// A client connection is accepted.
+    pub fn connection_accepted(&self) {
         self.edge.connections.inc();
-        Open::new(&self.edge.connections_open)
-    }
-
-    /// A connection is upgraded; it ends when the value is dropped.
-    pub fn tunnel_opened(&self) -> Open {
-        Open::new(&self.edge.tunnels)
     }
 
     /// Body bytes that were read from and written to a client.
@@ -100,24 +130,6 @@ impl Metrics {
     /// A connection was closed over what is not HTTP.
     pub fn parse_failed(&self) {
         self.edge.parse_errors.inc();
-    }
-}
-
-/// Counted as open until it is dropped.
-#[derive(Debug)]
-#[must_use = "it counts as open only while it is kept"]
-pub struct Open(IntGauge);
-
-impl Open {
-    fn new(gauge: &IntGauge) -> Self {
-        gauge.inc();
-        Open(gauge.clone())
-    }
-}
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        self.0.dec();
     }
 }
 

@@ -36,6 +36,7 @@ impl Metrics {
 
     /// The text exposition, format 0.0.4. Series that were never touched are left out.
     pub fn exposition(&self) -> Result<String, prometheus::Error> {
+        self.edge.refresh();
         TextEncoder::new().encode_to_string(&self.registry.gather())
     }
 

@@ -12,6 +12,7 @@ mod metrics;
 mod money;
 mod paid;
 mod quotes;
+mod store;
 
 #[cfg(test)]
 mod tests;
@@ -22,3 +23,4 @@ pub use edge::{Open, RouteMetrics};
 pub use logging::{LogError, init_logging};
 pub use metrics::Metrics;
 pub use paid::{Settled, Verified};
+pub use store::CountedStore;

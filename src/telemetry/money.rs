@@ -33,7 +33,7 @@ impl MoneyMetrics {
             exposure: catalogue.gauges(
                 "exposure_atomic",
                 &["network", "asset"],
-                "Provider money signed against client payments that have not settled, in atomic units.",
+                "Provider money this process signed for jobs whose client payments have not settled, in atomic units.",
             ),
         }
     }

@@ -3,9 +3,11 @@
 mod docs;
 mod log;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use super::{Metrics, Settled, Verified};
+use super::{Metrics, Open, Settled, Verified};
 use crate::jobs::{JobKind, State};
 use crate::money::Amount;
 use crate::providers::Fault;
@@ -19,7 +21,8 @@ fn touched() -> Metrics {
     let metrics = Metrics::new();
     let asset = Asset::default_for(Network(84_532)).unwrap();
     metrics.route("/run").ended(Reason::PaymentRequired, 402, MS);
-    drop((metrics.request_begun(), metrics.connection_opened(), metrics.tunnel_opened()));
+    metrics.connection_accepted();
+    metrics.count_open(|| Open { connections: 3, tunnels: 2, work: 1 });
     metrics.transferred(10, 20);
     metrics.handshake_failed();
     metrics.parse_failed();
@@ -67,7 +70,9 @@ fn the_exposition_says_what_happened() {
         r#"galaksio_requests_total{reason="payment_required",route="/run",status="4xx"} 1"#.to_owned(),
         r#"galaksio_request_duration_seconds_bucket{route="/run",le="0.001"} 1"#.to_owned(),
         "galaksio_connections_total 1".to_owned(),
-        "galaksio_connections_open 0".to_owned(),
+        "galaksio_connections_open 3".to_owned(),
+        "galaksio_tunnels_open 2".to_owned(),
+        "galaksio_paid_work_in_flight 1".to_owned(),
         "galaksio_sent_bytes_total 20".to_owned(),
         r#"galaksio_facilitator_errors_total{class="unknown",operation="settle"} 1"#.to_owned(),
         r#"galaksio_provider_duration_seconds_count{operation="set",outcome="ok",provider="xcache"} 1"#
@@ -114,18 +119,16 @@ fn every_reason_and_status_has_its_own_series() {
 }
 
 #[test]
-fn what_is_open_is_closed_when_dropped() {
+fn what_is_open_is_counted_at_each_scrape() {
     let metrics = Metrics::new();
-    let (first, second) = (metrics.request_begun(), metrics.request_begun());
-    let open = |count: u32| {
-        let line = format!("galaksio_requests_in_flight {count}\n");
+    let tunnels = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&tunnels);
+    metrics.count_open(move || Open { tunnels: counted.load(Ordering::Relaxed), ..Open::default() });
+    for open in [0, 2, 1] {
+        tunnels.store(open, Ordering::Relaxed);
+        let line = format!("galaksio_tunnels_open {open}\n");
         assert!(metrics.exposition().unwrap().contains(&line));
-    };
-    open(2);
-    drop(first);
-    open(1);
-    drop(second);
-    open(0);
+    }
 }
 
 #[test]

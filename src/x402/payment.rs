@@ -1,7 +1,7 @@
 //! A client's payment, decoded from its header: well-formed, and not yet believed.
 //!
 //! What comes out has one reading: the parsed fields and the raw JSON, which goes to the facilitator
-//! as it came, cannot disagree. Whether it pays for anything is [`super::check`]'s question.
+//! as it came, cannot disagree. Whether it pays for anything is [`super::check()`]'s question.
 
 use std::fmt;
 

@@ -210,7 +210,7 @@ impl Sell for Seller {
                     match forward.send(parts, Body::from(bytes), &peer, Strip::Payment).await {
                         Ok(mut response) => {
                             response.headers_mut().insert(proxy::PAYMENT_RESPONSE, "ours".parse().unwrap());
-                            Answer { response, reason: Reason::Paid }
+                            Answer::new(response, Reason::Paid)
                         }
                         Err(problem) => problem.into(),
                     }
@@ -235,7 +235,7 @@ impl Sell for Seller {
                         may_end.notified().await;
                     });
                     work.await.unwrap();
-                    Answer { response: Response::new(Body::from(Bytes::from("done"))), reason: Reason::Paid }
+                    Answer::new(Response::new(Body::from(Bytes::from("done"))), Reason::Paid)
                 })
             }
         }
@@ -244,7 +244,7 @@ impl Sell for Seller {
     fn own(&self, own: Own, _request: Request<RequestBody>, _peer: Peer) -> BoxFuture<'static, Answer> {
         Box::pin(async move {
             let body = Bytes::from(format!("{own:?}"));
-            Answer { response: Response::new(Body::from(body)), reason: Reason::Own }
+            Answer::new(Response::new(Body::from(body)), Reason::Own)
         })
     }
 }

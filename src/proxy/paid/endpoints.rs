@@ -63,7 +63,7 @@ impl Inner {
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        Ok(Answer { response, reason: Reason::Own })
+        Ok(Answer { job: Some(id), ..Answer::new(response, Reason::Own) })
     }
 
     async fn file(&self, id: FileId) -> Result<Answer, Problem> {
@@ -86,7 +86,7 @@ impl Inner {
             (CACHE_CONTROL, HeaderValue::from_static("private, max-age=60")),
         ];
         response.headers_mut().extend(fields);
-        Ok(Answer { response, reason: Reason::Own })
+        Ok(Answer::new(response, Reason::Own))
     }
 
     async fn read_file(&self, id: FileId) -> Result<File, Problem> {

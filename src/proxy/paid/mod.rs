@@ -237,8 +237,9 @@ impl Inner {
             gate::challenge(&asked.request(rule), &quote, books, &problem, JobId::new(), now)
         });
         let challenge = challenge.ok_or(Reason::NoProvider)?;
-        let reason = challenge.reason;
-        Ok(Answer { response: challenge.into_response().map(super::Body::from), reason })
+        let (reason, job) = (challenge.reason, Some(challenge.job));
+        let price = quote.prices.first().map(|price| price.amount);
+        Ok(Answer { response: challenge.into_response().map(super::Body::from), reason, job, price })
     }
 
     /// The quote for this request, from memory if it is there.

@@ -20,19 +20,20 @@ impl Inner {
         asked: &Asked,
         delivery: Delivery,
     ) -> Result<Answer, Problem> {
-        let Delivery { reason, status, headers, body, receipt, .. } = delivery;
+        let Delivery { reason, status, headers, body, receipt, job, price } = delivery;
         let mut answer = match body {
             DeliveryBody::Problem(problem) if reason.status() == 402 => {
                 self.refuse(rule, asked, *problem).await?
             }
             DeliveryBody::Problem(problem) => Answer::from(*problem),
-            DeliveryBody::Whole(bytes) => {
-                Answer { response: response(status, headers, bytes.into()), reason }
-            }
+            DeliveryBody::Whole(bytes) => Answer::new(response(status, headers, bytes.into()), reason),
             DeliveryBody::Stream(stream) => {
-                Answer { response: response(status, headers, Body::Stream(stream)), reason }
+                Answer::new(response(status, headers, Body::Stream(stream)), reason)
             }
         };
+        // A job that was refused is what happened here, not the one its new challenge promises.
+        answer.job = job.or(answer.job);
+        answer.price = price.or(answer.price);
         if let Some((version, receipt)) = receipt {
             let (name, value) = receipt.to_header(version);
             answer.response.headers_mut().insert(name, value);

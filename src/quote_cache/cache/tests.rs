@@ -193,6 +193,6 @@ async fn nothing_accepted_is_an_error_not_a_gift() {
     let (routes, pricing) = (testing::routes(), testing::pricing());
     let settings =
         Settings { routes: &routes, accepts: &[], pricing: &pricing, max_timeout: Duration::from_secs(1) };
-    let error = QuoteCache::open(settings, Vec::new(), store, clock).await.err().unwrap();
+    let error = QuoteCache::open(settings, Vec::new(), store, clock, Arc::default()).await.err().unwrap();
     assert!(matches!(error, OpenError::Price(PriceError::NoAccepts)), "{error}");
 }

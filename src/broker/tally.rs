@@ -1,0 +1,167 @@
+//! Counts what the journals of this process record: money in, money out, what is exposed, what came to rest.
+//!
+//! For watching only: nothing is decided by it, and it starts at nothing with the process.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use crate::jobs::job::Fate;
+use crate::jobs::{ClaimKey, Event, Job};
+use crate::money::Amount;
+use crate::telemetry::Metrics;
+use crate::x402::Asset;
+
+/// One for the broker, shared by its journals.
+pub(super) struct Tally {
+    metrics: Arc<Metrics>,
+    exposed: Mutex<HashMap<ClaimKey, Vec<(Asset, Amount)>>>,
+}
+
+impl Tally {
+    pub(super) fn new(metrics: Arc<Metrics>) -> Self {
+        Tally { metrics, exposed: Mutex::default() }
+    }
+
+    /// A job is ours to go on with: what it has exposed counts from now on.
+    pub(super) fn taken(&self, job: &Job) {
+        self.expose(&job.claim, exposure(job));
+    }
+
+    /// `event` happened to a job, which is `job` after it.
+    pub(super) fn recorded(&self, event: &Event, job: &Job) {
+        match event {
+            Event::Signed { payment } => {
+                self.metrics.spent(&payment.provider, &payment.asset, payment.amount);
+            }
+            Event::Settled { .. } => {
+                let requirement = &job.client.requirement;
+                self.metrics.earned(&requirement.asset, requirement.amount);
+            }
+            _ => {}
+        }
+        if job.state.at_rest() {
+            self.metrics.job_ended(job.kind, job.state);
+        }
+        self.expose(&job.claim, exposure(job));
+    }
+
+    /// The jobs that have exposed something, as far as this process knows.
+    pub(super) fn exposed(&self) -> Vec<ClaimKey> {
+        self.exposed.lock().keys().cloned().collect()
+    }
+
+    /// A job, as the store has it: if it no longer exposes anything, somebody else saw to that.
+    pub(super) fn seen(&self, claim: &ClaimKey, job: Option<&Job>) {
+        if job.is_none_or(|job| exposure(job).is_empty()) {
+            self.expose(claim, Vec::new());
+        }
+    }
+
+    fn expose(&self, claim: &ClaimKey, amounts: Vec<(Asset, Amount)>) {
+        let mut exposed = self.exposed.lock();
+        let changed = amounts.clone();
+        let before = match amounts.is_empty() {
+            true => exposed.remove(claim),
+            false => exposed.insert(claim.clone(), amounts),
+        };
+        for (asset, _) in before.into_iter().flatten().chain(changed) {
+            let sum = exposed.values().flatten().filter(|(of, _)| *of == asset);
+            let sum = sum.fold(0u128, |sum, (_, amount)| sum.saturating_add(amount.units()));
+            self.metrics.exposed(&asset, Amount::new(sum));
+        }
+    }
+}
+
+/// Provider money that a job has signed, and may have spent, while its client's payment has not settled.
+fn exposure(job: &Job) -> Vec<(Asset, Amount)> {
+    if job.receipt.is_some() || job.state.at_rest() {
+        return Vec::new();
+    }
+    let signed = job.provider.iter().filter(|payment| payment.fate != Fate::Unspent);
+    signed.map(|payment| (payment.asset.clone(), payment.amount)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::jobs::sample::{answer, failure, job, payment, receipt};
+
+    /// A tally, and the job it watches.
+    struct Watched {
+        metrics: Arc<Metrics>,
+        tally: Tally,
+        job: Job,
+    }
+
+    impl Watched {
+        fn new(number: u64) -> Self {
+            let metrics = Arc::new(Metrics::new());
+            Watched { tally: Tally::new(Arc::clone(&metrics)), metrics, job: job(number) }
+        }
+
+        fn record(&mut self, event: Event) {
+            self.job = self.job.apply(&event, self.job.updated).unwrap();
+            self.tally.recorded(&event, &self.job);
+        }
+
+        fn sign(&mut self, step: &str, nonce: u8) {
+            self.record(Event::Signed { payment: payment(step, 1, nonce) });
+        }
+
+        fn value(&self, name: &str) -> Option<u64> {
+            let text = self.metrics.exposition().unwrap();
+            let line = text.lines().find(|line| line.starts_with(&format!("galaksio_{name}")))?;
+            line.rsplit(' ').next()?.parse().ok()
+        }
+    }
+
+    #[test]
+    fn what_is_signed_is_exposed_until_the_client_has_paid() {
+        let mut watched = Watched::new(1);
+        watched.record(Event::Verified);
+        watched.sign("a", 1);
+        watched.sign("b", 2);
+        assert_eq!(watched.value("exposure_atomic"), Some(20_000));
+        assert_eq!(watched.value("provider_cost_atomic_total"), Some(20_000));
+        watched.record(Event::Answered { answer: answer(b"{}") });
+        assert_eq!((watched.value("exposure_atomic"), watched.value("client_income")), (Some(20_000), None));
+        watched.record(Event::Settled { receipt: receipt() });
+        assert_eq!(watched.value("exposure_atomic"), Some(0));
+        assert_eq!(watched.value("client_income_atomic_total"), Some(12_000));
+        assert_eq!(watched.value("jobs_total"), Some(1));
+        assert!(watched.tally.exposed().is_empty());
+    }
+
+    #[test]
+    fn work_that_the_client_has_paid_for_before_exposes_nothing() {
+        let mut watched = Watched::new(1);
+        watched.record(Event::SettleFirst);
+        watched.record(Event::Settled { receipt: receipt() });
+        watched.sign("a", 1);
+        assert_eq!(watched.value("exposure_atomic"), None);
+        assert_eq!(watched.value("provider_cost_atomic_total"), Some(10_000));
+    }
+
+    #[test]
+    fn jobs_add_up_and_one_that_rests_is_taken_off() {
+        let mut watched = Watched::new(1);
+        watched.record(Event::Verified);
+        watched.sign("a", 1);
+        let mut other = job(2);
+        other.provider = vec![payment("a", 1, 1)];
+        other.state = crate::jobs::State::Working;
+        // As found by recovery, twice.
+        watched.tally.taken(&other);
+        watched.tally.taken(&other);
+        assert_eq!(watched.value("exposure_atomic"), Some(20_000));
+        watched.record(Event::WorkFailed { failure: failure() });
+        assert_eq!(watched.value("exposure_atomic"), Some(10_000));
+
+        watched.tally.seen(&other.claim, Some(&other));
+        assert_eq!(watched.tally.exposed(), [other.claim.clone()]);
+        watched.tally.seen(&other.claim, None);
+        assert_eq!(watched.value("exposure_atomic"), Some(0));
+    }
+}
