@@ -11,7 +11,7 @@ use http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, USER_AGENT
 use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode};
 use http_body::Frame;
 use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt, Full, Limited, StreamBody};
+use http_body_util::{BodyExt, Empty, Full, Limited, StreamBody};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
@@ -32,19 +32,23 @@ const CHUNK: usize = 64 << 10;
 
 type RequestBody = UnsyncBoxBody<Bytes, io::Error>;
 
-/// The client of one purchase.
-pub(super) struct Client(hyper_util::client::legacy::Client<HttpsConnector<HttpConnector>, RequestBody>);
+/// Sends orders.
+pub(in crate::cli) struct Client {
+    client: hyper_util::client::legacy::Client<HttpsConnector<HttpConnector>, RequestBody>,
+    progress: bool,
+}
 
 /// A complete answer.
 #[derive(Debug)]
-pub(super) struct Answer {
-    pub(super) status: StatusCode,
-    pub(super) headers: HeaderMap,
-    pub(super) body: Bytes,
+pub(in crate::cli) struct Answer {
+    pub(in crate::cli) status: StatusCode,
+    pub(in crate::cli) headers: HeaderMap,
+    pub(in crate::cli) body: Bytes,
 }
 
 impl Client {
-    pub(super) fn new() -> anyhow::Result<Client> {
+    /// `progress`: whether a bar shows how much of a body has been sent.
+    pub(in crate::cli) fn new(progress: bool) -> anyhow::Result<Client> {
         let connector = HttpsConnectorBuilder::new()
             .with_provider_and_webpki_roots(rustls::crypto::ring::default_provider())?
             .https_or_http()
@@ -53,28 +57,31 @@ impl Client {
         let client = hyper_util::client::legacy::Client::builder(TokioExecutor::new())
             .http1_max_buf_size(256 << 10)
             .build(connector);
-        Ok(Client(client))
+        Ok(Client { client, progress })
     }
 
     /// Sends `order`, paid if there is a payment. Any status is an answer.
-    pub(super) async fn send(
+    pub(in crate::cli) async fn send(
         &self,
         order: &Order,
         payment: Option<&(HeaderName, HeaderValue)>,
         doing: &'static str,
     ) -> anyhow::Result<Answer> {
-        let bar = progress(order.length, doing);
-        let mut request = Request::post(&order.url)
-            .header(CONTENT_TYPE, &order.content_type)
-            .header(CONTENT_LENGTH, order.length)
-            .header(ACCEPT, "application/json")
+        let bar = if self.progress { progress(order.length, doing) } else { ProgressBar::hidden() };
+        let mut request = Request::builder()
+            .method(&order.method)
+            .uri(&order.url)
+            .header(ACCEPT, "application/json, */*;q=0.5")
             .header(USER_AGENT, concat!("galaksio/", env!("CARGO_PKG_VERSION")));
+        if let Some(content_type) = &order.content_type {
+            request = request.header(CONTENT_TYPE, content_type).header(CONTENT_LENGTH, order.length);
+        }
         if let Some((name, value)) = payment {
             request = request.header(name, value);
         }
         let request = request.body(body(order, bar.clone()))?;
         let exchange = async {
-            let response = self.0.request(request).await?;
+            let response = self.client.request(request).await?;
             let (head, body) = response.into_parts();
             let body = Limited::new(body, MAX_ANSWER).collect().await.map_err(anyhow::Error::from_boxed)?;
             Ok(Answer { status: head.status, headers: head.headers, body: body.to_bytes() })
@@ -99,7 +106,7 @@ impl Answer {
     }
 
     /// What went wrong, in the gateway's words.
-    pub(super) fn error(&self) -> String {
+    pub(in crate::cli) fn error(&self) -> String {
         let json = self.json();
         let field = |name: &str| json[name].as_str().map(str::to_owned);
         let error = field("error").unwrap_or_else(|| format!("the gateway answered {}", self.status));
@@ -127,6 +134,7 @@ fn progress(length: u64, doing: &'static str) -> ProgressBar {
 
 fn body(order: &Order, bar: ProgressBar) -> RequestBody {
     match &order.body {
+        Body::None => Empty::new().map_err(|never| match never {}).boxed_unsync(),
         Body::Memory(bytes) => {
             let whole = order.length;
             let body = Full::new(bytes.clone()).map_err(|never| match never {});

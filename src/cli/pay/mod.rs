@@ -3,9 +3,9 @@
 //! One call signs at most one payment. Whatever happens after the signature, only that same payment is sent
 //! again, so no failure here can be charged twice.
 
-mod http;
-mod order;
-mod payment;
+pub(super) mod http;
+pub(super) mod order;
+pub(super) mod payment;
 #[cfg(test)]
 mod tests;
 
@@ -127,7 +127,7 @@ async fn buy(arguments: &Pay) -> anyhow::Result<()> {
         bail!("{} is not encrypted; use https://, or --allow-plain-http if the network is yours", payer.url);
     }
     let key = payer.key.read()?;
-    let client = Client::new()?;
+    let client = Client::new(true)?;
     let answer = purchase(&client, &order, key, &payer.max_price, &Clock::system()).await?;
     report(&answer)
 }
@@ -163,7 +163,12 @@ async fn purchase(
 }
 
 /// Sends the paid request, and the identical one again while the gateway says that its outcome is still to come.
-async fn present(client: &Client, order: &Order, payment: &Payment, clock: &Clock) -> anyhow::Result<Answer> {
+pub(super) async fn present(
+    client: &Client,
+    order: &Order,
+    payment: &Payment,
+    clock: &Clock,
+) -> anyhow::Result<Answer> {
     let mut last = String::new();
     for attempt in 1..=MAX_ATTEMPTS {
         let wait = match client.send(order, Some(payment.header()), "sending, paid").await {

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use bytes::Bytes;
-use http::Uri;
+use http::{Method, Uri};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::json;
 
@@ -13,9 +13,10 @@ const QUERY: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_'
 
 /// A request for work.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Order {
+pub(in crate::cli) struct Order {
+    pub(super) method: Method,
     pub(super) url: Uri,
-    pub(super) content_type: String,
+    pub(super) content_type: Option<String>,
     pub(super) body: Body,
     pub(super) length: u64,
 }
@@ -23,13 +24,14 @@ pub(super) struct Order {
 /// Where its body comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Body {
+    None,
     Memory(Bytes),
     File(PathBuf),
 }
 
 impl Order {
     /// Stores a file, sent as it is, with the options in the query.
-    pub(super) fn store(
+    pub(in crate::cli) fn store(
         gateway: &Uri,
         file: &Path,
         permanent: bool,
@@ -61,15 +63,16 @@ impl Order {
         }
         Ok(Order {
             url: endpoint(gateway, "store", &query.join("&"))?,
+            method: Method::POST,
             // A JSON type would say that the body is a request with `data` in it. The name still tells the kind.
-            content_type: if is_envelope(&content_type) { OCTETS.to_owned() } else { content_type },
+            content_type: Some(if is_envelope(&content_type) { OCTETS.to_owned() } else { content_type }),
             body: Body::File(file.to_owned()),
             length: metadata.len(),
         })
     }
 
     /// Runs a program, sent in JSON.
-    pub(super) fn run(gateway: &Uri, file: &Path, language: &str) -> anyhow::Result<Order> {
+    pub(in crate::cli) fn run(gateway: &Uri, file: &Path, language: &str) -> anyhow::Result<Order> {
         let code =
             std::fs::read_to_string(file).with_context(|| format!("{} cannot be read", file.display()))?;
         if code.trim().is_empty() {
@@ -77,13 +80,23 @@ impl Order {
         }
         // Without `encoding`, code that happens to be valid base64 would be decoded.
         let body = json!({ "code": code, "language": language, "encoding": "utf8" }).to_string();
-        let length = u64::try_from(body.len())?;
+        Order::json(endpoint(gateway, "run", "")?, body)
+    }
+
+    /// Posts a JSON document.
+    pub(in crate::cli) fn json(url: Uri, document: String) -> anyhow::Result<Order> {
         Ok(Order {
-            url: endpoint(gateway, "run", "")?,
-            content_type: "application/json".to_owned(),
-            body: Body::Memory(Bytes::from(body)),
-            length,
+            method: Method::POST,
+            url,
+            content_type: Some("application/json".to_owned()),
+            length: u64::try_from(document.len())?,
+            body: Body::Memory(Bytes::from(document)),
         })
+    }
+
+    /// Gets what is at `url`.
+    pub(in crate::cli) fn get(url: Uri) -> Order {
+        Order { method: Method::GET, url, content_type: None, body: Body::None, length: 0 }
     }
 }
 

@@ -20,10 +20,10 @@ const LONGEST: UnixSeconds = 86_400;
 
 /// Dollars, in decimal text that is known to be one.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Dollars(String);
+pub(in crate::cli) struct Dollars(String);
 
 /// Reads `0.01` or `$0.01`.
-pub(super) fn parse_dollars(text: &str) -> Result<Dollars, String> {
+pub(in crate::cli) fn parse_dollars(text: &str) -> Result<Dollars, String> {
     let number = text.strip_prefix('$').unwrap_or(text);
     match Amount::from_decimal(number, 6) {
         Some(_) => Ok(Dollars(number.to_owned())),
@@ -33,7 +33,7 @@ pub(super) fn parse_dollars(text: &str) -> Result<Dollars, String> {
 
 /// A signed payment.
 #[derive(Debug)]
-pub(super) struct Payment {
+pub(in crate::cli) struct Payment {
     header: (HeaderName, HeaderValue),
     authorization: Authorization,
     asset: Asset,
@@ -42,7 +42,7 @@ pub(super) struct Payment {
 
 impl Payment {
     /// Signs for the first offer of `challenge` in a known dollar token that costs no more than `max_price`.
-    pub(super) fn sign(
+    pub(in crate::cli) fn sign(
         challenge: &Challenge,
         key: SecretString,
         max_price: &Dollars,
@@ -78,6 +78,11 @@ impl Payment {
     /// `$0.012`.
     pub(super) fn price(&self) -> String {
         dollars(self.authorization.value, &self.asset)
+    }
+
+    /// What was signed.
+    pub(in crate::cli) fn authorization(&self) -> &Authorization {
+        &self.authorization
     }
 
     /// When it can no longer be collected.

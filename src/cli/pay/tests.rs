@@ -162,7 +162,7 @@ async fn run(seller: &Seller, max_price: &str) -> anyhow::Result<Answer> {
     let order = Order::run(&seller.url(), &program(directory.path()), "python").unwrap();
     let clock = Clock::manual(NOW * 1000);
     let max_price = parse_dollars(max_price).unwrap();
-    purchase(&Client::new().unwrap(), &order, SecretString::from(KEY), &max_price, &clock).await
+    purchase(&Client::new(false).unwrap(), &order, SecretString::from(KEY), &max_price, &clock).await
 }
 
 fn payments(seller: &Seller) -> Vec<Payment> {
@@ -268,7 +268,7 @@ async fn a_file_is_streamed_as_it_is_with_its_options_in_the_query() {
     let order = Order::store(&seller.url(), &path, true, None, None).unwrap();
     let max_price = parse_dollars("$1").unwrap();
     let clock = Clock::manual(NOW * 1000);
-    let client = Client::new().unwrap();
+    let client = Client::new(false).unwrap();
     purchase(&client, &order, SecretString::from(KEY), &max_price, &clock).await.unwrap();
 
     let received = seller.received();
@@ -292,7 +292,7 @@ async fn a_challenge_that_does_not_wait_for_the_body_is_paid() {
     let order = Order::store(&seller.url(), &path, false, None, None).unwrap();
     let max_price = parse_dollars("1").unwrap();
     let clock = Clock::manual(NOW * 1000);
-    let client = Client::new().unwrap();
+    let client = Client::new(false).unwrap();
     let answer = purchase(&client, &order, SecretString::from(KEY), &max_price, &clock).await.unwrap();
     assert_eq!(answer.status, StatusCode::OK);
     assert_eq!(seller.received()[1].body.len(), 8 << 20);
@@ -314,6 +314,6 @@ fn orders_that_make_no_sense_are_refused_before_anything_is_sent() {
     std::fs::write(&text, "x").unwrap();
     let order = Order::store(&gateway, &text, false, Some(60), Some("b.html")).unwrap();
     assert_eq!(order.url, "http://127.0.0.1:8080/base/store?filename=b.html&ttl=60");
-    assert_eq!(order.content_type, "text/html");
+    assert_eq!(order.content_type.as_deref(), Some("text/html"));
     assert!(Order::run(&"/run".parse().unwrap(), &text, "python").is_err());
 }
