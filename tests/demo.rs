@@ -1,6 +1,6 @@
 //! The built program: the demo's walk, twice at once, and `galaksio pay` against a demo that only serves.
 //!
-//! Ports are free ones, and every process ends with its test.
+//! Ports are free ones, and every process ends with its test. Needs `sh`, and no network but loopback.
 
 #![expect(clippy::unwrap_used, reason = "a failed expectation is what ends a test")]
 
@@ -50,8 +50,8 @@ impl Served {
     }
 
     fn signal(&self, name: &str) {
-        let id = self.0.id().to_string();
-        assert!(Command::new("kill").args(["-s", name, &id]).status().unwrap().success());
+        let kill = format!("kill -s {name} {}", self.0.id());
+        assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
     }
 }
 
@@ -83,7 +83,6 @@ fn two_walks_at_once_hold_all_their_checks() {
     for Output { status, stdout, stderr } in walks {
         let (stdout, stderr) = (text(&stdout), text(&stderr));
         assert!(status.success(), "{stdout}\n{stderr}");
-        assert_eq!(stderr, "");
         // Numbers that the providers' prices and the 20% of proxy.toml make.
         for line in [
             "   402       $0.00012 in USDC, as quoted by xcache\n",

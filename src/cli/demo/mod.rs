@@ -33,11 +33,11 @@ fn play(arguments: Demo) -> anyhow::Result<Exit> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let mut signals = Signals::listen(&runtime)?;
     let stage = Stage::set(&runtime, arguments.listen)?;
-    telemetry::init_logging(&stage.config.log)?;
     let mut exit = Exit::Ok;
     if arguments.quiet {
         eprintln!("serving on http://{}", stage.address);
     } else {
+        telemetry::init_logging(&stage.config.log)?;
         let screen = Screen::stdout();
         let walked = runtime.block_on(async {
             tokio::select! {
