@@ -11,6 +11,7 @@ export PATH := $(PATH):/usr/sbin
 .NOTPARALLEL:
 
 CARGO ?= cargo
+LISTEN ?= 127.0.0.1:8080
 MINUTES ?= 10
 ROUNDS ?= 7
 SECONDS_EACH ?= 4
@@ -23,11 +24,11 @@ SCRIPTS := .ci/run scripts/ensure scripts/timed scripts/audit scripts/fuzz
 help: ## list these targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-9s %s\n", $$1, $$2 }'
 	@echo
-	@echo '  Variables: MINUTES=$(MINUTES) for fuzz, ROUNDS=$(ROUNDS) and SECONDS_EACH=$(SECONDS_EACH) for bench.'
+	@echo '  Variables: LISTEN=$(LISTEN) for demo, MINUTES=$(MINUTES) for fuzz, ROUNDS=$(ROUNDS) and SECONDS_EACH=$(SECONDS_EACH) for bench.'
 
 .PHONY: demo
 demo: build-tools ## start the gateway with stand-ins for all outside services, make paid requests, keep serving
-	$(CARGO) run --release --locked -- demo
+	$(CARGO) run --release --locked -- demo --listen $(LISTEN)
 
 .PHONY: test
 test: build-tools test-tools ## formatting, lints, and every test, those with servers and Node clients too

@@ -95,7 +95,7 @@ pub struct Demo {
     /// Where to listen; port 0 takes a free one
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
     pub listen: SocketAddr,
-    /// Make no requests and print nothing: only serve
+    /// Make no requests: only serve, and print one line that says where
     #[arg(long)]
     pub quiet: bool,
 }

@@ -50,7 +50,7 @@ impl<'a> Books<'a> {
                 self.screen.line("margin", &format!("all of it, {}", self.dollars(price)));
                 return Ok(());
             }
-            "xcache" => self.from_stock()?,
+            "xcache" => self.stock()?,
             "openx402" => self.paid(purchase, Service::OpenX402)?,
             "merit-systems" => self.paid(purchase, Service::Merit)?,
             other => anyhow::bail!("{other} is none of the sandbox's providers"),
@@ -108,7 +108,7 @@ impl<'a> Books<'a> {
     }
 
     /// A provider whose operations were bought ahead.
-    fn from_stock(&self) -> anyhow::Result<Spent> {
+    fn stock(&self) -> anyhow::Result<Spent> {
         let config = self.stage.config.providers.xcache.as_ref().context("xcache is not configured")?;
         let (part, whole) = (config.operations_per_store, config.operations_per_cache);
         let payee = sandbox::pay_to(Service::XCache);

@@ -25,7 +25,7 @@ pub(super) fn print(stage: &Stage, screen: &Screen) -> anyhow::Result<()> {
     ] {
         screen.plain(&format!("curl -i {url}{path} -H 'content-type: application/json' \\\n    -d '{body}'"));
     }
-    screen.heading("Those but the first are told a price. To pay it, with a key made for this demo:");
+    screen.heading("All but the first answer 402. To pay, with a key made for this demo:");
     screen.plain("");
     for (work, file) in [("run", code), ("store", note)] {
         screen.plain(&format!("{program} pay {work} {file} \\\n    --url {url} --key-file {key}"));

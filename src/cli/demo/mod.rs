@@ -7,15 +7,17 @@ mod books;
 mod buyer;
 mod invitation;
 mod screen;
+mod signals;
 mod stage;
+#[cfg(test)]
+mod tests;
 mod walk;
 
-use anyhow::Context;
-use tokio::signal::unix::{SignalKind, signal};
-
 use self::screen::Screen;
+use self::signals::Signals;
 use self::stage::Stage;
 use super::{Demo, Exit};
+use crate::telemetry;
 
 pub(super) fn run(arguments: Demo) -> Exit {
     match play(arguments) {
@@ -28,45 +30,38 @@ pub(super) fn run(arguments: Demo) -> Exit {
 }
 
 fn play(arguments: Demo) -> anyhow::Result<Exit> {
-    let stage = Stage::set(arguments.listen)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let mut signals = Signals::listen(&runtime)?;
+    let stage = Stage::set(&runtime, arguments.listen)?;
+    let mut exit = Exit::Ok;
     if arguments.quiet {
         eprintln!("serving on http://{}", stage.address);
-        stage.strike();
-        return Ok(Exit::Ok);
-    }
-    let screen = Screen::default();
-    let walked = stage.runtime.block_on(unless_told_to_end(walk::walk(&stage, &screen)))?;
-    let all_held = match walked {
-        // The gateway has heard the same signal.
-        None => {
-            stage.strike();
+    } else {
+        telemetry::init_logging(&stage.config.log)?;
+        let screen = Screen::stdout();
+        let walked = runtime.block_on(async {
+            tokio::select! {
+                biased;
+                () = signals.pass_on(&stage.stop) => None,
+                walked = walk::walk(&stage, &screen) => Some(walked),
+            }
+        });
+        let Some(walked) = walked else {
+            stage.strike(&runtime);
             return Ok(Exit::Ok);
-        }
-        Some(Ok(())) => screen.conclude(),
-        Some(Err(error)) => {
+        };
+        if let Err(error) = walked {
             screen.failed(&format!("{error:#}"));
-            screen.conclude()
         }
-    };
-    if arguments.once {
-        stage.stop.now();
-        stage.strike();
-        return Ok(if all_held { Exit::Ok } else { Exit::Failed });
+        let all_held = screen.conclude();
+        if arguments.once {
+            stage.stop.now();
+            exit = if all_held { Exit::Ok } else { Exit::Failed };
+        } else {
+            invitation::print(&stage, &screen)?;
+        }
     }
-    invitation::print(&stage, &screen)?;
-    stage.strike();
-    Ok(Exit::Ok)
-}
-
-/// Does `work`, unless a signal ends the process first: that is no failure of the work.
-async fn unless_told_to_end<T>(work: impl Future<Output = T>) -> anyhow::Result<Option<T>> {
-    let mut term = signal(SignalKind::terminate()).context("signals")?;
-    let mut int = signal(SignalKind::interrupt()).context("signals")?;
-    Ok(tokio::select! {
-        // Whoever is told later, the gateway or this, a failure after the signal is its consequence.
-        biased;
-        _ = term.recv() => None,
-        _ = int.recv() => None,
-        done = work => Some(done),
-    })
+    runtime.spawn(signals.pass_all_on(stage.stop.clone()));
+    stage.strike(&runtime);
+    Ok(exit)
 }

@@ -2,7 +2,7 @@
 //!
 //! Colour is left out where standard output is no terminal, or `NO_COLOR` is set. A reader that went away is no error.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::fmt::Display;
 use std::io::Write;
 
@@ -18,17 +18,26 @@ const FAINT: Style = Style::new().dimmed();
 const GOOD: Style = AnsiColor::Green.on_default();
 const BAD: Style = AnsiColor::Red.on_default().bold();
 
-/// Standard output, and how many checks held so far.
-#[derive(Default)]
+/// Where it is printed, and how many checks held so far.
 pub(super) struct Screen {
+    output: RefCell<Box<dyn Write>>,
     held: Cell<u32>,
     failed: Cell<u32>,
 }
 
 impl Screen {
+    /// Standard output.
+    pub(super) fn stdout() -> Screen {
+        Screen::on(anstream::stdout())
+    }
+
+    pub(super) fn on(output: impl Write + 'static) -> Screen {
+        Screen { output: RefCell::new(Box::new(output)), held: Cell::new(0), failed: Cell::new(0) }
+    }
+
     /// A line as it is.
     pub(super) fn plain(&self, line: &str) {
-        let _ = writeln!(anstream::stdout(), "{line}");
+        let _ = writeln!(self.output.borrow_mut(), "{line}");
     }
 
     /// An empty line, then a heading.
@@ -104,7 +113,7 @@ mod tests {
 
     #[test]
     fn one_failed_check_decides() {
-        let screen = Screen::default();
+        let screen = Screen::on(std::io::sink());
         screen.check("two", 2, 2);
         assert!(screen.conclude());
         screen.check("three", 2, 3);

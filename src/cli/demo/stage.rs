@@ -19,7 +19,6 @@ use crate::config::resolved::{Config, Store};
 use crate::config::{self, Loaded};
 use crate::proxy::{BindError, Stop};
 use crate::sandbox::{Sandbox, Settings};
-use crate::telemetry;
 use crate::wallet::Wallet;
 use crate::x402::Address;
 
@@ -37,30 +36,27 @@ pub(super) struct Stage {
     /// Who pays the providers.
     pub(super) wallet: Address,
     pub(super) stop: Stop,
-    pub(super) runtime: Runtime,
     gateway: JoinHandle<()>,
     /// Holds the job store, and what is made for visitors; removed at the end.
     folder: TempDir,
 }
 
 impl Stage {
-    /// Starts both. The gateway ends by signals, and by `stop`.
-    pub(super) fn set(listen: SocketAddr) -> anyhow::Result<Stage> {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    /// Starts both, the sandbox on `runtime`. The gateway ends by `stop`.
+    pub(super) fn set(runtime: &Runtime, listen: SocketAddr) -> anyhow::Result<Stage> {
         let folder = tempfile::Builder::new().prefix("galaksio-demo-").tempdir();
         let folder = folder.context("a folder for the job store")?;
         let sandbox = runtime.block_on(Sandbox::start(Settings::default())).context("the sandbox")?;
         let wallet_key = random_key()?;
         let config = configure(&sandbox, listen, &wallet_key, &folder)?;
-        telemetry::init_logging(&config.log)?;
         let wallet = Wallet::new(SecretString::from(wallet_key), "0", Vec::new())?.address();
         let app = App::build(&config, false).map_err(explain)?;
         let address = *app.addresses().first().context("the gateway has no address")?;
         let admin = app.admin();
-        let stop = Stop::on_signals();
+        let stop = Stop::embedded();
         let told = stop.clone();
         let gateway = std::thread::Builder::new().name("gateway".into()).spawn(move || app.run(told))?;
-        Ok(Stage { address, admin, sandbox, config, wallet, stop, runtime, gateway, folder })
+        Ok(Stage { address, admin, sandbox, config, wallet, stop, gateway, folder })
     }
 
     /// Where a client on this machine finds the gateway.
@@ -90,8 +86,8 @@ impl Stage {
     }
 
     /// Waits until the gateway has ended, then ends the sandbox.
-    pub(super) fn strike(self) {
-        let Stage { sandbox, runtime, gateway, .. } = self;
+    pub(super) fn strike(self, runtime: &Runtime) {
+        let Stage { sandbox, gateway, .. } = self;
         // A panic of the gateway has been printed by then.
         let _ = gateway.join();
         runtime.block_on(sandbox.stop());

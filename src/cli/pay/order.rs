@@ -72,7 +72,7 @@ impl Order {
     }
 
     /// Runs a program, sent in JSON.
-    pub(in crate::cli) fn run(gateway: &Uri, file: &Path, language: &str) -> anyhow::Result<Order> {
+    pub(super) fn run(gateway: &Uri, file: &Path, language: &str) -> anyhow::Result<Order> {
         let code =
             std::fs::read_to_string(file).with_context(|| format!("{} cannot be read", file.display()))?;
         if code.trim().is_empty() {
