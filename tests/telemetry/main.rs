@@ -3,18 +3,20 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a failed expectation is what ends a test")]
 
 mod gateway;
-mod lines;
 #[allow(dead_code, reason = "shared with the tests of the edge, which use all of it")]
 #[path = "../edge/wire.rs"]
 mod wire;
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::sync::Arc;
 
 use galaksio::sandbox::Service;
 use galaksio::sandbox::faults::{Fault, Rule};
 use gateway::{Gateway, RUN};
-use lines::Lines;
 use serde_json::Value;
+use tempfile::NamedTempFile;
+use tracing_subscriber::EnvFilter;
 use wire::Wire;
 
 /// Metrics that stand still here, and why.
@@ -27,8 +29,8 @@ const STILL: &[(&str, &str)] = &[
 
 #[test]
 fn requests_move_every_metric_and_write_one_line_each() {
-    let lines = Lines::default();
-    lines.install();
+    let log = NamedTempFile::new().unwrap();
+    write_log_to(log.reopen().unwrap());
     let gateway = Gateway::start();
     gateway.runtime.block_on(async {
         let free = gateway.ask("GET /hello HTTP/1.1\r\n", b"").await;
@@ -74,10 +76,20 @@ fn requests_move_every_metric_and_write_one_line_each() {
         ] {
             assert_eq!(value(&line), Some(expected), "{line}\n{series:#?}");
         }
-        let told = lines.access();
-        logged(&told, &challenge, &paid);
+        let lines = std::fs::read_to_string(log.path()).unwrap();
+        let lines: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        logged(&lines, &challenge, &paid);
     });
     gateway.stop();
+}
+
+fn write_log_to(file: File) {
+    tracing_subscriber::fmt()
+        .json()
+        .flatten_event(true)
+        .with_env_filter(EnvFilter::new("access=info"))
+        .with_writer(Arc::new(file))
+        .init();
 }
 
 /// Whether every documented metric, whatever its labels, has a series that is not zero.

@@ -33,7 +33,7 @@ fn registry(config: &resolved::Providers) -> Registry {
     let around = Surroundings {
         outgoing: Outgoing::new(settings).unwrap(),
         assets: vec![asset()],
-        store: Arc::new(MemoryStore::default()),
+        store: MemoryStore::new(Clock::system()),
         wallet: Arc::new(FakeWallet::default()),
         clock: Clock::manual(0),
     };
