@@ -15,7 +15,7 @@ mod xcache;
 
 pub use merit::Merit;
 pub use openx402::OpenX402;
-pub use registry::{Registry, Seller, Surroundings, cheapest};
+pub use registry::{Registry, Surroundings};
 pub use xcache::{InventoryOrder, InventoryWallet, XCache};
 
 use async_trait::async_trait;
