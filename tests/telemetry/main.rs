@@ -46,6 +46,12 @@ fn requests_move_every_metric_and_write_one_line_each() {
         let away = gateway.ask(&format!("{RUN}{header}"), gateway::CODE).await;
         assert_eq!(away.status, 503, "{}", away.text());
 
+        // Of a size that nobody keeps a quote for.
+        let mut large = Wire::connect(gateway.address).await;
+        let head = "POST /store HTTP/1.1\r\nhost: x\r\ncontent-type: application/octet-stream\r\n";
+        large.send(format!("{head}content-length: 2000000\r\nexpect: 100-continue\r\n\r\n")).await;
+        assert_eq!(large.answer().await.status, 402);
+
         let mut junk = Wire::connect(gateway.address).await;
         junk.send("no request at all\r\n\r\n").await;
         assert_eq!(junk.answer().await.status, 400);
@@ -65,7 +71,7 @@ fn requests_move_every_metric_and_write_one_line_each() {
             (r#"galaksio_requests_total{reason="payment_required",route="/run",status="4xx"}"#.to_owned(), 2),
             (r#"galaksio_requests_total{reason="paid",route="/run",status="2xx"}"#.to_owned(), 1),
             (r#"galaksio_request_duration_seconds_count{route="/run"}"#.to_owned(), 4),
-            ("galaksio_challenge_duration_seconds_count".to_owned(), 2),
+            ("galaksio_challenge_duration_seconds_count".to_owned(), 3),
             (r#"galaksio_verify_duration_seconds_count{outcome="valid"}"#.to_owned(), 1),
             (r#"galaksio_settle_duration_seconds_count{outcome="settled"}"#.to_owned(), 1),
             (r#"galaksio_facilitator_errors_total{class="unknown",operation="verify"}"#.to_owned(), 1),
