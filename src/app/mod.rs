@@ -22,9 +22,9 @@ use crate::broker::{Broker, Limits, Recovery};
 use crate::clock::Clock;
 use crate::config::resolved::{Action, Config, Store};
 use crate::facilitator::{Facilitator, HttpFacilitator};
-use crate::jobs::embedded::Embedded;
-use crate::jobs::redis::Redis;
-use crate::jobs::{JobStore, ValueStore, embedded, redis};
+use crate::jobs::embedded::{self, Embedded};
+use crate::jobs::redis::{OpenError as RedisError, Redis};
+use crate::jobs::{JobStore, ValueStore};
 use crate::outgoing::{self, Outgoing};
 use crate::providers::{Registry, Surroundings};
 use crate::proxy::{
@@ -69,7 +69,7 @@ pub enum StartError {
     Embedded(#[from] embedded::OpenError),
     /// Redis cannot be used.
     #[error(transparent)]
-    Redis(#[from] redis::OpenError),
+    Redis(#[from] RedisError),
     /// No quotes can be made.
     #[error(transparent)]
     Quotes(#[from] OpenError),

@@ -5,13 +5,12 @@ use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use secrecy::SecretString;
 use secrecy::zeroize::Zeroizing;
+use secrecy::{ExposeSecret, SecretString};
 
 use super::document::Environment;
 use super::parse::{Parsed, Wrong};
-use crate::wallet::Wallet;
-use crate::x402::Address;
+use crate::x402::{self, Address};
 
 /// More bytes than any spelling of a key has.
 const LARGEST: u64 = 1024;
@@ -50,9 +49,11 @@ pub(super) fn from_environment(name: &str, environment: &Environment) -> Parsed<
     }
 }
 
-/// The address that signs with `key`.
+/// The address that signs with `key`, which is as [`checked`] left it.
 pub(super) fn address(key: &SecretString) -> Option<Address> {
-    Wallet::new(key.clone(), "0", Vec::new()).ok().map(|wallet| wallet.address())
+    let mut bytes = Zeroizing::new([0; 32]);
+    hex::decode_to_slice(key.expose_secret().strip_prefix("0x")?, bytes.as_mut_slice()).ok()?;
+    x402::address_of(&bytes)
 }
 
 /// `key` as `0x` and 64 hex digits, if it is a usable one. What is wrong never quotes it.

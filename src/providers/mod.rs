@@ -166,7 +166,7 @@ pub enum PurseError {
 /// Work done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Done {
-    /// The result object of the client's answer, in the seeds' field names.
+    /// The result object of the client's answer, as its members are named in the API of `/store` and `/run`.
     pub result: serde_json::Map<String, serde_json::Value>,
     /// Where the bytes can be read back, if through us. Never shown to a client.
     pub stored: Option<StoredHandle>,

@@ -106,6 +106,11 @@ impl Domain {
     }
 }
 
+/// The address that signs with this private key; `None` if the curve has no such key.
+pub fn address_of(key: &[u8; 32]) -> Option<Address> {
+    PrivateKeySigner::from_slice(key).ok().map(|signer| signer.address())
+}
+
 /// Who signed `digest`: `signature` is r, s and v, 65 bytes.
 pub(super) fn recover(digest: &B256, signature: &[u8; 65]) -> Result<Address, SignatureError> {
     let parity = match signature[64] {
