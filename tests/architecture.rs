@@ -16,10 +16,10 @@ const RANKS: &[(&str, u32)] = &[
     ("jobs", 3),
     ("outgoing", 3),
     ("intake", 4),
-    ("telemetry", 6),
     ("providers", 5),
     ("facilitator", 5),
     ("sandbox", 5),
+    ("telemetry", 6),
     ("wallet", 6),
     ("quote_cache", 7),
     ("gate", 8),
@@ -71,6 +71,40 @@ fn every_module_has_a_rank() {
 }
 
 #[test]
+fn the_map_is_true() {
+    let map = fs::read_to_string(root().join("../ARCHITECTURE.md")).unwrap();
+    let mut wrong = Vec::new();
+    let places = map.split('`').skip(1).step_by(2).filter(|text| {
+        text.ends_with('/') || [".rs", ".md", ".toml", ".lua"].iter().any(|end| text.ends_with(end))
+    });
+    for place in places {
+        if !root().join(place).exists() && !root().join("..").join(place).exists() {
+            wrong.push(format!("there is no {place}"));
+        }
+    }
+    let table = map.split_once("## Modules").and_then(|(_, rest)| rest.split_once("## ")).unwrap().0;
+    let rows = table.lines().filter_map(|line| line.strip_prefix("| `")?.split_once(" |"));
+    let mut named = Vec::new();
+    for (modules, _) in rows {
+        let modules: Vec<&str> = modules.split(['`', ' ']).filter(|name| !name.is_empty()).collect();
+        let ranks: Vec<_> = modules.iter().map(|module| rank(module)).collect();
+        if ranks.iter().any(|rank| *rank != ranks[0] || rank.is_none()) {
+            wrong.push(format!("{modules:?} are not of one rank"));
+        }
+        named.extend(modules.iter().map(|module| (rank(module), module.to_string())));
+    }
+    if !named.is_sorted_by_key(|(rank, _)| *rank) {
+        wrong.push("the modules are not in the order of their ranks".to_owned());
+    }
+    for (module, _) in RANKS {
+        if !named.iter().any(|(_, name)| name == module) {
+            wrong.push(format!("{module} is not in the table of modules"));
+        }
+    }
+    assert!(wrong.is_empty(), "ARCHITECTURE.md:\n{}", wrong.join("\n"));
+}
+
+#[test]
 fn fenced_crates_stay_behind_their_fence() {
     let mut wrong = Vec::new();
     for (path, text) in sources() {
@@ -93,7 +127,7 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
 }
 
-/// Every source file with its path below `src/`, cut off where its tests begin.
+/// Every source file with its path below `src/`, cut off where tests of its own begin.
 fn sources() -> Vec<(PathBuf, String)> {
     let mut found = Vec::new();
     let mut open = vec![root()];
@@ -107,7 +141,7 @@ fn sources() -> Vec<(PathBuf, String)> {
                 && !path.components().any(|part| part.as_os_str() == "tests")
             {
                 let text = fs::read_to_string(&path).unwrap();
-                let code = text.split("#[cfg(test)]").next().unwrap_or_default().to_owned();
+                let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default().to_owned();
                 found.push((path.strip_prefix(root()).unwrap().to_owned(), code));
             }
         }

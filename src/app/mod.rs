@@ -22,7 +22,7 @@ use crate::broker::{Broker, Limits, Recovery};
 use crate::clock::Clock;
 use crate::config::resolved::{Action, Config, Store};
 use crate::facilitator::{Facilitator, HttpFacilitator};
-use crate::jobs::embedded::{Embedded, OpenError as EmbeddedError};
+use crate::jobs::embedded::{self, Embedded};
 use crate::jobs::redis::{OpenError as RedisError, Redis};
 use crate::jobs::{JobStore, ValueStore};
 use crate::outgoing::{self, Outgoing};
@@ -66,7 +66,7 @@ pub enum StartError {
     Forward(#[from] ForwardError),
     /// The embedded store cannot be opened.
     #[error(transparent)]
-    Embedded(#[from] EmbeddedError),
+    Embedded(#[from] embedded::OpenError),
     /// Redis cannot be used.
     #[error(transparent)]
     Redis(#[from] RedisError),

@@ -10,7 +10,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::document::Environment;
 use super::parse::{Parsed, Wrong};
-use crate::x402::{Address, account};
+use crate::x402::{self, Address};
 
 /// More bytes than any spelling of a key has.
 const LARGEST: u64 = 1024;
@@ -49,12 +49,11 @@ pub(super) fn from_environment(name: &str, environment: &Environment) -> Parsed<
     }
 }
 
-/// The address that signs with `key`.
+/// The address that signs with `key`, which is as [`checked`] left it.
 pub(super) fn address(key: &SecretString) -> Option<Address> {
-    let text = key.expose_secret().trim();
-    let mut secret = Zeroizing::new([0; 32]);
-    hex::decode_to_slice(text.strip_prefix("0x").unwrap_or(text), secret.as_mut_slice()).ok()?;
-    account(&secret)
+    let mut bytes = Zeroizing::new([0; 32]);
+    hex::decode_to_slice(key.expose_secret().strip_prefix("0x")?, bytes.as_mut_slice()).ok()?;
+    x402::address_of(&bytes)
 }
 
 /// `key` as `0x` and 64 hex digits, if it is a usable one. What is wrong never quotes it.

@@ -1,4 +1,4 @@
-//! What the gate looks at in a payment. The signature and the time window are checked after it, by the broker.
+//! What the gate looks at in a payment. The signature and the time window are checked after it, by `x402::check`.
 
 use crate::money::Amount;
 use crate::x402::{Address, Network, PaymentFlow, Version};

@@ -5,6 +5,8 @@
 
 pub mod embedded;
 pub mod job;
+#[cfg(test)]
+pub(crate) mod memory;
 mod record;
 pub mod redis;
 #[cfg(test)]

@@ -15,7 +15,7 @@ mod xcache;
 
 pub use merit::Merit;
 pub use openx402::OpenX402;
-pub use registry::{Registry, Seller, Surroundings, cheapest};
+pub use registry::{Registry, Surroundings};
 pub use xcache::{InventoryOrder, InventoryWallet, XCache};
 
 use async_trait::async_trait;
@@ -166,7 +166,7 @@ pub enum PurseError {
 /// Work done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Done {
-    /// The result object of the client's answer, in the seeds' field names.
+    /// The result object of the client's answer, as its members are named in the API of `/store` and `/run`.
     pub result: serde_json::Map<String, serde_json::Value>,
     /// Where the bytes can be read back, if through us. Never shown to a client.
     pub stored: Option<StoredHandle>,

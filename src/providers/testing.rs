@@ -1,7 +1,5 @@
-//! What the adapters' tests share: orders, challenges, a purse and a wallet that write down what they are asked, and
-//! a job store's small values in memory.
+//! What the adapters' tests share: orders, challenges, a purse and a wallet that write down what they are asked.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -15,7 +13,7 @@ use super::{
 };
 use crate::ids::JobId;
 use crate::intake::{Ask, Content, Encoding, Kind, Wanted};
-use crate::jobs::{StoreError, ValueStore};
+pub(super) use crate::jobs::memory::MemoryStore;
 use crate::money::Amount;
 use crate::outgoing::stub::{Reply, Seen, Stub};
 use crate::outgoing::{Outgoing, Settings};
@@ -185,84 +183,19 @@ fn header(text: String) -> PaymentHeader {
     PaymentHeader { name: HeaderName::from_static("x-payment"), value: HeaderValue::try_from(text).unwrap() }
 }
 
-type Key = (String, String);
-type Expiring = (Vec<u8>, Option<Duration>);
-
-/// A job store of small values only.
-#[derive(Default)]
-pub(super) struct MemoryStore {
-    values: Mutex<BTreeMap<Key, Expiring>>,
-    counters: Mutex<BTreeMap<Key, i64>>,
+/// The JSON documents in a store.
+pub(super) trait Documents {
+    fn json(&self, space: &str, key: &str) -> Option<Value>;
+    fn set_json(&self, space: &str, key: &str, value: &Value);
 }
 
-impl MemoryStore {
-    pub(super) fn json(&self, space: &str, key: &str) -> Option<Value> {
-        let values = self.values.lock();
-        values.get(&(space.into(), key.into())).map(|(value, _)| serde_json::from_slice(value).unwrap())
+impl Documents for MemoryStore {
+    fn json(&self, space: &str, key: &str) -> Option<Value> {
+        self.bytes(space, key).map(|bytes| serde_json::from_slice(&bytes).unwrap())
     }
 
-    pub(super) fn set_json(&self, space: &str, key: &str, value: &Value) {
-        let value = (value.to_string().into_bytes(), None);
-        self.values.lock().insert((space.into(), key.into()), value);
-    }
-
-    pub(super) fn remove(&self, space: &str, key: &str) {
-        self.values.lock().remove(&(space.into(), key.into()));
-    }
-
-    pub(super) fn ttl(&self, space: &str, key: &str) -> Option<Duration> {
-        self.values.lock()[&(space.into(), key.into())].1
-    }
-
-    pub(super) fn counter(&self, space: &str, key: &str) -> i64 {
-        self.counters.lock().get(&(space.into(), key.into())).copied().unwrap_or_default()
-    }
-}
-
-#[async_trait]
-impl ValueStore for MemoryStore {
-    async fn put(
-        &self,
-        space: &str,
-        key: &str,
-        value: &[u8],
-        ttl: Option<Duration>,
-    ) -> Result<(), StoreError> {
-        self.values.lock().insert((space.into(), key.into()), (value.into(), ttl));
-        Ok(())
-    }
-
-    async fn put_new(
-        &self,
-        space: &str,
-        key: &str,
-        value: &[u8],
-        ttl: Option<Duration>,
-    ) -> Result<Option<Vec<u8>>, StoreError> {
-        let mut values = self.values.lock();
-        let slot = (space.to_owned(), key.to_owned());
-        if let Some((value, _)) = values.get(&slot) {
-            return Ok(Some(value.clone()));
-        }
-        values.insert(slot, (value.into(), ttl));
-        Ok(None)
-    }
-
-    async fn get(&self, space: &str, key: &str) -> Result<Option<Vec<u8>>, StoreError> {
-        Ok(self.values.lock().get(&(space.into(), key.into())).map(|(value, _)| value.clone()))
-    }
-
-    async fn list(&self, space: &str) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
-        let values = self.values.lock();
-        let here = values.iter().filter(|((name, _), _)| name == space);
-        Ok(here.map(|((_, key), (value, _))| (key.clone(), value.clone())).collect())
-    }
-
-    async fn add(&self, space: &str, key: &str, delta: i64) -> Result<i64, StoreError> {
-        let mut counters = self.counters.lock();
-        let counter = counters.entry((space.into(), key.into())).or_default();
-        *counter += delta;
-        Ok(*counter)
+    fn set_json(&self, space: &str, key: &str, value: &Value) {
+        self.set(space, key, value.to_string().into_bytes());
     }
 }
 

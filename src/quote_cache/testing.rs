@@ -1,12 +1,10 @@
-//! Stand-ins for the tests of quotes and the gate: a store in memory, a provider whose price is set, settings.
+//! Stand-ins for the tests of quotes and the gate: a provider whose price is set, settings.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use parking_lot::Mutex;
 
 use super::cache::{QuoteCache, Settings};
 use super::price::Price;
@@ -14,7 +12,7 @@ use super::token::Money;
 use crate::clock::{Clock, UnixMillis};
 use crate::config::resolved::{Accept, Action, BrokeredWork, Pricing, Route};
 use crate::intake::{Ask, Kind, Wanted};
-use crate::jobs::{StoreError, ValueStore};
+pub(crate) use crate::jobs::memory::MemoryStore;
 use crate::money::Amount;
 use crate::providers::{
     Done, Fault, NotSold, Offer, Operation, Order, Provider, ProviderError, Purse, Resume,
@@ -193,91 +191,5 @@ impl Provider for FakeProvider {
 
     async fn perform(&self, _: &Order, _: &dyn Purse) -> Result<Done, ProviderError> {
         Err(ProviderError::new(Fault::Internal, "does no work"))
-    }
-}
-
-/// Bytes, and when they are gone.
-type Value = (Vec<u8>, Option<UnixMillis>);
-
-/// The part of a store that quotes use. Everything else answers that it is away.
-pub(crate) struct MemoryStore {
-    values: Mutex<HashMap<(String, String), Value>>,
-    writes: AtomicUsize,
-    failing: AtomicBool,
-    clock: Clock,
-}
-
-impl MemoryStore {
-    pub(crate) fn new(clock: Clock) -> Arc<Self> {
-        let values = Mutex::default();
-        Arc::new(MemoryStore { values, writes: 0.into(), failing: false.into(), clock })
-    }
-
-    pub(crate) fn fail(&self, failing: bool) {
-        self.failing.store(failing, Ordering::SeqCst);
-    }
-
-    pub(crate) fn writes(&self) -> usize {
-        self.writes.load(Ordering::SeqCst)
-    }
-
-    fn check(&self) -> Result<(), StoreError> {
-        if self.failing.load(Ordering::SeqCst) { away() } else { Ok(()) }
-    }
-
-    fn live(&self, ends: &Option<UnixMillis>) -> bool {
-        ends.is_none_or(|end| self.clock.now_millis() < end)
-    }
-}
-
-fn away<T>() -> Result<T, StoreError> {
-    Err(StoreError::Away("test".to_owned()))
-}
-
-#[async_trait]
-impl ValueStore for MemoryStore {
-    async fn put(
-        &self,
-        space: &str,
-        key: &str,
-        value: &[u8],
-        ttl: Option<Duration>,
-    ) -> Result<(), StoreError> {
-        self.check()?;
-        self.writes.fetch_add(1, Ordering::SeqCst);
-        let ends = ttl.map(|ttl| self.clock.now_millis() + ttl.as_millis() as u64);
-        self.values.lock().insert((space.to_owned(), key.to_owned()), (value.to_vec(), ends));
-        Ok(())
-    }
-
-    async fn put_new(
-        &self,
-        space: &str,
-        key: &str,
-        value: &[u8],
-        ttl: Option<Duration>,
-    ) -> Result<Option<Vec<u8>>, StoreError> {
-        match self.get(space, key).await? {
-            Some(known) => Ok(Some(known)),
-            None => self.put(space, key, value, ttl).await.map(|()| None),
-        }
-    }
-
-    async fn get(&self, space: &str, key: &str) -> Result<Option<Vec<u8>>, StoreError> {
-        self.check()?;
-        let values = self.values.lock();
-        let found = values.get(&(space.to_owned(), key.to_owned()));
-        Ok(found.filter(|(_, ends)| self.live(ends)).map(|(value, _)| value.clone()))
-    }
-
-    async fn list(&self, space: &str) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
-        self.check()?;
-        let values = self.values.lock();
-        let found = values.iter().filter(|((found, _), (_, ends))| found == space && self.live(ends));
-        Ok(found.map(|((_, key), (value, _))| (key.clone(), value.clone())).collect())
-    }
-
-    async fn add(&self, _: &str, _: &str, _: i64) -> Result<i64, StoreError> {
-        away()
     }
 }

@@ -106,9 +106,9 @@ impl Domain {
     }
 }
 
-/// The account that a private key signs for; `None` if these bytes are no key.
-pub fn account(secret: &[u8; 32]) -> Option<Address> {
-    PrivateKeySigner::from_slice(secret).ok().map(|signer| signer.address())
+/// The address that signs with this private key; `None` if the curve has no such key.
+pub fn address_of(key: &[u8; 32]) -> Option<Address> {
+    PrivateKeySigner::from_slice(key).ok().map(|signer| signer.address())
 }
 
 /// Who signed `digest`: `signature` is r, s and v, 65 bytes.

@@ -24,7 +24,7 @@ pub use accepted::{Accepted, Extra};
 pub use alloy::primitives::{Address, B256};
 pub use challenge::{Challenge, ChallengeError, Offered};
 pub use check::{CheckError, SignatureCheck, Verified, Window, check};
-pub use eip3009::{Domain, SignatureError, account};
+pub use eip3009::{Domain, SignatureError, address_of};
 pub use json::Malformed;
 pub use network::{Asset, Network, UnknownNetwork};
 pub use payment::{Payment, PaymentError};

@@ -3,18 +3,20 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a failed expectation is what ends a test")]
 
 mod gateway;
-mod lines;
 #[allow(dead_code, reason = "shared with the tests of the edge, which use all of it")]
 #[path = "../edge/wire.rs"]
 mod wire;
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::sync::Arc;
 
 use galaksio::sandbox::Service;
 use galaksio::sandbox::faults::{Fault, Rule};
 use gateway::{Gateway, RUN};
-use lines::Lines;
 use serde_json::Value;
+use tempfile::NamedTempFile;
+use tracing_subscriber::EnvFilter;
 use wire::Wire;
 
 /// Metrics that stand still here, and why.
@@ -27,8 +29,8 @@ const STILL: &[(&str, &str)] = &[
 
 #[test]
 fn requests_move_every_metric_and_write_one_line_each() {
-    let lines = Lines::default();
-    lines.install();
+    let log = NamedTempFile::new().unwrap();
+    write_log_to(log.reopen().unwrap());
     let gateway = Gateway::start();
     gateway.runtime.block_on(async {
         let free = gateway.ask("GET /hello HTTP/1.1\r\n", b"").await;
@@ -43,6 +45,12 @@ fn requests_move_every_metric_and_write_one_line_each() {
         gateway.sandbox.faults.add(Service::Facilitator, Rule::next(1, Fault::Drop).at("/verify"));
         let away = gateway.ask(&format!("{RUN}{header}"), gateway::CODE).await;
         assert_eq!(away.status, 503, "{}", away.text());
+
+        // Of a size that nobody keeps a quote for.
+        let mut large = Wire::connect(gateway.address).await;
+        let head = "POST /store HTTP/1.1\r\nhost: x\r\ncontent-type: application/octet-stream\r\n";
+        large.send(format!("{head}content-length: 2000000\r\nexpect: 100-continue\r\n\r\n")).await;
+        assert_eq!(large.answer().await.status, 402);
 
         let mut junk = Wire::connect(gateway.address).await;
         junk.send("no request at all\r\n\r\n").await;
@@ -63,7 +71,7 @@ fn requests_move_every_metric_and_write_one_line_each() {
             (r#"galaksio_requests_total{reason="payment_required",route="/run",status="4xx"}"#.to_owned(), 2),
             (r#"galaksio_requests_total{reason="paid",route="/run",status="2xx"}"#.to_owned(), 1),
             (r#"galaksio_request_duration_seconds_count{route="/run"}"#.to_owned(), 4),
-            ("galaksio_challenge_duration_seconds_count".to_owned(), 2),
+            ("galaksio_challenge_duration_seconds_count".to_owned(), 3),
             (r#"galaksio_verify_duration_seconds_count{outcome="valid"}"#.to_owned(), 1),
             (r#"galaksio_settle_duration_seconds_count{outcome="settled"}"#.to_owned(), 1),
             (r#"galaksio_facilitator_errors_total{class="unknown",operation="verify"}"#.to_owned(), 1),
@@ -74,10 +82,20 @@ fn requests_move_every_metric_and_write_one_line_each() {
         ] {
             assert_eq!(value(&line), Some(expected), "{line}\n{series:#?}");
         }
-        let told = lines.access();
-        logged(&told, &challenge, &paid);
+        let lines = std::fs::read_to_string(log.path()).unwrap();
+        let lines: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        logged(&lines, &challenge, &paid);
     });
     gateway.stop();
+}
+
+fn write_log_to(file: File) {
+    tracing_subscriber::fmt()
+        .json()
+        .flatten_event(true)
+        .with_env_filter(EnvFilter::new("access=info"))
+        .with_writer(Arc::new(file))
+        .init();
 }
 
 /// Whether every documented metric, whatever its labels, has a series that is not zero.

@@ -73,7 +73,7 @@ impl Service {
 
 /// A gateway with one cache in stock.
 fn stocked(config: resolved::XCache) -> XCache {
-    let store = Arc::new(MemoryStore::default());
+    let store = MemoryStore::new(Clock::system());
     let record = json!({"id": "secret-cache-0", "region": "eu-west-1", "operations": 50_000, "bought": 1,
         "used_up": false});
     store.set_json(inventory::CACHES, "1", &record);

@@ -29,7 +29,7 @@ impl Gateway {
     }
 
     fn alone(config: resolved::XCache) -> Self {
-        Gateway::new(config, &Arc::default(), &Clock::manual(DAY * 86_400_000))
+        Gateway::new(config, &MemoryStore::new(Clock::system()), &Clock::manual(DAY * 86_400_000))
     }
 
     /// The same process after a crash: only the store is left.
@@ -241,7 +241,7 @@ async fn a_crash_between_the_two_records_buys_nothing() {
 #[tokio::test]
 async fn gateways_that_race_buy_one_cache() {
     let stub = service().await;
-    let (store, clock) = (Arc::default(), Clock::manual(DAY * 86_400_000));
+    let (store, clock) = (MemoryStore::new(Clock::system()), Clock::manual(DAY * 86_400_000));
     let gateways: Vec<_> = (0..3).map(|_| Gateway::new(config(stub.url("")), &store, &clock)).collect();
     let offers = futures_util::future::join_all(gateways.iter().map(Gateway::offer)).await;
     assert!(offers.iter().any(Result::is_ok), "{offers:?}");
