@@ -8,9 +8,11 @@ mod bad_input;
 mod bad_payment;
 mod challenge;
 mod client;
+mod facilitator;
 mod official;
 mod once;
 mod payer;
+mod providers;
 #[path = "../store/redis_server.rs"]
 mod redis_server;
 mod replay;
