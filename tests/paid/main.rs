@@ -4,17 +4,22 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
+mod app_route;
 mod bad_input;
 mod bad_payment;
 mod challenge;
 mod client;
 mod facilitator;
+mod fail_closed;
+mod lookups;
 mod official;
 mod once;
 mod payer;
+mod processes;
 mod providers;
 #[path = "../store/redis_server.rs"]
 mod redis_server;
 mod replay;
 mod rig;
+mod secrets;
 mod sold;
