@@ -18,6 +18,7 @@ use crate::jobs::{Claim, Event, Failure, Job, JobKind, Lease, State};
 use crate::providers::{Offer, Purse};
 use crate::reason::{Charged, Problem, Reason};
 use crate::telemetry;
+use crate::wallet::COLLECT;
 use crate::x402::PaymentFlow;
 
 /// How long a finished attempt waits for a store that is away, to write what it carries.
@@ -163,7 +164,8 @@ impl Broker {
                 clock: self.clock.clone(),
                 offer: Offer::clone(offer),
                 provider: sale.sold.provider.clone(),
-                deadline: self.clock.now().saturating_add(deadline.as_secs()),
+                // Work may end at its deadline, and be collected for after it.
+                deadline: self.clock.now().saturating_add(deadline.as_secs()).saturating_add(COLLECT),
             }),
             _ => Box::new(NoPurse),
         }

@@ -23,7 +23,7 @@ pub(super) struct AttemptPurse {
     /// The provider's terms, as last asked for.
     pub(super) offer: Offer,
     pub(super) provider: String,
-    /// When our signature lapses: our own deadline, not the provider's maximum.
+    /// When our signature lapses: our own deadline and the time to collect, not the provider's maximum.
     pub(super) deadline: UnixSeconds,
 }
 

@@ -182,6 +182,16 @@ impl QuoteCache {
         self.prober.terms(seller, &key, self.terms_max_age).await
     }
 
+    /// Makes the quote for an ask anew, unless it is younger than terms may be: by [`QuoteCache::terms`] its provider
+    /// wants more than the quote says, so nobody should be shown it any more. Asks providers at most once in
+    /// `pricing.terms_max_age` for each key.
+    pub async fn renew(&self, ask: &Ask) -> Result<Arc<Quote>, QuoteError> {
+        let key = QuoteKey::of(ask, &self.buckets)?.into_owned();
+        let age = u64::try_from(self.terms_max_age.as_millis()).unwrap_or(u64::MAX);
+        let since = self.clock.now_millis().saturating_sub(age);
+        self.outcome(&key, |outcome| outcome.at <= since).await
+    }
+
     /// The keys that quotes are signed with.
     pub fn keys(&self) -> Guard<Arc<Keys>> {
         self.keyring.keys()

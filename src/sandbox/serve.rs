@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures_util::stream;
 use http::{Request, Response, StatusCode, header};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, Limited, StreamBody};
@@ -207,8 +208,18 @@ async fn truncated(answer: Response<Body>) -> Response<Body> {
     let bytes = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
     head.headers.insert(header::CONTENT_LENGTH, bytes.len().into());
     let half = bytes.slice(..bytes.len() / 2);
-    let frames = [Ok(Frame::data(half)), Err(io::Error::other("truncated"))];
-    Response::from_parts(head, BodyExt::boxed_unsync(StreamBody::new(futures_util::stream::iter(frames))))
+    let frames = stream::unfold(Some(half), |half| async {
+        match half {
+            Some(half) if !half.is_empty() => Some((Ok(Frame::data(half)), Some(Bytes::new()))),
+            Some(_) => {
+                // What was written so far is sent when there is nothing more to write just now.
+                tokio::task::yield_now().await;
+                Some((Err(io::Error::other("truncated")), None))
+            }
+            None => None,
+        }
+    });
+    Response::from_parts(head, BodyExt::boxed_unsync(StreamBody::new(frames)))
 }
 
 /// An answer with these bytes.

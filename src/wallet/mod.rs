@@ -12,7 +12,7 @@ use ring::hmac;
 use secrecy::zeroize::Zeroizing;
 use secrecy::{ExposeSecret, SecretString};
 
-pub use spend::{Signed, Spend, select};
+pub use spend::{COLLECT, Signed, Spend, select};
 
 use crate::jobs::ClaimKey;
 use crate::money::Amount;

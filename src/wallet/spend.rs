@@ -10,8 +10,8 @@ use crate::money::Amount;
 use crate::providers::{Offer, PaymentHeader, PurseError};
 use crate::x402::{Asset, Authorization, Challenge, Offered, PaymentFlow};
 
-/// Seconds a provider needs to collect: facilitators refuse what lapses within 6.
-const COLLECT: u64 = 10;
+/// Seconds a provider needs to collect, which may be the last thing it does: facilitators refuse what lapses within 6.
+pub const COLLECT: u64 = 10;
 
 /// A payment to be made: for what, and on which terms.
 #[derive(Clone, Copy, Debug)]

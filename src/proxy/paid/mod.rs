@@ -347,8 +347,8 @@ impl Inner {
         admission: &Admission,
     ) -> Result<Option<Offer>, Problem> {
         let (Some(_), Some(ask)) = (rule.work, &asked.ask) else { return Ok(None) };
-        let (quotes, ask, terms) = (Arc::clone(&self.parts.quotes), ask.clone(), admission.terms.clone());
-        let fresh = async move { quotes.terms(&terms.provider, &terms.operation, &ask).await };
+        let (quotes, asked, terms) = (Arc::clone(&self.parts.quotes), ask.clone(), admission.terms.clone());
+        let fresh = async move { quotes.terms(&terms.provider, &terms.operation, &asked).await };
         let offer = self.parts.runtime.spawn(fresh).await.map_err(|_| Reason::Internal)?;
         let offer = offer.map_err(|error| {
             tracing::warn!(%error, provider = admission.terms.provider, "no fresh terms; not sold");
@@ -357,8 +357,15 @@ impl Inner {
         let requirement = &admission.requirement;
         let price = Dollars { units: requirement.amount, decimals: requirement.asset.decimals };
         let cost = Dollars { units: offer.cost, decimals: offer.asset.decimals };
-        if gate::withdrawn(price, cost, self.loss_limit) {
-            return Err(Reason::QuoteWithdrawn.into());
+        if cost.compare(admission.terms.cost).is_gt() {
+            // Whatever becomes of this payment, the next must be asked for by the new price.
+            let (quotes, ask) = (Arc::clone(&self.parts.quotes), ask.clone());
+            let renewed = self.parts.runtime.spawn(async move { quotes.renew(&ask).await });
+            if gate::withdrawn(price, cost, self.loss_limit) {
+                // Without a new quote the challenge is the old one, and is withdrawn again.
+                let _ = renewed.await;
+                return Err(Reason::QuoteWithdrawn.into());
+            }
         }
         Ok(Some(offer))
     }

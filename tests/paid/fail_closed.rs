@@ -1,0 +1,132 @@
+//! When paid work cannot be recorded or settled, nothing is sold; free traffic goes on.
+
+use galaksio::sandbox::Service;
+use galaksio::sandbox::faults::{Fault, Rule};
+use galaksio::x402::Version;
+use http::Method;
+use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::client::{Client, HOST, Request};
+use crate::payer::Payer;
+use crate::redis_server::RedisServer;
+use crate::rig::{Gateway, Setup, eventually};
+
+#[test]
+#[ignore = "needs redis-server; `make test` runs it"]
+fn without_its_store() {
+    // Nothing survives the kill, as on a Redis that keeps nothing: what is sold must not depend on it.
+    let mut server = RedisServer::start(&["--appendonly", "yes", "--appendfsync", "always"]);
+    let stage = Setup::new().redis(&server.url()).start();
+    let gateway = stage.gateway();
+    let (client, payer) = (gateway.client(), Payer::new());
+    let request = Request::run("print(1)");
+    let (used, answer, unused) = stage.run(async {
+        let used = request.clone().paid(&client.sign(&request, &payer, Version::V2).await);
+        let answer = client.send(&used).await;
+        assert_eq!(answer.status, 200);
+        (used, answer, request.clone().paid(&client.sign(&request, &payer, Version::V2).await))
+    });
+    server.kill();
+    stage.run(async {
+        closed(&gateway, "store_away").await;
+        let before = stage.movements();
+        client.send(&unused).await.expect(503, "store_away", None, None);
+        client.send(&used).await.expect(503, "store_away", None, None);
+        assert_eq!(stage.movements(), before);
+    });
+    server.start_again();
+    stage.run(async {
+        open(&gateway).await;
+        // Neither the answer nor the quote is lost.
+        assert_eq!(client.send(&used).await.body, answer.body);
+        let bought = client.send(&unused).await;
+        assert_eq!(bought.status, 200, "{bought:?}");
+    });
+    assert_eq!(stage.sales(), 2);
+}
+
+#[test]
+fn without_its_facilitator() {
+    let stage = Setup::new().start();
+    stage.sandbox().faults.add(Service::Facilitator, Rule::always(Fault::Drop));
+    let gateway = stage.gateway();
+    stage.run(async {
+        // One that hangs up may be there; only one that cannot be reached is away. Nothing is lost on it either way.
+        let answer = gateway.client().buy(&Request::run("1"), &Payer::new(), Version::V2).await;
+        answer.expect(503, "facilitator_away", Some("no"), Some("same_payment"));
+    });
+    drop(gateway);
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let stage = Setup::new().text("facilitator", "url", &format!("http://{nobody}")).start();
+    let gateway = stage.gateway();
+    stage.run(closed(&gateway, "facilitator_away"));
+}
+
+#[test]
+fn while_it_drains() {
+    let stage = Setup::new().start();
+    let gateway = stage.gateway();
+    stage.run(async {
+        // A request whose head is not complete yet when the end begins.
+        let mut stream = tokio::net::TcpStream::connect(gateway.address).await.unwrap();
+        let body = json!({ "code": "1" }).to_string();
+        stream.write_all(format!("POST /run HTTP/1.1\r\nHost: {HOST}\r\n").as_bytes()).await.unwrap();
+        let busy = Request::get("/slow-once");
+        stage.sandbox().faults.add(
+            Service::App,
+            Rule::next(1, Fault::Slow(std::time::Duration::from_millis(1_500))).at("/slow-once"),
+        );
+        let client = gateway.client();
+        let busy = tokio::spawn(async move { client.send(&busy).await });
+        eventually("the app is asked", async || {
+            (stage.sandbox().requests.count(Service::App, "/slow-once") > 0).then_some(())
+        })
+        .await;
+        gateway.stop.drain();
+        let admin = Client::new(gateway.admin);
+        eventually("draining", async || {
+            (admin.send(&Request::get("/ready")).await.json()["draining"] == true).then_some(())
+        })
+        .await;
+        let rest = format!("Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+        stream.write_all(rest.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).await.unwrap();
+        let answer = String::from_utf8(answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+        assert!(answer.contains("\"draining\"") && answer.contains("retry-after"), "{answer}");
+        assert!(!answer.contains("payment-required"), "{answer}");
+        // What was in flight is finished.
+        assert_eq!(busy.await.unwrap().status, 404);
+    });
+}
+
+/// Everything that is sold answers 503 with this code, and everything else goes on.
+async fn closed(gateway: &Gateway, code: &str) {
+    let client = gateway.client();
+    eventually("nothing is sold", async || {
+        let answer = client.send(&Request::run("1")).await;
+        (answer.status == 503).then_some(())
+    })
+    .await;
+    let store = Request::json("/store", &json!({ "data": "some text" }));
+    for request in [Request::run("1"), store, Request::get("/premium/report")] {
+        let answer = client.send(&request).await;
+        answer.expect(503, code, None, None);
+        assert!(answer.field("retry-after").is_some());
+        assert!(!answer.is_challenge(), "{answer:?}");
+    }
+    assert_eq!(client.send(&Request::get("/hello")).await.body, "Hello.\n");
+    assert_eq!(client.send(&Request::new(Method::DELETE, "/anything")).await.status, 200);
+    let admin = Client::new(gateway.admin);
+    assert_eq!(admin.send(&Request::get("/health")).await.status, 200);
+    eventually("not ready", async || (admin.send(&Request::get("/ready")).await.status == 503).then_some(()))
+        .await;
+}
+
+async fn open(gateway: &Gateway) {
+    let client = gateway.client();
+    eventually("sold again", async || (client.send(&Request::run("1")).await.status == 402).then_some(()))
+        .await;
+}

@@ -1,0 +1,25 @@
+//! The main job end to end: clients that pay, the gateway, and stand-ins for everyone it deals with, over sockets.
+//!
+//! What a test asserts is money first: the ledger is the truth about who was charged and who was paid.
+
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+
+mod app_route;
+mod bad_input;
+mod bad_payment;
+mod challenge;
+mod client;
+mod facilitator;
+mod fail_closed;
+mod lookups;
+mod official;
+mod once;
+mod payer;
+mod processes;
+mod providers;
+#[path = "../store/redis_server.rs"]
+mod redis_server;
+mod replay;
+mod rig;
+mod secrets;
+mod sold;

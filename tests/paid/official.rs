@@ -1,0 +1,135 @@
+//! The official clients, unmodified, buy everything that is sold.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use galaksio::x402::{Receipt, Version};
+use serde_json::{Value, json};
+
+use crate::client::Request;
+use crate::payer::Payer;
+use crate::rig::{Books, Gateway, Setup, Stage};
+use crate::sold::*;
+
+#[test]
+#[ignore = "needs node; `make test` runs it"]
+fn x402_fetch_2_buys_everything() {
+    Shopper::new("pay-v2.mjs", Version::V2).buys_everything();
+}
+
+#[test]
+#[ignore = "needs node; `make test` runs it"]
+fn legacy_x402_fetch_buys_everything() {
+    Shopper::new("pay-v1.mjs", Version::V1).buys_everything();
+}
+
+/// A program of `tests/clients`, and the shop it goes to.
+struct Shopper {
+    program: PathBuf,
+    version: Version,
+    payer: Payer,
+    gateway: Gateway,
+    stage: Stage,
+}
+
+impl Shopper {
+    fn new(program: &str, version: Version) -> Shopper {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients");
+        assert!(
+            folder.join("node_modules").is_dir(),
+            "run `npm ci --ignore-scripts` in {}",
+            folder.display()
+        );
+        let stage = Setup::new().start();
+        let gateway = stage.gateway();
+        Shopper { program: folder.join(program), version, payer: Payer::new(), gateway, stage }
+    }
+
+    fn buys_everything(&self) {
+        self.store_a_file_as_json();
+        self.store_raw_bytes();
+        self.store_a_document();
+        self.run_a_program();
+        self.read_a_report();
+    }
+
+    fn store_a_file_as_json(&self) {
+        let body = json!({ "data": base64(&file()), "filename": "photo.png", "options": { "ttl": 600 } });
+        let sale = Books { payer: -SET, payee: SET, ..Books::default() };
+        let answer = self.post("/store", "application/json", body.to_string().as_bytes(), sale);
+        stored(&answer, "xcache", file().len(), 0.000_12);
+        let address = format!("http://{}", self.gateway.address);
+        let path = answer["result"]["url"].as_str().unwrap().strip_prefix(address.as_str()).unwrap();
+        assert!(path.starts_with("/files/"), "{path}");
+        let read = self.stage.run(self.gateway.client().send(&Request::get(path)));
+        read_back(&read, &file());
+        assert_eq!(read.field("content-type"), Some("image/png"));
+    }
+
+    fn store_raw_bytes(&self) {
+        let sale =
+            Books { payer: -PIN, payee: PIN, wallet: -PIN_COST, openx402: PIN_COST, ..Books::default() };
+        let answer = self.post("/store?permanent=true", "application/octet-stream", &file(), sale);
+        stored(&answer, "openx402", file().len(), 0.012);
+        assert_eq!(pinned(&self.stage, &answer).body, file());
+    }
+
+    fn store_a_document(&self) {
+        let document = json!({ "name": "a document", "list": [1, 2, 3] });
+        let body = json!({ "data": document, "options": { "permanent": true } });
+        let sale =
+            Books { payer: -PIN, payee: PIN, wallet: -PIN_COST, openx402: PIN_COST, ..Books::default() };
+        let answer = self.post("/store", "application/json", body.to_string().as_bytes(), sale);
+        stored(&answer, "openx402", document.to_string().len(), 0.012);
+        assert_eq!(pinned(&self.stage, &answer).json(), document);
+    }
+
+    fn run_a_program(&self) {
+        let sale = Books { payer: -RUN, payee: RUN, wallet: -RUN_COST, merit: RUN_COST, ..Books::default() };
+        let body = json!({ "code": "print(6 * 7)", "language": "python" }).to_string();
+        ran(&self.post("/run", "application/json", body.as_bytes(), sale), "print(6 * 7)");
+    }
+
+    fn read_a_report(&self) {
+        let sale = Books { payer: -PREMIUM, payee: PREMIUM, ..Books::default() };
+        let report = self.buy(&["--url", &self.url("/premium/report")], sale);
+        assert_eq!(report["title"], "Monthly report");
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.gateway.address)
+    }
+
+    fn post(&self, path: &str, content_type: &str, body: &[u8], sale: Books) -> Value {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), body).unwrap();
+        let (url, body) = (self.url(path), format!("@{}", file.path().display()));
+        let arguments = ["--url", &url, "--method", "POST", "--content-type", content_type, "--body", &body];
+        self.buy(&arguments, sale)
+    }
+
+    /// Buys; `sale` is what it must do to the books. Returns the body of the answer.
+    fn buy(&self, arguments: &[&str], sale: Books) -> Value {
+        let before = self.stage.books(self.payer.address());
+        let output = Command::new("node")
+            .arg(&self.program)
+            .args(["--key", &self.payer.key()])
+            .args(arguments)
+            .stdin(Stdio::null())
+            .output()
+            .expect("these tests need node in the PATH; `make test` installs it");
+        let text = String::from_utf8(output.stdout).unwrap();
+        let mut answer: Value = serde_json::from_str(&text)
+            .unwrap_or_else(|_| panic!("{text}{}", String::from_utf8_lossy(&output.stderr)));
+        assert_eq!(answer["status"], 200, "{arguments:?}: {answer}");
+        assert_eq!(self.stage.books(self.payer.address()).since(before), sale, "{arguments:?}");
+        let receipt: Receipt = serde_json::from_value(answer["receipt"].take()).unwrap();
+        receipt_is_true(&self.stage, &receipt, self.version, &self.payer, sale.payee);
+        let header = match self.version {
+            Version::V1 => "x-payment",
+            Version::V2 => "payment-signature",
+        };
+        assert_eq!(answer["payment"]["name"], header);
+        answer["body"].take()
+    }
+}

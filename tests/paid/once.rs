@@ -1,0 +1,120 @@
+//! One payment buys one piece of work, however often it is presented at once.
+
+use std::collections::HashSet;
+
+use futures_util::future::join_all;
+use galaksio::sandbox::Service;
+use galaksio::x402::Version;
+use serde_json::json;
+
+use crate::client::{Answer, Client, Request};
+use crate::payer::Payer;
+use crate::redis_server::RedisServer;
+use crate::rig::{Setup, Stage};
+
+#[test]
+fn ten_times_at_once() {
+    let stage = Setup::new().start();
+    let gateway = stage.gateway();
+    ten_times(&stage, &[gateway.client()]);
+}
+
+#[test]
+#[ignore = "needs redis-server; `make test` runs it"]
+fn ten_times_at_once_across_two_processes_on_one_redis() {
+    let server = RedisServer::start(&[]);
+    let stage = Setup::new().redis(&server.url()).start();
+    let (one, other) = (stage.process(), stage.process());
+    ten_times(&stage, &[one.client(), other.client()]);
+}
+
+#[test]
+#[ignore = "needs redis-server; `make test` runs it"]
+fn a_quote_of_one_process_is_honoured_by_the_other() {
+    let server = RedisServer::start(&[]);
+    let stage = Setup::new().redis(&server.url()).start();
+    let (one, other) = (stage.process(), stage.process());
+    let payer = Payer::new();
+    stage.run(async {
+        for version in [Version::V1, Version::V2] {
+            let request = Request::run("1");
+            let payment = one.client().sign(&request, &payer, version).await;
+            let paid = request.paid(&payment);
+            let answer = other.client().send(&paid).await;
+            assert_eq!(answer.status, 200, "{version:?}: {answer:?}");
+            assert_eq!(same(&answer), same(&one.client().send(&paid).await));
+        }
+        // What one stored, the other reads.
+        let store = Request::json("/store", &json!({ "data": "some text", "options": { "ttl": 60 } }));
+        let answer = one.client().buy(&store, &payer, Version::V2).await;
+        let url = answer.json()["result"]["url"].as_str().unwrap().to_owned();
+        let path = url.strip_prefix("http://shop.example").unwrap();
+        assert_eq!(other.client().send(&Request::get(path)).await.body, "some text");
+    });
+    assert_eq!(stage.purchases(Service::XCache), 1, "one stock for both");
+    assert_eq!(stage.sales(), 3);
+}
+
+/// Each sort of work, in each version: ten presentations, one job.
+fn ten_times(stage: &Stage, clients: &[Client]) {
+    let payer = Payer::new();
+    let document = json!({ "data": { "a": 1 }, "options": { "permanent": true } });
+    let works = [
+        (Request::run("print(1)"), Service::Merit, "/resource/e2b/execute"),
+        (Request::post("/store?permanent=true", "image/png", vec![7; 4_000]), Service::OpenX402, "/upload"),
+        (Request::json("/store", &document), Service::OpenX402, ""),
+        (Request::get("/premium/report"), Service::App, "/premium/report"),
+    ];
+    for version in [Version::V1, Version::V2] {
+        for (request, service, _) in &works {
+            let before = (stage.sales(), stage.purchases(*service));
+            let asked = stage.sandbox().requests.count(Service::App, "/premium/report");
+            let answers = stage.run(async {
+                let payment = clients[0].sign(request, &payer, version).await;
+                let paid = request.clone().paid(&payment);
+                join_all((0..10).map(|i| {
+                    let (client, paid) = (clients[i % clients.len()].clone(), paid.clone());
+                    async move { client.send(&paid).await }
+                }))
+                .await
+            });
+            let name = format!("{}, {version:?}", request.path);
+            for answer in &answers {
+                assert_eq!(answer.status, 200, "{name}: {answer:?}");
+                assert!(answer.receipt().success);
+            }
+            assert_eq!(stage.sales(), before.0 + 1, "{name}: the client pays once");
+            if *service == Service::App {
+                let asked = stage.sandbox().requests.count(Service::App, "/premium/report") - asked;
+                assert_eq!(asked, 1, "{name}: the app is asked once");
+            } else {
+                assert_eq!(stage.purchases(*service), before.1 + 1, "{name}: the provider is paid once");
+            }
+            // A payment by version 1 for a request without a body proves nothing about who presents it again.
+            if request.body.is_empty() && version == Version::V1 {
+                let whole =
+                    answers.iter().filter(|answer| answer.json()["title"] == "Monthly report").count();
+                assert_eq!(whole, 1, "{name}");
+                let receipts: HashSet<String> = answers.iter().map(|a| a.receipt().transaction).collect();
+                assert_eq!(receipts.len(), 1, "{name}");
+            } else {
+                for answer in &answers {
+                    assert_eq!(same(answer), same(&answers[0]), "{name}");
+                }
+            }
+        }
+    }
+}
+
+/// What is the same in every answer to one payment.
+pub(crate) fn same(answer: &Answer) -> (u16, Vec<(String, String)>, bytes::Bytes) {
+    let mut headers: Vec<_> = answer
+        .headers
+        .iter()
+        // When it was sent is another matter.
+        .filter(|(name, _)| *name != "date")
+        .map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned()))
+        .collect();
+    headers.sort();
+    (answer.status, headers, answer.body.clone())
+}
