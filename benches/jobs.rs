@@ -11,7 +11,7 @@
 #[allow(dead_code, clippy::unwrap_used, clippy::expect_used, reason = "shared with the tests")]
 mod redis_server;
 #[path = "../tests/store/sample.rs"]
-#[allow(dead_code, clippy::unwrap_used, clippy::expect_used, reason = "shared with the tests")]
+#[allow(clippy::unwrap_used, clippy::expect_used, reason = "shared with the tests")]
 mod sample;
 
 use std::path::Path;
@@ -22,6 +22,8 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use galaksio::clock::Clock;
 use galaksio::jobs::redis::Redis;
 use galaksio::jobs::{Embedded, Event, Job, JobStore};
+// `sample` shares a file with the library, which names these so.
+use galaksio::{ids, jobs, money, x402};
 use tokio::runtime::Runtime;
 
 use redis_server::RedisServer;

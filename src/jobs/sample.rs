@@ -1,10 +1,11 @@
-//! Jobs and events for the unit tests of this module.
+//! Jobs and events for unit tests, and for the tests and benchmarks of the stores, which read this file too: so it
+//! names only what is public, by `crate::` paths.
 
 use serde_json::value::RawValue;
 
-use super::job::*;
-use super::transition::Event;
 use crate::ids::JobId;
+use crate::jobs::job::*;
+use crate::jobs::transition::Event;
 use crate::money::Amount;
 use crate::x402::{Address, Asset, B256, Network, PaymentFlow, Receipt, Requirement, Version};
 

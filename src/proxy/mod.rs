@@ -1,7 +1,8 @@
 //! The edge: connections, routing, forwarding to the app.
 //!
 //! pingora-core runs the process (listeners, signals, hand-over), hyper speaks HTTP, rustls does TLS; why is
-//! in `docs/decisions/0001-data-plane.md`. Knows nothing of prices: what is sold is answered behind [`Sell`].
+//! in `docs/decisions/0001-data-plane.md`. Only `paid` knows of prices: to the rest, what is
+//! sold is answered behind [`Sell`].
 
 mod body;
 mod drain;

@@ -40,6 +40,12 @@ fn requests_move_every_metric_and_write_one_line_each() {
         let paid = gateway.ask(&format!("{RUN}{header}"), gateway::CODE).await;
         assert_eq!(paid.status, 200, "{}", paid.text());
 
+        // The same payment again: the same answer, and nothing for another request.
+        let again = gateway.ask(&format!("{RUN}{header}"), gateway::CODE).await;
+        assert_eq!((again.status, &again.body), (200, &paid.body));
+        let other = gateway.ask(&format!("{RUN}{header}"), br#"{"code":"print(43)"}"#).await;
+        assert_eq!(other.status, 409, "{}", other.text());
+
         // A facilitator that says nothing costs the client nothing.
         let (_, header) = gateway.challenged().await;
         gateway.sandbox.faults.add(Service::Facilitator, Rule::next(1, Fault::Drop).at("/verify"));
@@ -70,14 +76,16 @@ fn requests_move_every_metric_and_write_one_line_each() {
             (r#"galaksio_requests_total{reason="ok",route="(none)",status="2xx"}"#.to_owned(), 1),
             (r#"galaksio_requests_total{reason="payment_required",route="/run",status="4xx"}"#.to_owned(), 2),
             (r#"galaksio_requests_total{reason="paid",route="/run",status="2xx"}"#.to_owned(), 1),
-            (r#"galaksio_request_duration_seconds_count{route="/run"}"#.to_owned(), 4),
+            (r#"galaksio_requests_total{reason="replayed",route="/run",status="2xx"}"#.to_owned(), 1),
+            (r#"galaksio_requests_total{reason="payment_reused",route="/run",status="4xx"}"#.to_owned(), 1),
+            (r#"galaksio_request_duration_seconds_count{route="/run"}"#.to_owned(), 6),
             ("galaksio_challenge_duration_seconds_count".to_owned(), 3),
             (r#"galaksio_verify_duration_seconds_count{outcome="valid"}"#.to_owned(), 1),
             (r#"galaksio_settle_duration_seconds_count{outcome="settled"}"#.to_owned(), 1),
             (r#"galaksio_facilitator_errors_total{class="unknown",operation="verify"}"#.to_owned(), 1),
             (r#"galaksio_jobs_total{kind="run",outcome="completed"}"#.to_owned(), 1),
             (r#"galaksio_jobs_total{kind="run",outcome="voided"}"#.to_owned(), 1),
-            (r#"galaksio_store_duration_seconds_count{operation="claim",outcome="ok"}"#.to_owned(), 2),
+            (r#"galaksio_store_duration_seconds_count{operation="claim",outcome="ok"}"#.to_owned(), 4),
             ("galaksio_http_parse_errors_total".to_owned(), 1),
         ] {
             assert_eq!(value(&line), Some(expected), "{line}\n{series:#?}");
@@ -126,6 +134,10 @@ fn logged(lines: &[Value], challenge: &gateway::Challenged, paid: &wire::Answer)
     let body: Value = serde_json::from_slice(&paid.body).unwrap();
     assert_eq!(of("paid")["job"], body["jobId"]);
     assert_eq!(of("paid")["price"], price.as_str());
+    assert_eq!(
+        (&of("replayed")["job"], &of("replayed")["price"]),
+        (&of("paid")["job"], &of("paid")["price"])
+    );
     assert!(of("facilitator_away").get("job").is_some(), "{lines:#?}");
     assert_eq!(of("facilitator_away")["price"], price.as_str());
     assert!(!lines.iter().any(|line| line.to_string().to_lowercase().contains("signature")), "{lines:#?}");
