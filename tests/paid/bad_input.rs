@@ -6,8 +6,9 @@ use http::Method;
 use serde_json::{Value, json};
 
 use crate::client::{HOST, Request};
+use crate::gateway::Gateway;
 use crate::payer::Payer;
-use crate::rig::{Gateway, Setup, Stage};
+use crate::rig::{Setup, Stage};
 use crate::sold::base64;
 
 /// A request, and the status and code it is answered with.

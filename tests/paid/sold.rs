@@ -152,7 +152,7 @@ pub(crate) struct Sale {
     version: Version,
     before: Books,
     // Ends before the stage does.
-    _gateway: crate::rig::Gateway,
+    _gateway: crate::gateway::Gateway,
     pub(crate) stage: Stage,
 }
 
