@@ -98,6 +98,29 @@ fn one_authorization_in_both_versions_at_once() {
     assert_eq!((stage.sales(), stage.purchases(Service::Merit)), (1, 1));
 }
 
+/// HTTP/2 has no `Host`, but an authority: it is the same shop.
+#[test]
+fn one_payment_over_http_1_and_2() {
+    let stage = Setup::new().start();
+    let gateway = stage.gateway();
+    let (client, payer) = (gateway.client(), Payer::new());
+    stage.run(async {
+        for version in [Version::V1, Version::V2] {
+            let request = Request::run("print(1)");
+            let offered = client.send_http2(&request).await;
+            assert_eq!(offered.status, 402);
+            assert_eq!(offered.offer(Version::V1).accepts[0].amount.to_string(), "336");
+            assert_eq!(offered.json()["accepts"][0]["resource"], "http://shop.example/run");
+            let paid = request.paid(&payer.pay(&offered.offer(version)));
+            let answer = client.send_http2(&paid).await;
+            assert_eq!(answer.status, 200, "{answer:?}");
+            let again = client.send(&paid).await;
+            assert_eq!((again.status, &again.body), (200, &answer.body), "{again:?}");
+        }
+    });
+    assert_eq!(stage.sales(), 2);
+}
+
 #[test]
 fn two_payments_of_one_quote_are_two_jobs() {
     let stage = Setup::new().start();
