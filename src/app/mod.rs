@@ -92,6 +92,12 @@ impl App {
     ///
     /// `take_over`: whether to take the listeners of the process that runs now, over `edge.upgrade_socket`.
     pub fn build(config: &Config, take_over: bool) -> Result<App, StartError> {
+        App::build_by(Clock::system(), config, take_over)
+    }
+
+    /// As [`App::build`], by another clock than the machine's: what quotes, payments and kept answers last is then
+    /// for a test to say. Timeouts are not.
+    pub fn build_by(clock: Clock, config: &Config, take_over: bool) -> Result<App, StartError> {
         let bound = match &config.edge.upgrade_socket {
             Some(socket) if take_over => Bound::take_over(&config.edge, socket)?,
             _ => Bound::new(&config.edge)?,
@@ -117,7 +123,7 @@ impl App {
         let sells = config.routes.iter().any(|route| !matches!(route.action, Action::Free));
         let (sell, own): (Arc<dyn Sell>, _) = if sells {
             let build =
-                Build { config, runtime: &runtime, drain: &drain, metrics: &metrics, health: &health };
+                Build { config, clock, runtime: &runtime, drain: &drain, metrics: &metrics, health: &health };
             (Arc::new(runtime.block_on(build.paid(stopped.clone()))?), own)
         } else {
             (Arc::new(Nothing), OwnPaths::default())
@@ -158,6 +164,7 @@ impl App {
 /// What the paid part is built from.
 struct Build<'a> {
     config: &'a Config,
+    clock: Clock,
     runtime: &'a Runtime,
     drain: &'a Drain,
     metrics: &'a Arc<Metrics>,
@@ -166,10 +173,9 @@ struct Build<'a> {
 
 impl Build<'_> {
     async fn paid(&self, stopped: watch::Receiver<bool>) -> Result<Paid, StartError> {
-        let Build { config, runtime, drain, metrics, health } = *self;
-        let clock = Clock::system();
+        let Build { config, ref clock, runtime, drain, metrics, health } = *self;
         let jobs: Arc<dyn JobStore> =
-            Arc::new(CountedStore::new(self.store(&clock).await?, Arc::clone(metrics)));
+            Arc::new(CountedStore::new(self.store(clock).await?, Arc::clone(metrics)));
         let values: Arc<dyn ValueStore> = jobs.clone();
         let facilitator: Arc<dyn Facilitator> =
             Arc::new(HttpFacilitator::new(self.outgoing(false)?, &config.facilitator)?);
@@ -215,7 +221,7 @@ impl Build<'_> {
             forward: Arc::new(Forward::new(&config.app, config.edge.body_timeout, threads(&config.edge))?),
             drain: drain.clone(),
             runtime: runtime.handle().clone(),
-            clock,
+            clock: clock.clone(),
             metrics: Arc::clone(metrics),
             closed: health.closed(),
         };

@@ -87,11 +87,18 @@ impl PaymentError {
     }
 }
 
+/// The headers a payment may be in, best first.
+const NAMES: [HeaderName; 3] = [header::PAYMENT_SIGNATURE, header::X_PAYMENT, header::X402_PAYMENT];
+
 impl Payment {
+    /// Whether a request's head has something that calls itself a payment.
+    pub fn is_in(headers: &HeaderMap) -> bool {
+        NAMES.iter().any(|name| headers.contains_key(name))
+    }
+
     /// The payment in a request's head, if there is one. `PAYMENT-SIGNATURE` (v2) goes before `X-PAYMENT`
     /// (v1) and its alias `x402-payment` (either version); some wallets send both versions at once.
     pub fn from_headers(headers: &HeaderMap, max_bytes: usize) -> Result<Option<Payment>, PaymentError> {
-        const NAMES: [HeaderName; 3] = [header::PAYMENT_SIGNATURE, header::X_PAYMENT, header::X402_PAYMENT];
         let mut found = None;
         let mut found_v1 = false;
         for name in NAMES {

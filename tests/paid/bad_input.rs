@@ -6,8 +6,9 @@ use http::Method;
 use serde_json::{Value, json};
 
 use crate::client::{HOST, Request};
+use crate::gateway::Gateway;
 use crate::payer::Payer;
-use crate::rig::{Gateway, Setup, Stage};
+use crate::rig::{Setup, Stage};
 use crate::sold::base64;
 
 /// A request, and the status and code it is answered with.
@@ -208,6 +209,34 @@ fn a_header_of_a_megabyte() {
         assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 431 "), "{answer}");
         assert_eq!(gateway.client().challenge(&Request::run("1")).await.status, 402, "still serving");
     });
+}
+
+/// A body that ends early was not bought by anybody: the same payment is still good.
+#[test]
+fn half_a_body_uses_up_nothing() {
+    let stage = Setup::new().start();
+    let gateway = stage.gateway();
+    let (client, payer) = (gateway.client(), Payer::new());
+    stage.run(async {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let request = Request::post("/store?permanent=true", "image/png", vec![7; 100_000]);
+        let payment = client.sign(&request, &payer, Version::V2).await;
+        let (name, value) = payment.header();
+        let head = format!(
+            "POST /store?permanent=true HTTP/1.1\r\nHost: {HOST}\r\nContent-Type: image/png\r\nContent-Length: 100000\r\n{name}: {value}\r\n\r\n",
+        );
+        let mut stream = tokio::net::TcpStream::connect(gateway.address).await.unwrap();
+        stream.write_all(head.as_bytes()).await.unwrap();
+        stream.write_all(&[7; 50_000]).await.unwrap();
+        stream.shutdown().await.unwrap();
+        let mut answer = String::new();
+        let _ = stream.read_to_string(&mut answer).await;
+        assert!(answer.is_empty() || answer.contains("\"body_incomplete\""), "{answer}");
+        assert_eq!(stage.sandbox().requests.count(Service::Facilitator, "/verify"), 0);
+        let answer = client.send(&request.paid(&payment)).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+    });
+    assert_eq!((stage.sales(), stage.purchases(Service::OpenX402)), (1, 1));
 }
 
 /// Ways around a price: each is refused or priced, and the app is not asked.

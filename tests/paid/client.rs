@@ -8,7 +8,7 @@ use galaksio::x402::{Challenge, Receipt, Version};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use http_body_util::{BodyExt, Full};
 use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::Value;
 
 use crate::payer::{Payer, Payment};
@@ -89,6 +89,24 @@ impl Client {
         })
         .await
         .expect("no answer")
+    }
+
+    /// The same over a connection of HTTP/2.
+    pub(crate) async fn send_http2(&self, request: &Request) -> Answer {
+        let stream = tokio::net::TcpStream::connect(self.address).await.unwrap();
+        let shaken = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await;
+        let (mut sender, connection) = shaken.unwrap();
+        let connection = tokio::spawn(connection);
+        let mut out = http::Request::new(Full::new(request.body.clone()));
+        *out.method_mut() = request.method.clone();
+        *out.uri_mut() = format!("http://{HOST}{}", request.path).parse().unwrap();
+        *out.headers_mut() = request.headers.clone();
+        out.headers_mut().remove(http::header::HOST);
+        let (head, body) = sender.send_request(out).await.unwrap().into_parts();
+        let body = body.collect().await.unwrap().to_bytes();
+        drop(sender);
+        connection.await.unwrap().unwrap();
+        Answer { status: head.status.as_u16(), headers: head.headers, body }
     }
 
     /// The head of the answer, its body still to be read.

@@ -8,9 +8,10 @@ use http_body_util::BodyExt;
 use serde_json::json;
 
 use crate::client::Request;
+use crate::gateway::Gateway;
 use crate::once::same;
 use crate::payer::Payer;
-use crate::rig::{Books, Gateway, Setup, Stage};
+use crate::rig::{Books, Setup, Stage};
 use crate::sold::{RUN, RUN_COST};
 
 #[test]

@@ -8,14 +8,14 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::client::{Client, HOST, Request};
+use crate::gateway::Gateway;
 use crate::payer::Payer;
 use crate::redis_server::RedisServer;
-use crate::rig::{Gateway, Setup, eventually};
+use crate::rig::{Setup, eventually};
 
 #[test]
 #[ignore = "needs redis-server; `make test` runs it"]
 fn without_its_store() {
-    // Nothing survives the kill, as on a Redis that keeps nothing: what is sold must not depend on it.
     let mut server = RedisServer::start(&["--appendonly", "yes", "--appendfsync", "always"]);
     let stage = Setup::new().redis(&server.url()).start();
     let gateway = stage.gateway();
@@ -31,8 +31,10 @@ fn without_its_store() {
     stage.run(async {
         closed(&gateway, "store_away").await;
         let before = stage.movements();
-        client.send(&unused).await.expect(503, "store_away", None, None);
-        client.send(&used).await.expect(503, "store_away", None, None);
+        // Nobody can tell the one from the other now.
+        for paid in [&unused, &used] {
+            client.send(paid).await.expect(503, "store_away", Some("unknown"), Some("same_payment"));
+        }
         assert_eq!(stage.movements(), before);
     });
     server.start_again();
@@ -42,6 +44,53 @@ fn without_its_store() {
         assert_eq!(client.send(&used).await.body, answer.body);
         let bought = client.send(&unused).await;
         assert_eq!(bought.status, 200, "{bought:?}");
+    });
+    assert_eq!(stage.sales(), 2);
+}
+
+#[test]
+#[ignore = "needs redis-server; `make test` runs it"]
+fn while_its_store_stands_still() {
+    let server = RedisServer::start(&[]);
+    let stage = Setup::new().redis(&server.url()).start();
+    let gateway = stage.gateway();
+    server.signal("STOP");
+    stage.run(closed(&gateway, "store_away"));
+    server.signal("CONT");
+    stage.run(async {
+        open(&gateway).await;
+        let answer = gateway.client().buy(&Request::run("1"), &Payer::new(), Version::V1).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+    });
+}
+
+#[test]
+fn with_too_much_to_do() {
+    let stage = Setup::new().number("paid", "max_jobs", 1).start();
+    let gateway = stage.gateway();
+    let (client, payer) = (gateway.client(), Payer::new());
+    stage.run(async {
+        let request = Request::run("1");
+        let first = request.clone().paid(&client.sign(&request, &payer, Version::V2).await);
+        let second = request.clone().paid(&client.sign(&request, &payer, Version::V2).await);
+        let slow = Fault::Slow(std::time::Duration::from_millis(500));
+        stage.sandbox().faults.add(Service::Facilitator, Rule::next(1, slow).at("/verify"));
+        let busy = tokio::spawn({
+            let client = client.clone();
+            async move { client.send(&first).await }
+        });
+        eventually("the only place is taken", async || {
+            (stage.sandbox().requests.count(Service::Facilitator, "/verify") > 0).then_some(())
+        })
+        .await;
+        client.send(&second).await.expect(503, "overloaded", Some("no"), Some("same_payment"));
+        assert_eq!(client.challenge(&request).await.status, 402, "prices are still named");
+        assert_eq!(busy.await.unwrap().status, 200);
+        let answer = eventually("the place is free", async || {
+            let answer = client.send(&second).await;
+            (answer.status != 503).then_some(answer)
+        });
+        assert_eq!(answer.await.status, 200);
     });
     assert_eq!(stage.sales(), 2);
 }

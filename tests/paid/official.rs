@@ -7,8 +7,9 @@ use galaksio::x402::{Receipt, Version};
 use serde_json::{Value, json};
 
 use crate::client::Request;
+use crate::gateway::Gateway;
 use crate::payer::Payer;
-use crate::rig::{Books, Gateway, Setup, Stage};
+use crate::rig::{Books, Setup, Stage};
 use crate::sold::*;
 
 #[test]

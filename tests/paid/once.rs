@@ -55,6 +55,92 @@ fn a_quote_of_one_process_is_honoured_by_the_other() {
     assert_eq!(stage.sales(), 3);
 }
 
+#[test]
+fn one_payment_for_ten_things_at_once() {
+    let stage = Setup::new().start();
+    let gateway = stage.gateway();
+    let (client, payer) = (gateway.client(), Payer::new());
+    for version in [Version::V1, Version::V2] {
+        let answers = stage.run(async {
+            let payment = client.sign(&Request::run("print(0)"), &payer, version).await;
+            join_all((0..10).map(|i| {
+                let (client, payment) = (client.clone(), payment.clone());
+                async move { client.send(&Request::run(&format!("print({i})")).paid(&payment)).await }
+            }))
+            .await
+        });
+        let sold = answers.iter().filter(|answer| answer.status == 200).count();
+        let reused = answers.iter().filter(|answer| answer.code() == "payment_reused").count();
+        assert_eq!((sold, reused), (1, 9), "{answers:?}");
+    }
+    assert_eq!((stage.sales(), stage.purchases(Service::Merit)), (2, 2));
+}
+
+#[test]
+fn one_authorization_in_both_versions_at_once() {
+    let stage = Setup::new().start();
+    let gateway = stage.gateway();
+    let (client, payer) = (gateway.client(), Payer::new());
+    let answers = stage.run(async {
+        let request = Request::run("print(1)");
+        let v2 = client.sign(&request, &payer, Version::V2).await;
+        let v1 = v2.as_v1();
+        join_all((0..10).map(|i| {
+            let paid = request.clone().paid(if i % 2 == 0 { &v1 } else { &v2 });
+            let client = client.clone();
+            async move { client.send(&paid).await }
+        }))
+        .await
+    });
+    let receipts: HashSet<String> = answers.iter().map(|answer| answer.receipt().transaction).collect();
+    assert_eq!(receipts.len(), 1);
+    assert!(answers.iter().all(|answer| answer.status == 200));
+    assert_eq!((stage.sales(), stage.purchases(Service::Merit)), (1, 1));
+}
+
+/// HTTP/2 has no `Host`, but an authority: it is the same shop.
+#[test]
+fn one_payment_over_http_1_and_2() {
+    let stage = Setup::new().start();
+    let gateway = stage.gateway();
+    let (client, payer) = (gateway.client(), Payer::new());
+    stage.run(async {
+        for version in [Version::V1, Version::V2] {
+            let request = Request::run("print(1)");
+            let offered = client.send_http2(&request).await;
+            assert_eq!(offered.status, 402);
+            assert_eq!(offered.offer(Version::V1).accepts[0].amount.to_string(), "336");
+            assert_eq!(offered.json()["accepts"][0]["resource"], "http://shop.example/run");
+            let paid = request.paid(&payer.pay(&offered.offer(version)));
+            let answer = client.send_http2(&paid).await;
+            assert_eq!(answer.status, 200, "{answer:?}");
+            let again = client.send(&paid).await;
+            assert_eq!((again.status, &again.body), (200, &answer.body), "{again:?}");
+        }
+    });
+    assert_eq!(stage.sales(), 2);
+}
+
+#[test]
+fn two_payments_of_one_quote_are_two_jobs() {
+    let stage = Setup::new().start();
+    let gateway = stage.gateway();
+    let client = gateway.client();
+    stage.run(async {
+        let request = Request::run("print(1)");
+        let offer = client.challenge(&request).await.offer(Version::V2);
+        let answers = join_all((0..3).map(|_| {
+            let paid = request.clone().paid(&Payer::new().pay(&offer));
+            let client = client.clone();
+            async move { client.send(&paid).await }
+        }))
+        .await;
+        let jobs: HashSet<String> = answers.iter().map(|answer| answer.json()["jobId"].to_string()).collect();
+        assert_eq!(jobs.len(), 3, "{answers:?}");
+    });
+    assert_eq!((stage.sales(), stage.purchases(Service::Merit)), (3, 3));
+}
+
 /// Each sort of work, in each version: ten presentations, one job.
 fn ten_times(stage: &Stage, clients: &[Client]) {
     let payer = Payer::new();

@@ -13,13 +13,19 @@ use crate::rig::asset;
 pub(crate) struct Payer {
     wallet: Wallet,
     key: String,
+    clock: Clock,
 }
 
 impl Payer {
     pub(crate) fn new() -> Payer {
+        Payer::by(Clock::system())
+    }
+
+    /// Somebody with this clock.
+    pub(crate) fn by(clock: Clock) -> Payer {
         let key = format!("{:064x}", uuid::Uuid::new_v4().as_u128());
         let wallet = Wallet::new(SecretString::from(key.clone()), "1000", vec![asset()]).unwrap();
-        Payer { wallet, key }
+        Payer { wallet, key, clock }
     }
 
     pub(crate) fn address(&self) -> Address {
@@ -39,7 +45,7 @@ impl Payer {
     /// Signs an authorization that `change` was made to.
     pub(crate) fn pay_as(&self, challenge: &Challenge, change: impl FnOnce(&mut Authorization)) -> Payment {
         let offered = challenge.accepts.first().expect("nothing is offered");
-        let now = Clock::system().now();
+        let now = self.clock.now();
         let mut authorization = Authorization {
             from: self.address(),
             to: offered.pay_to,

@@ -108,6 +108,22 @@ fn the_money_it_sent_back_is_not_the_clients() {
 }
 
 #[test]
+fn a_wallet_that_is_empty_costs_no_client() {
+    let stage = Setup::new().start();
+    let gateway = stage.gateway();
+    let (client, payer) = (gateway.client(), Payer::new());
+    stage.run(async {
+        let request = Request::run("1");
+        let paid = request.clone().paid(&client.sign(&request, &payer, Version::V2).await);
+        stage.sandbox().ledger.set_balance(stage.wallet(), galaksio::money::Amount::new(279));
+        let answer = client.send(&paid).await;
+        answer.expect(502, "provider_failed", Some("no"), Some("new_payment"));
+        assert!(!answer.is_challenge());
+        assert_eq!((stage.sales(), stage.purchases(Service::Merit)), (0, 0));
+    });
+}
+
+#[test]
 fn too_slow_is_504_and_not_charged() {
     let stage = Setup::new().text("paid", "work_timeout", "1s").start();
     let gateway = stage.gateway();

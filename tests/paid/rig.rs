@@ -1,23 +1,15 @@
-//! The stage a test plays on: the sandbox, a generated `proxy.toml`, and gateways over it, in this process or as
-//! processes of their own. Everything ends when it is dropped.
+//! The stage a test plays on: the sandbox, and a generated `proxy.toml` that gateways are started by. Everything ends
+//! when it is dropped.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::future::Future;
-use std::io::{BufRead, BufReader};
-use std::net::SocketAddr;
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use galaksio::app::App;
 use galaksio::clock::Clock;
 use galaksio::config::{self, Config};
-use galaksio::ids::JobId;
 use galaksio::jobs::JobStore;
 use galaksio::jobs::embedded::Embedded;
-use galaksio::proxy::Stop;
 use galaksio::sandbox::{NETWORK, Sandbox, Service, Settings, pay_to};
 use galaksio::wallet::Wallet;
 use galaksio::x402::{Address, Asset};
@@ -25,7 +17,7 @@ use secrecy::SecretString;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
-use crate::client::Client;
+use crate::gateway::{Gateway, Process};
 
 /// A condition that is not met by then has failed.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -95,6 +87,12 @@ impl Setup {
     /// Sets `key` of `[section]` to a number.
     pub(crate) fn number(mut self, section: &'static str, key: &'static str, value: u64) -> Setup {
         self.settings.entry(section).or_default().insert(key, value.to_string());
+        self
+    }
+
+    /// By this clock.
+    pub(crate) fn clock(mut self, clock: &Clock) -> Setup {
+        self.sandbox.clock = clock.clone();
         self
     }
 
@@ -179,7 +177,7 @@ impl Stage {
 
     /// A gateway in this process that may still be asking for prices.
     pub(crate) fn cold_gateway(&self) -> Gateway {
-        Gateway::start(&self.config())
+        Gateway::start(&self.config(), self.setup.sandbox.clock.clone())
     }
 
     /// A gateway that is a process of its own.
@@ -303,98 +301,6 @@ pub(crate) fn asset() -> Asset {
     Asset::default_for(NETWORK).unwrap()
 }
 
-/// A gateway on threads of this process.
-pub(crate) struct Gateway {
-    pub(crate) address: SocketAddr,
-    pub(crate) admin: SocketAddr,
-    pub(crate) stop: Stop,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Gateway {
-    fn start(config: &Config) -> Gateway {
-        let app = App::build(config, false).unwrap();
-        let (address, admin) = (app.addresses()[0], app.admin().unwrap());
-        let stop = Stop::embedded();
-        let told = stop.clone();
-        let thread = std::thread::spawn(move || app.run(told));
-        Gateway { address, admin, stop, thread: Some(thread) }
-    }
-
-    pub(crate) fn client(&self) -> Client {
-        Client::new(self.address)
-    }
-
-    /// Drains, and waits until it has ended.
-    pub(crate) fn end(mut self) {
-        self.stop.drain();
-        self.thread.take().unwrap().join().unwrap();
-    }
-}
-
-impl Drop for Gateway {
-    fn drop(&mut self) {
-        self.stop.now();
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
-    }
-}
-
-/// A gateway that is a process of its own.
-pub(crate) struct Process {
-    pub(crate) address: SocketAddr,
-    child: Child,
-}
-
-impl Process {
-    fn start(config: PathBuf, key: &str) -> Process {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_galaksio"))
-            .arg("serve")
-            .arg("--config")
-            .arg(config)
-            .env_clear()
-            .env("GALAKSIO_WALLET_KEY", key)
-            .stdin(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut log = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
-        let mut seen = Vec::new();
-        let address = log.by_ref().find_map(|line| {
-            let address =
-                line.contains("serving").then(|| line.split("address=").nth(1)?.trim().parse().ok());
-            seen.push(line);
-            address.flatten()
-        });
-        let Some(address) = address else {
-            let _ = child.kill();
-            let _ = child.wait();
-            panic!("the gateway does not start: {seen:#?}");
-        };
-        // Read on, so that it never waits for us.
-        std::thread::spawn(move || log.for_each(drop));
-        Process { address, child }
-    }
-
-    pub(crate) fn client(&self) -> Client {
-        Client::new(self.address)
-    }
-
-    /// Ends it as a crash would.
-    pub(crate) fn kill(mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 /// Asks again and again until `met` gives something.
 pub(crate) async fn eventually<T>(what: &str, mut met: impl AsyncFnMut() -> Option<T>) -> T {
     let give_up = Instant::now() + PATIENCE;
@@ -405,9 +311,4 @@ pub(crate) async fn eventually<T>(what: &str, mut met: impl AsyncFnMut() -> Opti
         assert!(Instant::now() < give_up, "not within {PATIENCE:?}: {what}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-}
-
-/// The id of a job, from an answer about it.
-pub(crate) fn job_id(text: &serde_json::Value) -> JobId {
-    text.as_str().unwrap().parse().unwrap()
 }

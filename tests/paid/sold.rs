@@ -92,6 +92,20 @@ fn a_file_is_pinned_for_good() {
 }
 
 #[test]
+fn as_large_as_it_may_be() {
+    let sale = Sale::new(Version::V2);
+    let bytes = file().repeat(3_000)[..10 << 20].to_vec();
+    let answer = sale.buy(&Request::post("/store?permanent=true", "application/octet-stream", bytes.clone()));
+    stored(&answer.json(), "openx402", bytes.len(), 0.012);
+    assert_eq!(sale.pinned(&answer.json()).body, bytes);
+    // As JSON it is a third longer, and so is what it may hold.
+    let bytes = &bytes[..7 << 20];
+    let body = json!({ "data": base64(bytes), "options": { "permanent": true } });
+    let answer = sale.buy(&Request::json("/store", &body));
+    assert_eq!(sale.pinned(&answer.json()).body, bytes);
+}
+
+#[test]
 fn a_document_is_pinned_for_good() {
     each_version(|version| {
         let sale = Sale::new(version);
@@ -152,7 +166,7 @@ pub(crate) struct Sale {
     version: Version,
     before: Books,
     // Ends before the stage does.
-    _gateway: crate::rig::Gateway,
+    _gateway: crate::gateway::Gateway,
     pub(crate) stage: Stage,
 }
 

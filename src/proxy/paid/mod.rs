@@ -36,7 +36,7 @@ use crate::jobs::{ClaimKey, JobKind, JobStore};
 use crate::money::Amount;
 use crate::providers::{Offer, Registry};
 use crate::quote_cache::{Dollars, Quote, QuoteCache, RouteId};
-use crate::reason::{Charged, Problem, Reason};
+use crate::reason::{Charged, Problem, Reason, Retry};
 use crate::telemetry::Metrics;
 use crate::x402::{Asset, CheckError, Domain, Payment, PaymentFlow, Resource, Verified, Window, check};
 use app_work::AppWork;
@@ -142,7 +142,16 @@ impl Rule {
 impl Sell for Paid {
     fn sell(&self, rule: usize, request: Request<RequestBody>, peer: Peer) -> BoxFuture<'static, Answer> {
         let this = Arc::clone(&self.0);
-        Box::pin(async move { this.sell(rule, request, peer).await.unwrap_or_else(Answer::from) })
+        let paid = Payment::is_in(request.headers());
+        Box::pin(async move {
+            this.sell(rule, request, peer).await.unwrap_or_else(|mut problem| {
+                // Not looked at, it may be a payment that was taken before: who sent it must not sign another.
+                if paid && problem.reason.retry() == Retry::SamePayment {
+                    problem.charged.get_or_insert(Charged::Unknown);
+                }
+                Answer::from(problem)
+            })
+        })
     }
 
     fn own(&self, own: Own, _: Request<RequestBody>, _: Peer) -> BoxFuture<'static, Answer> {

@@ -1,0 +1,106 @@
+//! Gateways under test, in this process or as processes of their own. Each ends when it is dropped.
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::thread::JoinHandle;
+
+use galaksio::app::App;
+use galaksio::clock::Clock;
+use galaksio::config::Config;
+use galaksio::proxy::Stop;
+
+use crate::client::Client;
+
+/// A gateway on threads of this process.
+pub(crate) struct Gateway {
+    pub(crate) address: SocketAddr,
+    pub(crate) admin: SocketAddr,
+    pub(crate) stop: Stop,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Gateway {
+    pub(crate) fn start(config: &Config, clock: Clock) -> Gateway {
+        let app = App::build_by(clock, config, false).unwrap();
+        let (address, admin) = (app.addresses()[0], app.admin().unwrap());
+        let stop = Stop::embedded();
+        let told = stop.clone();
+        let thread = std::thread::spawn(move || app.run(told));
+        Gateway { address, admin, stop, thread: Some(thread) }
+    }
+
+    pub(crate) fn client(&self) -> Client {
+        Client::new(self.address)
+    }
+
+    /// Drains, and waits until it has ended.
+    pub(crate) fn end(mut self) {
+        self.stop.drain();
+        self.thread.take().unwrap().join().unwrap();
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        self.stop.now();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// A gateway that is a process of its own.
+pub(crate) struct Process {
+    pub(crate) address: SocketAddr,
+    child: Child,
+}
+
+impl Process {
+    pub(crate) fn start(config: PathBuf, key: &str) -> Process {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_galaksio"))
+            .arg("serve")
+            .arg("--config")
+            .arg(config)
+            .env_clear()
+            .env("GALAKSIO_WALLET_KEY", key)
+            .stdin(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut log = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
+        let mut seen = Vec::new();
+        let address = log.by_ref().find_map(|line| {
+            let address =
+                line.contains("serving").then(|| line.split("address=").nth(1)?.trim().parse().ok());
+            seen.push(line);
+            address.flatten()
+        });
+        let Some(address) = address else {
+            let _ = child.kill();
+            let _ = child.wait();
+            panic!("the gateway does not start: {seen:#?}");
+        };
+        // Read on, so that it never waits for us.
+        std::thread::spawn(move || log.for_each(drop));
+        Process { address, child }
+    }
+
+    pub(crate) fn client(&self) -> Client {
+        Client::new(self.address)
+    }
+
+    /// Ends it as a crash would.
+    pub(crate) fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
