@@ -5,9 +5,11 @@
 
 use std::cell::Cell;
 use std::error::Error;
+use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use http::header::{CONTENT_LENGTH, EXPECT, HeaderValue, TRANSFER_ENCODING};
@@ -22,6 +24,7 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 
 use super::body::{AppBody, Body};
 use super::headers::{self, Strip};
+use super::idle::Timers;
 use super::peer::Peer;
 use super::request_body::{Progress, RequestBodyError};
 use super::tunnel::Tunnels;
@@ -41,7 +44,6 @@ type AppClient = Client<HttpsConnector<HttpConnector>, Body>;
 pub struct Forward {
     workers: Vec<Worker>,
     scheme: Scheme,
-    response_timeout: Duration,
     body_timeout: Duration,
 }
 
@@ -50,6 +52,7 @@ pub struct Forward {
 struct Worker {
     client: AppClient,
     authority: Authority,
+    timers: Timers,
 }
 
 /// Why there is no way to the app.
@@ -73,10 +76,11 @@ impl Forward {
         };
         let worker = |_| {
             let authority = authority.as_str().parse().map_err(|_| ForwardError::Url)?;
-            Ok(Worker { client: client(app, &scheme)?, authority })
+            let timers = Timers::new(app.response_timeout, app.max_idle);
+            Ok(Worker { client: client(app, &scheme)?, authority, timers })
         };
         let workers = (0..workers.max(1)).map(worker).collect::<Result<_, ForwardError>>()?;
-        Ok(Forward { workers, scheme, response_timeout: app.response_timeout, body_timeout })
+        Ok(Forward { workers, scheme, body_timeout })
     }
 
     /// Sends a request to the app. The target's path and query, the method and the end-to-end header fields
@@ -149,12 +153,17 @@ impl Forward {
         }
         let mut response = pin!(worker.client.request(request));
         let mut sent = progress.as_ref().map_or(0, |progress| progress.bytes());
+        let mut timer = worker.timers.start();
         loop {
-            match tokio::time::timeout(self.response_timeout, response.as_mut()).await {
-                Ok(Ok(response)) => return sound(response),
-                Ok(Err(error)) => return Err(problem(&error)),
-                Err(_) if still_sending(progress.as_ref(), &mut sent) => {}
-                Err(_) => return Err(Reason::AppTimeout.into()),
+            let answered = poll_fn(|cx| match response.as_mut().poll(cx) {
+                Poll::Ready(answered) => Poll::Ready(Some(answered)),
+                Poll::Pending => timer.poll_expired(cx).map(|()| None),
+            });
+            match answered.await {
+                Some(Ok(response)) => return sound(response),
+                Some(Err(error)) => return Err(problem(&error)),
+                None if still_sending(progress.as_ref(), &mut sent) => timer.moved(),
+                None => return Err(Reason::AppTimeout.into()),
             }
         }
     }

@@ -3,7 +3,7 @@
 //! RFC 9110 section 7.6 (intermediaries) and RFC 9113 section 8 (HTTP/2 requests sent on as HTTP/1.1).
 
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, COOKIE, Entry, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue, TE,
+    CONNECTION, CONTENT_LENGTH, COOKIE, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue, TE,
     TRANSFER_ENCODING, UPGRADE, VIA,
 };
 use http::{Version, request};
@@ -104,18 +104,30 @@ pub(super) fn to_client_upgraded(headers: &mut HeaderMap) {
     headers.insert(UPGRADE, WEBSOCKET);
 }
 
+/// The fields of this hop.
+static HOP_BY_HOP: [HeaderName; 6] =
+    [CONNECTION, KEEP_ALIVE, PROXY_CONNECTION, TE, TRANSFER_ENCODING, UPGRADE];
+
 /// Removes what is about this hop only: the fixed fields and those that `Connection` names.
 fn end_hop(headers: &mut HeaderMap) {
-    if let Entry::Occupied(connection) = headers.entry(CONNECTION) {
-        let (_, values) = connection.remove_entry_mult();
-        for value in values.collect::<Vec<_>>() {
-            for name in value.as_bytes().split(|byte| *byte == b',') {
-                remove_nominated(headers, name.trim_ascii());
-            }
+    // Comparing the few names there are costs a fraction of looking up six that mostly are not.
+    let mut present = [false; HOP_BY_HOP.len()];
+    for name in headers.keys() {
+        for (present, hop) in present.iter_mut().zip(&HOP_BY_HOP) {
+            *present |= hop == name;
         }
     }
-    for name in [KEEP_ALIVE, PROXY_CONNECTION, TE, TRANSFER_ENCODING, UPGRADE] {
-        headers.remove(name);
+    for (hop, _) in HOP_BY_HOP.iter().zip(present).filter(|(_, present)| *present) {
+        // Nearly always there is one value, and then nothing is allocated.
+        let further: Vec<HeaderValue> = headers.get_all(hop).iter().skip(1).cloned().collect();
+        let first = headers.remove(hop);
+        if *hop == CONNECTION {
+            for value in first.iter().chain(&further) {
+                for name in value.as_bytes().split(|byte| *byte == b',') {
+                    remove_nominated(headers, name.trim_ascii());
+                }
+            }
+        }
     }
 }
 

@@ -3,10 +3,12 @@
 
 use std::fmt;
 use std::future::Future;
+use std::ops::{Deref, DerefMut};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::time::{Instant, Sleep};
 
 /// Expires when it was waited on for `timeout` without [`Idle::moved`].
@@ -52,10 +54,76 @@ impl fmt::Debug for Idle {
     }
 }
 
+/// Deadlines of one length for one use after the other. To arm and to disarm one costs each request two turns at the lock
+/// of the runtime's timers; one that was armed by an earlier request is only told that something moved.
+#[derive(Debug)]
+pub(super) struct Timers {
+    timeout: Duration,
+    max_kept: usize,
+    kept: Mutex<Vec<Idle>>,
+}
+
+/// A deadline in use; it goes back when dropped.
+pub(super) struct Timer<'a> {
+    timers: &'a Timers,
+    idle: Idle,
+}
+
+impl Timers {
+    /// Keeps at most `max_kept` for later.
+    pub(super) fn new(timeout: Duration, max_kept: usize) -> Self {
+        Timers { timeout, max_kept, kept: Mutex::default() }
+    }
+
+    /// A deadline that begins now, or rather when it is first waited on.
+    pub(super) fn start(&self) -> Timer<'_> {
+        let mut idle = self.kept.lock().pop().unwrap_or_else(|| Idle::new(self.timeout));
+        idle.moved();
+        Timer { timers: self, idle }
+    }
+}
+
+impl Deref for Timer<'_> {
+    type Target = Idle;
+
+    fn deref(&self) -> &Idle {
+        &self.idle
+    }
+}
+
+impl DerefMut for Timer<'_> {
+    fn deref_mut(&mut self) -> &mut Idle {
+        &mut self.idle
+    }
+}
+
+impl Drop for Timer<'_> {
+    fn drop(&mut self) {
+        let mut kept = self.timers.kept.lock();
+        if kept.len() < self.timers.max_kept {
+            kept.push(std::mem::replace(&mut self.idle, Idle::new(self.timers.timeout)));
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::future::poll_fn;
+
+    #[tokio::test]
+    async fn a_kept_timer_starts_anew() {
+        let timers = Timers::new(Duration::from_millis(40), 1);
+        let mut first = timers.start();
+        poll_fn(|cx| first.poll_expired(cx)).await;
+        drop(first);
+        assert_eq!(timers.kept.lock().len(), 1);
+        let again = Instant::now();
+        let mut second = timers.start();
+        assert!(timers.kept.lock().is_empty());
+        poll_fn(|cx| second.poll_expired(cx)).await;
+        assert!(again.elapsed() >= Duration::from_millis(40));
+    }
 
     #[tokio::test]
     async fn movement_puts_it_off() {

@@ -182,16 +182,20 @@ impl Inner {
         };
         self.measure(rule, &mut asked).await?;
 
-        let (payment, refusal) = match payment {
-            None => (None, None),
-            Some(Ok(payment)) => (Some(payment), None),
-            Some(Err(reason)) => (None, Some(Problem::new(reason).charged(Charged::No))),
+        let refusal = match payment {
+            // In an allocation of its own: what paid work keeps in mind is a hundred times what a challenge does,
+            // and each challenge would have to make room for it.
+            Some(Ok(payment)) => return Box::pin(self.paid(rule, asked, payment)).await,
+            Some(Err(reason)) => Some(Problem::new(reason).charged(Charged::No)),
+            None => None,
         };
-        let Some(payment) = payment else {
-            let answer = self.challenge(rule, &asked, refusal).await;
-            self.parts.metrics.challenged(began.elapsed());
-            return answer;
-        };
+        let answer = self.challenge(rule, &asked, refusal).await;
+        self.parts.metrics.challenged(began.elapsed());
+        answer
+    }
+
+    /// A request that brings a payment, to its answer.
+    async fn paid(&self, rule: &Rule, mut asked: Asked, payment: Payment) -> Result<Answer, Problem> {
         match self.admit(rule, &mut asked, &payment).await? {
             Admitted::Sale(sale) => {
                 let delivery = self.run(*sale, asked.held.take()).await?;
@@ -501,4 +505,18 @@ enum Admitted {
     Sale(Box<Sale>),
     /// It does not.
     Not(Problem),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_challenge_does_not_make_room_for_paid_work() {
+        fn size<A, B, C, D, F>(_: fn(A, B, C, D) -> F) -> usize {
+            std::mem::size_of::<F>()
+        }
+        let bytes = size(Inner::sell);
+        assert!(bytes < 8 * 1024, "{bytes} bytes are allocated for each request on a sold route");
+    }
 }

@@ -1,29 +1,36 @@
 //! Reading a body into memory, within a limit on each and on all together.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::{Bytes, BytesMut};
 use http_body::Body as _;
 use http_body_util::BodyExt;
 use serde_json::json;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::proxy::RequestBody;
 use crate::reason::{Problem, Reason};
 
-/// The unit in which memory is lent out.
-const UNIT: u64 = 1024;
-
 /// The memory that bodies of paid requests may take, over all requests.
-pub(super) struct Memory(Arc<Semaphore>);
+///
+/// A count and no semaphore: nobody waits for memory, and a semaphore's release takes a lock that all workers share.
+pub(super) struct Memory(Arc<AtomicU64>);
 
 /// Memory lent to one body; given back when dropped.
-pub(super) type Held = OwnedSemaphorePermit;
+pub(super) struct Held {
+    free: Arc<AtomicU64>,
+    bytes: u64,
+}
 
 impl Memory {
     pub(super) fn new(bytes: u64) -> Self {
-        let units = usize::try_from(bytes / UNIT).unwrap_or(usize::MAX);
-        Memory(Arc::new(Semaphore::new(units.clamp(1, Semaphore::MAX_PERMITS))))
+        Memory(Arc::new(AtomicU64::new(bytes)))
+    }
+
+    fn lend(&self, bytes: u64) -> Option<Held> {
+        let lend = |free: u64| free.checked_sub(bytes);
+        self.0.fetch_update(Ordering::AcqRel, Ordering::Relaxed, lend).ok()?;
+        Some(Held { free: Arc::clone(&self.0), bytes })
     }
 
     /// Reads a body of at most `limit` bytes.
@@ -36,10 +43,7 @@ impl Memory {
             return Err(too_large(limit));
         }
         // A body of unknown length is lent the most it may become; it is given back when the job ends.
-        let units = declared.unwrap_or(limit).div_ceil(UNIT).max(1);
-        let units = u32::try_from(units).map_err(|_| too_large(limit))?;
-        let held = Arc::clone(&self.0).try_acquire_many_owned(units);
-        let held = held.map_err(|_| Problem::new(Reason::Overloaded))?;
+        let held = self.lend(declared.unwrap_or(limit)).ok_or(Problem::new(Reason::Overloaded))?;
 
         let mut first = Bytes::new();
         let mut rest = BytesMut::new();
@@ -67,6 +71,29 @@ impl Memory {
     }
 }
 
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.free.fetch_add(self.bytes, Ordering::AcqRel);
+    }
+}
+
 fn too_large(limit: u64) -> Problem {
     Problem::new(Reason::TooLarge).details(json!({ "limit": limit }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_given_back() {
+        let memory = Memory::new(10);
+        let six = memory.lend(6).unwrap();
+        assert!(memory.lend(5).is_none());
+        let four = memory.lend(4).unwrap();
+        drop(six);
+        assert!(memory.lend(7).is_none());
+        drop(four);
+        assert!(memory.lend(10).is_some());
+    }
 }
