@@ -25,6 +25,9 @@ struct Inner {
     /// Events that happened but could not be written: the store is away and the money is already
     /// spent, so the job goes on from memory. Written before anything else once the store is back.
     carried: Vec<(Event, Job)>,
+    /// The last event, if it counts as not made but may have reached the store all the same. It had no effect; when
+    /// another event follows it is taken as made, or memory and store would part here.
+    doubtful: Option<(Event, Job)>,
 }
 
 /// Why an event was not recorded. Whatever it stood for must not happen.
@@ -43,7 +46,8 @@ pub(super) enum JournalError {
 
 impl Journal {
     pub(super) fn new(jobs: Arc<dyn JobStore>, clock: Clock, job: Job, lease: Lease) -> Self {
-        Journal(Arc::new(Mutex::new(Inner { jobs, clock, lease, job, carried: Vec::new() })))
+        let (carried, doubtful) = (Vec::new(), None);
+        Journal(Arc::new(Mutex::new(Inner { jobs, clock, lease, job, carried, doubtful })))
     }
 
     /// The job as it stands.
@@ -118,6 +122,10 @@ impl Journal {
 
 impl Inner {
     async fn write(&mut self, event: Event, carry: bool) -> Result<Job, JournalError> {
+        if let Some((event, job)) = self.doubtful.take() {
+            self.job = job.clone();
+            self.carried.push((event, job));
+        }
         let next = self.job.apply(&event, self.clock.now_millis())?;
         let outcome = match self.write_carried().await {
             Ok(()) => self.append(&event, &next).await,
@@ -130,7 +138,12 @@ impl Inner {
                     "the store is away after money moved; the job goes on from memory");
                 self.carried.push((event, next.clone()));
             }
-            Err(problem) => return Err(problem),
+            Err(problem) => {
+                if matches!(problem, JournalError::Store(_)) {
+                    self.doubtful = Some((event, next));
+                }
+                return Err(problem);
+            }
         }
         self.job = next.clone();
         Ok(next)

@@ -11,17 +11,21 @@
 //! [`recovery`]. The broker knows no HTTP connection: a client that goes away changes nothing here.
 
 mod attempt;
+mod debt;
 mod delivery;
 mod journal;
 mod purse;
 mod recovery;
 mod settlement;
+#[cfg(test)]
+mod tests;
 mod work;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::value::RawValue;
+use tokio::sync::Semaphore;
 
 use crate::clock::Clock;
 use crate::facilitator::Facilitator;
@@ -93,6 +97,8 @@ pub struct Limits {
     pub unknown_hold: Duration,
     /// How long a job stays ours without a sign of life.
     pub lease: Duration,
+    /// Attempts running at once at most.
+    pub max_jobs: usize,
 }
 
 /// What the broker works with. One for the whole process, shared.
@@ -103,6 +109,7 @@ pub struct Broker {
     metrics: Arc<Metrics>,
     clock: Clock,
     limits: Limits,
+    slots: Arc<Semaphore>,
 }
 
 impl Broker {
@@ -115,7 +122,8 @@ impl Broker {
         clock: Clock,
         limits: Limits,
     ) -> Self {
-        Broker { jobs, facilitator, wallet, metrics, clock, limits }
+        let slots = Arc::new(Semaphore::new(limits.max_jobs.min(Semaphore::MAX_PERMITS)));
+        Broker { jobs, facilitator, wallet, metrics, clock, limits, slots }
     }
 
     /// The store, for lookups by id.
