@@ -69,6 +69,7 @@ impl Delivery {
         delivery.headers.extend(once);
         if let Some(stream) = stream {
             delivery.body = DeliveryBody::Stream(stream);
+            delivery.reason = Reason::Paid;
         }
         delivery
     }

@@ -4,6 +4,7 @@
 
 mod duplicates;
 mod faults;
+mod provider;
 mod settle;
 mod trap;
 mod upfront;

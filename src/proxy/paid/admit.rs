@@ -85,8 +85,12 @@ impl Inner {
                 }
                 Decision::Refuse(problem) => return Ok(Err(problem)),
                 // Nothing costs nothing with the providers there are; a payment for it would be taken for no work.
-                Decision::Free(_) => return Err(Reason::NoProvider.into()),
-                Decision::Missing(Missing::Quote) => quote = Some(self.quote(rule, asked).await?),
+                Decision::Free(_) => return Ok(Err(Problem::new(Reason::NoProvider).charged(Charged::No))),
+                // Nobody sells it any more; the payment may have bought it while somebody did.
+                Decision::Missing(Missing::Quote) => match self.quote(rule, asked).await {
+                    Ok(fresh) => quote = Some(fresh),
+                    Err(problem) => return Ok(Err(problem.charged(Charged::No))),
+                },
                 Decision::Missing(Missing::Epochs) => {
                     let away = |_| Problem::new(Reason::StoreAway).charged(Charged::Unknown);
                     self.parts.quotes.catch_up().await.map_err(away)?;
