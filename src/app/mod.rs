@@ -250,6 +250,7 @@ fn limits(config: &Config) -> Limits {
         settle_margin: config.paid.settle_margin,
         unknown_hold: config.facilitator.unknown_hold,
         lease: config.paid.lease,
+        max_jobs: config.paid.max_jobs,
     }
 }
 

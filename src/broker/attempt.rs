@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tracing::{info, warn};
+use tokio::sync::OwnedSemaphorePermit;
+use tracing::{error, info, warn};
 
 use super::delivery::Delivery;
 use super::journal::{Journal, JournalError};
@@ -12,32 +13,37 @@ use super::settlement::{Settled, payment_request};
 use super::work::{Product, Work, WorkError, WorkFault};
 use super::{Broker, Sale};
 use crate::facilitator::Verdict;
-
 use crate::jobs::job::{ClientLeg, SCHEMA};
 use crate::jobs::{Claim, Event, Failure, Job, JobKind, Lease, State};
 use crate::providers::{Offer, Purse};
 use crate::reason::{Charged, Problem, Reason};
 use crate::telemetry;
 use crate::wallet::COLLECT;
-use crate::x402::PaymentFlow;
+use crate::x402::{PaymentFlow, Receipt};
 
 /// How long a finished attempt waits for a store that is away, to write what it carries.
 const CARRY_PATIENCE: Duration = Duration::from_secs(600);
 
 impl Broker {
     /// Does what the payment buys, once, and says what to answer. Runs to its end whatever the client
-    /// does, so the caller spawns it and only listens.
-    pub async fn sell(self: Arc<Self>, sale: Sale) -> Delivery {
+    /// does, so the caller spawns it and only listens. `guard` is dropped when nothing is left to be written.
+    pub async fn sell(self: Arc<Self>, sale: Sale, guard: impl Send + 'static) -> Delivery {
+        let Some(slot) = self.slot() else { return self.overloaded(&sale.payment).await };
         let fresh = self.fresh_job(&sale);
-        let (job, lease) = match self.jobs.claim(&fresh, self.limits.lease).await {
-            Ok(Claim::Won(job, lease)) => (job, lease),
-            Ok(Claim::Taken(job)) => match self.seen_before(&sale.payment, Some(&sale.sold), job).await {
-                Again::Answer(delivery) => return *delivery,
-                Again::NextAttempt(job, lease) => (*job, lease),
-            },
+        let (job, lease, slot) = match self.jobs.claim(&fresh, self.limits.lease).await {
+            Ok(Claim::Won(job, lease)) => (job, lease, slot),
+            Ok(Claim::Taken(job)) => {
+                // Waiting for another's work takes no slot: one payment, sent often, must not take them all.
+                drop(slot);
+                match self.seen_before(&sale.payment, Some(&sale.sold), job).await {
+                    Again::Answer(delivery) => return *delivery,
+                    Again::NextAttempt(job, lease, slot) => (*job, lease, slot),
+                }
+            }
             Err(away) => {
                 warn!(%away, "no claim");
-                return Delivery::problem(Problem::new(Reason::StoreAway).charged(Charged::No));
+                // It may have been claimed long ago, and settled.
+                return Delivery::problem(Problem::new(Reason::StoreAway).charged(Charged::Unknown));
             }
         };
         let journal = self.journal(job, lease);
@@ -46,12 +52,16 @@ impl Broker {
         // The answer does not wait for a store that is away; the lease is kept until it is back.
         tokio::spawn(async move {
             journal.close(CARRY_PATIENCE).await;
-            drop(keeper);
+            drop((keeper, guard));
         });
+        drop(slot);
         outcome
     }
 
-    async fn attempt(&self, journal: &Journal, sale: Sale) -> Delivery {
+    async fn attempt(&self, journal: &Journal, mut sale: Sale) -> Delivery {
+        if sale.offer.is_some() && self.owes(&sale.payment).await {
+            sale.requirement.flow = PaymentFlow::Upfront;
+        }
         let outcome = match sale.requirement.flow {
             PaymentFlow::Authorization => self.settle_on_success(journal, sale).await,
             PaymentFlow::Upfront => self.settle_upfront(journal, sale).await,
@@ -66,18 +76,25 @@ impl Broker {
             Ok(product) => product,
             Err(error) => return self.work_failed(journal, error).await,
         };
-        let answer = product.answer;
-        // The result and "may be settled from now on" are one record, before /settle is called.
-        let job = journal.record_or_carry(Event::Answered { answer }).await?;
+        let Product { answer, stream, once } = product;
+        // The result and "may be settled from now on" are one record, before /settle is called. Only for a provider
+        // already paid does it go on without: else a restart would forget the work, and the client had paid for it.
+        let job = match journal.job().await.signature_open() {
+            true => journal.record_or_carry(Event::Answered { answer }).await?,
+            false => journal.record(Event::Answered { answer }).await?,
+        };
         match self.settle(&job, true, self.limits.unknown_hold).await {
             Settled::Yes(receipt) => {
-                let job = journal.record_or_carry(Event::Settled { receipt }).await?;
+                let job = self.settled(journal, receipt).await?;
                 info!(job = %job.id, provider = job.quote.provider, "sold");
-                Ok(Delivery::fresh(&job, product.stream))
+                Ok(Delivery::fresh(&job, stream, once))
             }
             Settled::No { reason } => {
                 let failure = failure(Reason::SettlementRefused, &reason);
                 let job = journal.record_or_carry(Event::Refused { failure }).await?;
+                if job.state == State::Uncollected {
+                    self.remember_debt(&job).await;
+                }
                 Ok(Delivery::of_rest(&job, true))
             }
             Settled::Unknown => Ok(Delivery::unsettled(&job)),
@@ -97,11 +114,25 @@ impl Broker {
             Settled::Unknown => return Ok(Delivery::unsettled(&job)),
         };
         match self.perform(journal, sale).await {
-            Ok(Product { answer, stream }) => {
+            Ok(Product { answer, stream, once }) => {
                 let job = journal.record_or_carry(Event::Answered { answer }).await?;
-                Ok(Delivery::fresh(&job, stream))
+                Ok(Delivery::fresh(&job, stream, once))
             }
             Err(error) => self.work_failed(journal, error).await,
+        }
+    }
+
+    /// The completed job. The client has paid and its answer is here: nothing keeps the two apart any more, not even
+    /// another process that took the job over meanwhile.
+    async fn settled(&self, journal: &Journal, receipt: Receipt) -> Result<Job, JournalError> {
+        let event = Event::Settled { receipt };
+        match journal.record_or_carry(event.clone()).await {
+            Err(JournalError::Fenced) => {
+                let job = journal.job().await.apply(&event, self.clock.now_millis())?;
+                error!(job = %job.id, claim = job.claim.as_str(), "settled, and not recorded: the lease was lost");
+                Ok(job)
+            }
+            recorded => recorded,
         }
     }
 
@@ -220,7 +251,7 @@ pub(super) enum Again {
     /// Answer with this.
     Answer(Box<Delivery>),
     /// It bought nothing so far: start the next attempt of its job.
-    NextAttempt(Box<Job>, Lease),
+    NextAttempt(Box<Job>, Lease, OwnedSemaphorePermit),
 }
 
 impl Again {

@@ -3,10 +3,12 @@
 //! A settled payment is public on chain, so presenting it proves nothing about who presents it: a kept result
 //! is released only to whoever also has what was never published (see [`may_release`]).
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::json;
+use tokio::sync::OwnedSemaphorePermit;
 use tracing::warn;
 
 use super::attempt::Again;
@@ -16,7 +18,7 @@ use crate::ids::JobId;
 use crate::jobs::job::Sold;
 use crate::jobs::{ClaimKey, Event, Job, Kept, State};
 use crate::money::Amount;
-use crate::reason::{Charged, Problem, Reason};
+use crate::reason::{Charged, Problem, Reason, Retry};
 use crate::x402::{Receipt, Version};
 
 const FIRST_POLL: Duration = Duration::from_millis(25);
@@ -70,10 +72,12 @@ impl Delivery {
     }
 
     /// A completed job, by the attempt that completed it.
-    pub(super) fn fresh(job: &Job, stream: Option<BodyStream>) -> Self {
+    pub(super) fn fresh(job: &Job, stream: Option<BodyStream>, once: Vec<(String, String)>) -> Self {
         let mut delivery = Delivery::completed(job, Reason::Paid);
+        delivery.headers.extend(once);
         if let Some(stream) = stream {
             delivery.body = DeliveryBody::Stream(stream);
+            delivery.reason = Reason::Paid;
         }
         delivery
     }
@@ -88,7 +92,7 @@ impl Delivery {
         Delivery {
             reason: Reason::AppFailed,
             status: product.answer.status,
-            headers: product.answer.headers,
+            headers: product.answer.headers.into_iter().chain(product.once).collect(),
             body,
             receipt: None,
             job: Some(job.id),
@@ -106,10 +110,7 @@ impl Delivery {
     pub(super) fn unfinished(job: &Job) -> Self {
         match job.state {
             State::Settling | State::SettlingUpfront => Delivery::unsettled(job),
-            _ => {
-                let problem = Problem::new(Reason::JobRunning).charged(Charged::Unknown).retry_after(2);
-                Delivery::error(job, problem)
-            }
+            _ => Delivery::error(job, Problem::new(Reason::JobRunning).charged(charged(job)).retry_after(2)),
         }
     }
 
@@ -129,10 +130,12 @@ impl Delivery {
             State::Completed => Delivery::state_only(job),
             State::RefundDue => failed(Reason::RefundDue, Charged::Yes),
             State::Uncollected => failed(Reason::Uncollected, Charged::No),
-            State::Voided | State::Held | State::ProviderLost => {
-                let code = job.failure.as_ref().map(|failure| failure.code.as_str());
-                failed(code.and_then(Reason::from_code).unwrap_or(Reason::Internal), Charged::No)
-            }
+            State::Voided => failed(failed_by(job), Charged::No),
+            // It stays as it is: the same payment starts nothing any more.
+            State::Held | State::ProviderLost => match failed_by(job) {
+                reason if reason.retry() == Retry::SamePayment => failed(Reason::ProviderFailed, Charged::No),
+                reason => failed(reason, Charged::No),
+            },
             _ => Delivery::unfinished(job),
         }
     }
@@ -184,8 +187,8 @@ impl Broker {
     /// `sold` is what a next attempt would sell; without it there is none.
     pub(super) async fn seen_before(&self, payment: &Presented, sold: Option<&Sold>, mut job: Job) -> Again {
         if job.fingerprint != payment.fingerprint {
-            let charged = if job.receipt.is_some() { Charged::Yes } else { Charged::No };
-            return Again::answer(Delivery::problem(Problem::new(Reason::PaymentReused).charged(charged)));
+            let problem = Problem::new(Reason::PaymentReused).charged(charged(&job));
+            return Again::answer(Delivery::problem(problem));
         }
         let patience = match job.state {
             State::Settling | State::SettlingUpfront => self.limits.unknown_hold,
@@ -195,14 +198,23 @@ impl Broker {
         let mut pause = FIRST_POLL;
         loop {
             if job.state.at_rest() && (job.state != State::Voided || sold.is_none()) {
-                return Again::answer(Delivery::of_rest(&job, may_release(payment, &job)));
+                let mut delivery = Delivery::of_rest(&job, may_release(payment, &job));
+                // In the header that this client looks for.
+                delivery.receipt = delivery.receipt.map(|(_, receipt)| (payment.version, receipt));
+                return Again::answer(delivery);
             }
             match self.jobs.take_over(&job.claim, self.limits.lease).await {
                 Ok(Some((taken, lease))) if taken.state == State::Voided => {
                     let journal = self.journal(taken, lease.clone());
+                    job = journal.job().await;
                     let Some(sold) = sold.cloned() else { continue };
+                    let Some(slot) = self.slot() else {
+                        // Should this fail, it lapses.
+                        let _ = self.jobs.release(&lease).await;
+                        return Again::answer(overloaded());
+                    };
                     match journal.record(Event::Reopened { sold }).await {
-                        Ok(job) => return Again::NextAttempt(Box::new(job), lease),
+                        Ok(job) => return Again::NextAttempt(Box::new(job), lease, slot),
                         Err(error) => warn!(%error, "a voided job was not reopened"),
                     }
                 }
@@ -233,23 +245,60 @@ impl Broker {
         }
     }
 
-    /// Whether this payment was ever claimed. A store that is away says no: the payment is then refused as it stands.
-    pub async fn claimed(&self, claim: &ClaimKey) -> bool {
-        matches!(self.jobs.by_claim(claim).await, Ok(Some(_)))
+    /// Whether this payment was ever claimed. A store that is away cannot tell, and then nobody may be told to pay anew.
+    pub async fn claimed(&self, claim: &ClaimKey) -> Result<bool, Problem> {
+        Ok(self.find(claim).await?.is_some())
     }
 
     /// The answer to a payment that would be refused today, if it was taken before: its quote may have expired
     /// since, its job has not. `None` if it never was, or bought nothing.
-    pub async fn known(&self, payment: &Presented) -> Option<Delivery> {
-        let job = self.jobs.by_claim(&payment.claim()).await.ok().flatten()?;
-        if job.state == State::Voided {
-            return None;
-        }
-        match self.seen_before(payment, None, job).await {
+    pub async fn known(&self, payment: &Presented) -> Result<Option<Delivery>, Problem> {
+        let Some(job) = self.find(&payment.claim()).await?.filter(|job| job.state != State::Voided) else {
+            return Ok(None);
+        };
+        Ok(match self.seen_before(payment, None, job).await {
             Again::Answer(delivery) => Some(*delivery),
             Again::NextAttempt(..) => None,
+        })
+    }
+
+    async fn find(&self, claim: &ClaimKey) -> Result<Option<Job>, Problem> {
+        self.jobs.by_claim(claim).await.map_err(|away| {
+            warn!(%away, "nobody knows whether a payment was seen before");
+            Problem::new(Reason::StoreAway).charged(Charged::Unknown)
+        })
+    }
+
+    /// The answer while too many attempts run. That of an earlier attempt can still be given.
+    pub(super) async fn overloaded(&self, payment: &Presented) -> Delivery {
+        match self.known(payment).await {
+            Ok(Some(delivery)) => delivery,
+            Ok(None) => overloaded(),
+            Err(problem) => Delivery::problem(problem),
         }
     }
+
+    pub(super) fn slot(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.slots).try_acquire_owned().ok()
+    }
+}
+
+fn overloaded() -> Delivery {
+    Delivery::problem(Problem::new(Reason::Overloaded).charged(Charged::No))
+}
+
+/// What is known of the client's money, wherever its job stands.
+fn charged(job: &Job) -> Charged {
+    match (&job.receipt, job.state) {
+        (Some(_), _) => Charged::Yes,
+        (None, state) if state.at_rest() => Charged::No,
+        (None, _) => Charged::Unknown,
+    }
+}
+
+fn failed_by(job: &Job) -> Reason {
+    let code = job.failure.as_ref().map(|failure| failure.code.as_str());
+    code.and_then(Reason::from_code).unwrap_or(Reason::Internal)
 }
 
 /// Whether `payment` shows something about `job` that the chain does not: the quote's unguessable id where the

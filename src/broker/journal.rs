@@ -27,6 +27,9 @@ struct Inner {
     /// Events that happened but could not be written: the store is away and the money is already
     /// spent, so the job goes on from memory. Written before anything else once the store is back.
     carried: Vec<(Event, Job)>,
+    /// The last event, if it counts as not made but may have reached the store all the same. It had no effect; when
+    /// another event follows it is taken as made, or memory and store would part here.
+    doubtful: Option<(Event, Job)>,
 }
 
 /// Why an event was not recorded. Whatever it stood for must not happen.
@@ -52,7 +55,8 @@ impl Journal {
         lease: Lease,
     ) -> Self {
         tally.taken(&job);
-        Journal(Arc::new(Mutex::new(Inner { jobs, clock, tally, lease, job, carried: Vec::new() })))
+        let (carried, doubtful) = (Vec::new(), None);
+        Journal(Arc::new(Mutex::new(Inner { jobs, clock, tally, lease, job, carried, doubtful })))
     }
 
     /// The job as it stands.
@@ -127,6 +131,10 @@ impl Journal {
 
 impl Inner {
     async fn write(&mut self, event: Event, carry: bool) -> Result<Job, JournalError> {
+        if let Some((event, job)) = self.doubtful.take() {
+            self.job = job.clone();
+            self.carried.push((event, job));
+        }
         let next = self.job.apply(&event, self.clock.now_millis())?;
         let outcome = match self.write_carried().await {
             Ok(()) => self.append(&event, &next).await,
@@ -139,7 +147,12 @@ impl Inner {
                     "the store is away after money moved; the job goes on from memory");
                 self.carried.push((event.clone(), next.clone()));
             }
-            Err(problem) => return Err(problem),
+            Err(problem) => {
+                if matches!(problem, JournalError::Store(_)) {
+                    self.doubtful = Some((event, next));
+                }
+                return Err(problem);
+            }
         }
         self.tally.recorded(&event, &next);
         self.job = next.clone();

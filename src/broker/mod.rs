@@ -11,18 +11,22 @@
 //! `recovery`. The broker knows no HTTP connection: a client that goes away changes nothing here.
 
 mod attempt;
+mod debt;
 mod delivery;
 mod journal;
 mod purse;
 mod recovery;
 mod settlement;
 mod tally;
+#[cfg(test)]
+mod tests;
 mod work;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::value::RawValue;
+use tokio::sync::Semaphore;
 
 use crate::clock::Clock;
 use crate::facilitator::Facilitator;
@@ -97,6 +101,8 @@ pub struct Limits {
     pub unknown_hold: Duration,
     /// How long a job stays ours without a sign of life.
     pub lease: Duration,
+    /// Attempts running at once at most.
+    pub max_jobs: usize,
 }
 
 /// What the broker works with. One for the whole process, shared.
@@ -108,6 +114,7 @@ pub struct Broker {
     tally: Arc<Tally>,
     clock: Clock,
     limits: Limits,
+    slots: Arc<Semaphore>,
 }
 
 impl Broker {
@@ -121,7 +128,8 @@ impl Broker {
         limits: Limits,
     ) -> Self {
         let tally = Arc::new(Tally::new(Arc::clone(&metrics)));
-        Broker { jobs, facilitator, wallet, metrics, tally, clock, limits }
+        let slots = Arc::new(Semaphore::new(limits.max_jobs.min(Semaphore::MAX_PERMITS)));
+        Broker { jobs, facilitator, wallet, metrics, tally, clock, limits, slots }
     }
 
     /// The store, for lookups by id.

@@ -9,11 +9,13 @@ use async_trait::async_trait;
 
 use super::journal::Journal;
 use crate::clock::{Clock, UnixSeconds};
+use crate::jobs::job::{Fate, ProviderPayment};
 use crate::jobs::{Event, Job};
 use crate::money::Amount;
 use crate::providers::{Offer, PaymentHeader, Purse, PurseError};
+use crate::quote_cache::Dollars;
 use crate::wallet::{Spend, Wallet};
-use crate::x402::Challenge;
+use crate::x402::{Asset, Challenge};
 
 /// Pays for the work of one attempt.
 pub(super) struct AttemptPurse {
@@ -43,7 +45,7 @@ impl Purse for AttemptPurse {
         let recorded = job.signed_for(step);
         let signed = self.wallet.pay(&spend, recorded, now, self.deadline)?;
         if recorded.is_none() {
-            within_what_the_client_pays(&job, signed.payment.amount, now)?;
+            within_what_the_client_pays(&job, &signed.payment)?;
             let event = Event::Signed { payment: signed.payment };
             self.journal.record(event).await.map_err(|error| PurseError::Journal(error.to_string()))?;
         }
@@ -51,18 +53,26 @@ impl Purse for AttemptPurse {
     }
 }
 
-/// A second signature is given only if all that may still be spent stays within the client's payment; the first
-/// may be as large as the terms said, whatever that did to the margin.
-fn within_what_the_client_pays(job: &Job, amount: Amount, now: UnixSeconds) -> Result<(), PurseError> {
-    let open = job.spendable(now);
-    if open == Some(Amount::ZERO) {
+/// A second signature is given only if all that is or may be spent stays within the client's payment; the first
+/// may be as large as the terms said, whatever that did to the margin. One that lapsed may have been spent before.
+fn within_what_the_client_pays(job: &Job, next: &ProviderPayment) -> Result<(), PurseError> {
+    let earlier = || job.provider.iter().filter(|payment| payment.fate != Fate::Unspent);
+    if earlier().next().is_none() {
         return Ok(());
     }
-    let limit = job.client.requirement.amount;
-    match open.and_then(|open| open.checked_add(amount)) {
-        Some(total) if total <= limit => Ok(()),
+    let paid = &job.client.requirement;
+    // All of it is dollars, in tokens of different decimals: the finest of them measures.
+    let decimals = earlier().chain([next]).map(|payment| payment.asset.decimals);
+    let decimals = decimals.fold(paid.asset.decimals, u8::max);
+    let worth = |units, asset: &Asset| Dollars { units, decimals: asset.decimals }.ceil(decimals);
+    let total = earlier()
+        .chain([next])
+        .try_fold(Amount::ZERO, |sum, payment| sum.checked_add(worth(payment.amount, &payment.asset)?));
+    match (total, worth(paid.amount, &paid.asset)) {
+        (Some(total), Some(limit)) if total <= limit => Ok(()),
         _ => Err(PurseError::Terms(format!(
-            "{amount} more than is signed already would pass the client's payment of {limit}"
+            "{} more than is signed already would pass the client's payment of {}",
+            next.amount, paid.amount
         ))),
     }
 }

@@ -1,8 +1,9 @@
 //! Settling the client's payment, and what each answer proves.
 //!
-//! A facilitator's "no" is taken as final only if it is the first thing it says about a payment: after
-//! a time-out or a crash, "nonce already used" or "expired" may be what a *successful* earlier settle looks like
-//! from outside. Such a payment stays unsettled-or-not until the identical settle succeeds or the chain is asked.
+//! A facilitator's "no" is taken as final only if it is the first thing it says about a payment, and says that nothing
+//! was sent ([`is_final`]): after a time-out or a crash, "nonce already used" or "expired" may be what a *successful*
+//! earlier settle looks like from outside. Such a payment stays unsettled-or-not until the identical settle succeeds or
+//! the chain is asked.
 
 use std::time::{Duration, Instant};
 
@@ -44,12 +45,13 @@ impl Broker {
             self.metrics.settled(asked.elapsed(), telemetry::Settled::from(&answer));
             match answer {
                 Ok(Settlement::Settled(receipt)) => return Settled::Yes(receipt),
-                Ok(Settlement::Refused(receipt)) if fresh && !names_a_used_nonce(&receipt) => {
+                Ok(Settlement::Refused(receipt)) if fresh && is_final(&receipt) => {
                     return Settled::No { reason: words(&receipt) };
                 }
-                // It would say this of a payment that an earlier, unanswered call settled.
+                // It would say this of a payment that is settled: by an earlier call, or by whoever sent it first.
                 Ok(Settlement::Refused(receipt)) => {
-                    error!(job = %job.id, reason = words(&receipt), "a settlement is refused after its outcome became unknown");
+                    error!(job = %job.id, reason = words(&receipt), transaction = receipt.transaction,
+                        "a settlement is refused, which does not prove that the payment was not made");
                     return Settled::Unknown;
                 }
                 Ok(Settlement::Pending(receipt)) => {
@@ -83,9 +85,17 @@ pub(super) fn payment_request(job: &Job) -> PaymentRequest {
     }
 }
 
-/// One of the few reason strings there is logic on: the nonce may have been used by this very payment.
-fn names_a_used_nonce(receipt: &Receipt) -> bool {
-    receipt.error_reason.as_deref().is_some_and(|reason| reason.contains("nonce_already_used"))
+/// What a refusal says when the transfer may be on chain all the same. Anybody may send a signed transfer, so the nonce
+/// may have been used by this very payment; and where a transaction failed, or something unexpected happened, some
+/// facilitators say no more than that of a used nonce.
+const IN_DOUBT: [&str; 6] = ["nonce", "transaction", "unexpected", "duplicate", "timed_out", "timeout"];
+
+/// Whether a refusal says that nothing was sent. One that names a transaction, or no reason, does not.
+fn is_final(receipt: &Receipt) -> bool {
+    let reason = receipt.error_reason.as_deref().unwrap_or_default();
+    receipt.transaction.is_empty()
+        && !reason.is_empty()
+        && !IN_DOUBT.iter().any(|word| reason.to_ascii_lowercase().contains(word))
 }
 
 fn words(receipt: &Receipt) -> String {

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use http_body_util::BodyExt;
 use serde_json::{Value, json};
 
 use crate::ids::FileId;
@@ -39,6 +40,8 @@ pub struct Product {
     pub answer: Answer,
     /// The body where it was not; then `answer.body` is [`Kept::Not`].
     pub stream: Option<BodyStream>,
+    /// Fields for this one client connection, such as cookies: sent with the first answer, neither kept nor replayed.
+    pub once: Vec<(String, String)>,
 }
 
 /// Work not done. The client is not charged for it.
@@ -103,6 +106,8 @@ pub struct ProviderWork {
     pub metrics: Arc<Metrics>,
     /// What `url` of a stored file starts with, e.g. `https://api.example.com/files/`.
     pub files_url: String,
+    /// The largest answer that is kept, in bytes.
+    pub result_max: u64,
 }
 
 #[async_trait]
@@ -128,7 +133,7 @@ impl Work for ProviderWork {
         self.metrics.provider_performed(self.provider.name(), &self.operation, fault, began.elapsed());
         let done = done?;
         let result = self.publish(done).await?;
-        Ok(Product { answer: self.answer(job, result), stream: None })
+        Ok(self.product(job, result))
     }
 }
 
@@ -140,8 +145,10 @@ impl ProviderWork {
             let id = FileId::random();
             let record = serde_json::to_vec(&handle)
                 .map_err(|error| WorkError::new(Reason::Internal, error.to_string()))?;
+            // As long as the bytes are: the provider has a default where the client named no time.
+            let kept = result.get("ttl").and_then(Value::as_u64);
             let ttl = match self.ask.wanted {
-                Wanted::Store { ttl, .. } => ttl.map(Duration::from_secs),
+                Wanted::Store { ttl, .. } => ttl.max(kept).map(Duration::from_secs),
                 Wanted::Run { .. } => None,
             };
             self.files
@@ -153,7 +160,7 @@ impl ProviderWork {
         Ok(result)
     }
 
-    fn answer(&self, job: &Job, mut result: serde_json::Map<String, Value>) -> Answer {
+    fn product(&self, job: &Job, mut result: serde_json::Map<String, Value>) -> Product {
         let decimals = job.client.requirement.asset.decimals;
         let price = job.quote.price.to_decimal(decimals).parse::<serde_json::Number>();
         let price = price.map_or(Value::Null, Value::Number);
@@ -161,11 +168,18 @@ impl ProviderWork {
         result.entry("size").or_insert_with(|| self.content.bytes.len().into());
         result.insert("priceUsd".into(), price);
         result.insert("encoding".into(), serde_json::to_value(self.content.encoding).unwrap_or(Value::Null));
-        let body = json!({ "jobId": job.id, "status": "completed", "result": result });
-        Answer {
-            status: 200,
-            headers: vec![("content-type".into(), "application/json".into())],
-            body: Kept::Whole(body.to_string().into_bytes()),
-        }
+        let body = json!({ "jobId": job.id, "status": "completed", "result": result }).to_string();
+        // What a program prints is the client's to choose, and the record of a job is read often.
+        let (body, stream) = if body.len() as u64 > self.result_max {
+            (Kept::Not, Some(whole(body.into())))
+        } else {
+            (Kept::Whole(body.into_bytes()), None)
+        };
+        let headers = vec![("content-type".into(), "application/json".into())];
+        Product { answer: Answer { status: 200, headers, body }, stream, once: Vec::new() }
     }
+}
+
+fn whole(body: Bytes) -> BodyStream {
+    http_body_util::Full::new(body).map_err(|never| match never {}).boxed_unsync()
 }

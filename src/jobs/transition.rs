@@ -188,7 +188,7 @@ impl Job {
 
             (Working, Event::Signed { payment }) if self.may_sign(payment) => Working,
             (Working, Event::Answered { .. }) => Settling,
-            (Working, Event::WorkFailed { .. }) if self.any_open() => Held,
+            (Working, Event::WorkFailed { .. }) if self.signature_open() => Held,
             (Working, Event::WorkFailed { .. }) => Voided,
 
             (SettlingUpfront, Event::Settled { .. }) => WorkingSettled,
@@ -217,9 +217,10 @@ impl Job {
             && !self.provider.iter().any(|earlier| earlier.nonce == payment.nonce)
     }
 
+    /// Whether a provider signature of this job is out, and nothing is known of it.
     // Over all attempts, not this one alone: a voided job has no open signature (each was proven unspent),
     // so an open one is of this attempt, and if that ever broke, money would still be looked for.
-    fn any_open(&self) -> bool {
+    pub fn signature_open(&self) -> bool {
         self.provider.iter().any(|payment| payment.fate == Fate::Open)
     }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::Response;
+use http::header::{AGE, ALT_SVC, DATE, PROXY_AUTHENTICATE, SET_COOKIE, WWW_AUTHENTICATE};
 use http::request::Parts;
 use http_body::Body as _;
 use http_body_util::BodyExt;
@@ -49,16 +50,50 @@ impl Work for AppWork {
 /// Reads an answer that says it is short; anything else is streamed, and not kept.
 async fn product(response: Response<Body>, result_max: u64) -> Result<Product, WorkError> {
     let (head, body) = response.into_parts();
-    let headers = head.headers.iter().filter_map(|(name, value)| {
+    let fields = head.headers.iter().filter_map(|(name, value)| {
         // A field that is not text cannot be kept in a record; none that HTTP defines is not.
-        Some((name.as_str().to_owned(), value.to_str().ok()?.to_owned()))
+        Some((name.as_str().to_owned(), String::from_utf8(value.as_bytes().to_vec()).ok()?))
     });
-    let (status, headers) = (head.status.as_u16(), headers.collect());
+    let (once, headers) = fields.partition(|(name, _)| is_for_once(name));
+    let status = head.status.as_u16();
     if body.size_hint().exact().is_none_or(|size| size > result_max) {
         let answer = Answer { status, headers, body: Kept::Not };
-        return Ok(Product { answer, stream: Some(body.boxed_unsync()) });
+        return Ok(Product { answer, stream: Some(body.boxed_unsync()), once });
     }
     let whole = body.collect().await.map_err(|error| WorkError::new(Reason::AppFailed, error.to_string()))?;
     let body = Kept::Whole(whole.to_bytes().to_vec());
-    Ok(Product { answer: Answer { status, headers, body }, stream: None })
+    Ok(Product { answer: Answer { status, headers, body }, stream: None, once })
+}
+
+/// Fields that are about one client connection or one moment: a session that the app began with whoever paid is not for
+/// whoever presents the payment again.
+fn is_for_once(name: &str) -> bool {
+    let fields = [SET_COOKIE, WWW_AUTHENTICATE, PROXY_AUTHENTICATE, DATE, AGE, ALT_SVC];
+    fields.iter().any(|field| field == name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_for_one_connection_is_not_kept() {
+        let response = Response::builder()
+            .header("set-cookie", "session=1")
+            .header("set-cookie", "theme=dark")
+            .header("date", "Thu, 01 Jan 2026 00:00:00 GMT")
+            .header("content-disposition", "attachment; filename=\"\u{e4}.txt\"")
+            .header("etag", "\"1\"")
+            .body(Body::from(Bytes::from_static(b"paid for")))
+            .unwrap();
+        let Product { answer, once, .. } =
+            product(response, 100).await.unwrap_or_else(|_| panic!("declined"));
+        let names = |fields: &[(String, String)]| {
+            fields.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(names(&once), "set-cookie set-cookie date");
+        assert_eq!(names(&answer.headers), "content-disposition etag");
+        assert_eq!(answer.headers[0].1, "attachment; filename=\"\u{e4}.txt\"");
+        assert_eq!(answer.body, Kept::Whole(b"paid for".to_vec()));
+    }
 }

@@ -67,14 +67,9 @@ impl Inner {
     }
 
     async fn file(&self, id: FileId) -> Result<Answer, Problem> {
-        let file = match self.files.0.get(&id).await {
-            Some(file) => file,
-            None => {
-                let file = Arc::new(self.read_file(id).await?);
-                self.files.0.insert(id, Arc::clone(&file)).await;
-                file
-            }
-        };
+        // However many ask at once, one reads.
+        let read = async { self.read_file(id).await.map(Arc::new) };
+        let file = self.files.0.try_get_with(id, read).await.map_err(Arc::unwrap_or_clone)?;
         let mut response = Response::new(Body::from(file.bytes.clone()));
         *response.status_mut() = StatusCode::OK;
         let octets = HeaderValue::from_static("application/octet-stream");

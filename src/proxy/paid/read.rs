@@ -2,49 +2,64 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http_body::Body as _;
+use http_body::Body;
 use http_body_util::BodyExt;
 use serde_json::json;
 
-use crate::proxy::RequestBody;
+use crate::proxy::RequestBodyError;
 use crate::reason::{Problem, Reason};
+
+/// The slowest that a body may come in over its whole length, in bytes a second, after one idle time-out. Whoever sends
+/// a byte now and then holds memory that others need.
+const SLOWEST: u64 = 16 * 1024;
 
 /// The memory that bodies of paid requests may take, over all requests.
 ///
 /// A count and no semaphore: nobody waits for memory, and a semaphore's release takes a lock that all workers share.
-pub(super) struct Memory(Arc<AtomicU64>);
+pub(super) struct Memory {
+    free: Arc<AtomicU64>,
+    patience: Duration,
+}
 
 /// Memory lent to one body; given back when dropped.
+#[derive(Debug)]
 pub(super) struct Held {
     free: Arc<AtomicU64>,
     bytes: u64,
 }
 
 impl Memory {
-    pub(super) fn new(bytes: u64) -> Self {
-        Memory(Arc::new(AtomicU64::new(bytes)))
+    /// `patience`: how long any body may take, however short.
+    pub(super) fn new(bytes: u64, patience: Duration) -> Self {
+        Memory { free: Arc::new(AtomicU64::new(bytes)), patience }
     }
 
-    fn lend(&self, bytes: u64) -> Option<Held> {
-        let lend = |free: u64| free.checked_sub(bytes);
-        self.0.fetch_update(Ordering::AcqRel, Ordering::Relaxed, lend).ok()?;
-        Some(Held { free: Arc::clone(&self.0), bytes })
-    }
-
-    /// Reads a body of at most `limit` bytes.
+    /// Reads a body of at most `limit` bytes. Memory is lent as the bytes arrive: a length that is only declared takes
+    /// none.
     ///
     /// Errors: `too_large`, `overloaded` when all bodies together would take too much, `body_timeout` and
     /// `body_incomplete` as the client's sending ends.
-    pub(super) async fn read(&self, body: &mut RequestBody, limit: u64) -> Result<(Bytes, Held), Problem> {
+    pub(super) async fn read<B>(&self, body: &mut B, limit: u64) -> Result<(Bytes, Held), Problem>
+    where
+        B: Body<Data = Bytes, Error = RequestBodyError> + Unpin,
+    {
         let declared = body.size_hint().upper();
         if declared.is_some_and(|declared| declared > limit) {
             return Err(too_large(limit));
         }
-        // A body of unknown length is lent the most it may become; it is given back when the job ends.
-        let held = self.lend(declared.unwrap_or(limit)).ok_or(Problem::new(Reason::Overloaded))?;
+        let longest = self.patience.saturating_add(Duration::from_secs(declared.unwrap_or(limit) / SLOWEST));
+        let late = |_| Problem::new(Reason::BodyTimeout);
+        tokio::time::timeout(longest, self.collect(body, limit)).await.map_err(late)?
+    }
 
+    async fn collect<B>(&self, body: &mut B, limit: u64) -> Result<(Bytes, Held), Problem>
+    where
+        B: Body<Data = Bytes, Error = RequestBodyError> + Unpin,
+    {
+        let mut held = Held { free: Arc::clone(&self.free), bytes: 0 };
         let mut first = Bytes::new();
         let mut rest = BytesMut::new();
         let mut size = 0u64;
@@ -55,19 +70,28 @@ impl Memory {
             if size > limit {
                 return Err(too_large(limit));
             }
+            held.grow(data.len() as u64)?;
             // Most bodies come in one piece, which is then the whole without a copy.
             if first.is_empty() {
                 first = data;
             } else {
                 if rest.is_empty() {
-                    let expected = declared.unwrap_or(size).min(limit);
-                    rest.reserve(usize::try_from(expected).unwrap_or(0));
                     rest.extend_from_slice(&first);
                 }
                 rest.extend_from_slice(&data);
             }
         }
         Ok((if rest.is_empty() { first } else { rest.freeze() }, held))
+    }
+}
+
+impl Held {
+    fn grow(&mut self, bytes: u64) -> Result<(), Problem> {
+        let lend = |free: u64| free.checked_sub(bytes);
+        let lent = self.free.fetch_update(Ordering::AcqRel, Ordering::Relaxed, lend);
+        lent.map_err(|_| Problem::new(Reason::Overloaded))?;
+        self.bytes = self.bytes.saturating_add(bytes);
+        Ok(())
     }
 }
 
@@ -83,17 +107,81 @@ fn too_large(limit: u64) -> Problem {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::Pin;
+    use std::task::{Context, Poll};
+
+    use http_body::{Frame, SizeHint};
+    use tokio::time::{Instant, Sleep};
+
     use super::*;
 
-    #[test]
-    fn memory_is_given_back() {
-        let memory = Memory::new(10);
-        let six = memory.lend(6).unwrap();
-        assert!(memory.lend(5).is_none());
-        let four = memory.lend(4).unwrap();
-        drop(six);
-        assert!(memory.lend(7).is_none());
-        drop(four);
-        assert!(memory.lend(10).is_some());
+    const PATIENCE: Duration = Duration::from_secs(30);
+    const UNIT: u64 = 1024;
+
+    /// A body that sends a byte every `pause`, and says that it is `length` long.
+    struct Drip {
+        length: u64,
+        left: u64,
+        pause: Duration,
+        sleep: Pin<Box<Sleep>>,
+    }
+
+    fn drip(length: u64, pause: Duration) -> Drip {
+        Drip { length, left: length, pause, sleep: Box::pin(tokio::time::sleep(Duration::ZERO)) }
+    }
+
+    impl Body for Drip {
+        type Data = Bytes;
+        type Error = RequestBodyError;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, RequestBodyError>>> {
+            if self.left == 0 {
+                return Poll::Ready(None);
+            }
+            std::task::ready!(self.sleep.as_mut().poll(cx));
+            self.left -= 1;
+            let next = Instant::now() + self.pause;
+            self.sleep.as_mut().reset(next);
+            Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(b"x")))))
+        }
+
+        fn size_hint(&self) -> SizeHint {
+            SizeHint::with_exact(self.length)
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_length_that_is_only_declared_takes_no_memory_from_others() {
+        let memory = Arc::new(Memory::new(4 * UNIT + 8, PATIENCE));
+        let slow: Vec<_> = (0..4)
+            .map(|_| {
+                let memory = Arc::clone(&memory);
+                tokio::spawn(async move {
+                    memory.read(&mut drip(8 * UNIT, Duration::from_secs(5)), 8 * UNIT).await.map(drop)
+                })
+            })
+            .collect();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let (bytes, held) = memory.read(&mut drip(4 * UNIT, Duration::ZERO), 8 * UNIT).await.unwrap();
+        assert_eq!((bytes.len() as u64, held.bytes), (4 * UNIT, 4 * UNIT));
+        let full = memory.read(&mut drip(8, Duration::ZERO), 8 * UNIT).await;
+        assert_eq!(full.unwrap_err().reason, Reason::Overloaded);
+        drop(held);
+        for one in slow {
+            assert_eq!(one.await.unwrap().unwrap_err().reason, Reason::BodyTimeout);
+        }
+        assert_eq!(memory.free.load(Ordering::Acquire), 4 * UNIT + 8);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_trickle_ends_in_time_though_it_never_stops() {
+        let memory = Memory::new(64 << 20, PATIENCE);
+        let began = Instant::now();
+        let read = memory.read(&mut drip(10 << 20, Duration::from_secs(1)), 10 << 20).await;
+        assert_eq!(read.unwrap_err().reason, Reason::BodyTimeout);
+        assert_eq!(began.elapsed().as_secs(), 30 + (10 << 20) / SLOWEST);
     }
 }

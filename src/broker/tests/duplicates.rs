@@ -1,0 +1,139 @@
+//! One payment, presented often: one piece of work, one answer, and only to whom it belongs.
+
+use super::*;
+
+fn by_v1(mut sale: Sale) -> Sale {
+    sale.payment.version = Version::V1;
+    sale.payment.quote_id = None;
+    sale
+}
+
+fn without_body(mut sale: Sale) -> Sale {
+    sale.payment.has_body = false;
+    sale
+}
+
+fn with_quote(mut sale: Sale, quote: &str) -> Sale {
+    sale.payment.quote_id = Some(quote.into());
+    sale
+}
+
+#[tokio::test(start_paused = true)]
+async fn fifty_at_once_are_one_sale() {
+    let stage = Stage::new();
+    let all: Vec<_> = (0..50).map(|_| stage.start(stage.sale(1, &[PAY, Do::Wait]))).collect();
+    stage.log.begun.notified().await;
+    stage.log.gate.notify_one();
+    let mut fresh = 0;
+    for one in all {
+        let said = one.await.unwrap();
+        assert_eq!((said.status, said.body.as_str()), (200, "run 1"), "{said:?}");
+        assert!(said.receipt.is_some());
+        fresh += usize::from(said.reason == Reason::Paid);
+    }
+    assert_eq!((fresh, stage.log.runs(), stage.log.paid(), stage.facilitator.moved()), (1, 1, 1, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_request_with_the_same_payment_is_refused() {
+    let stage = Stage::new();
+    let other = || {
+        let mut sale = stage.sale(1, &[PAY]);
+        sale.payment.fingerprint = Fingerprint([8; 32]);
+        sale
+    };
+    let selling = stage.start(stage.sale(1, &[PAY, Do::Wait]));
+    stage.log.begun.notified().await;
+    let said = stage.sell(other()).await;
+    assert!(said.is(Reason::PaymentReused, Charged::Unknown) && said.status == 409, "{said:?}");
+    stage.log.gate.notify_one();
+    selling.await.unwrap();
+    let said = stage.sell(other()).await;
+    assert!(said.is(Reason::PaymentReused, Charged::Yes), "{said:?}");
+    assert_eq!(stage.log.runs(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_result_is_released_to_whoever_shows_more_than_the_chain_does() {
+    type Change = fn(Sale) -> Sale;
+    let same: Change = |sale| sale;
+    let stolen: Change = |sale| with_quote(sale, "q-2");
+    // (Bought by, presented by, whether the content is given)
+    let table: [(Change, Change, bool); 8] = [
+        (same, same, true),
+        (same, stolen, false),
+        (same, by_v1, false),
+        (by_v1, by_v1, true),
+        (by_v1, same, true),
+        (|sale| without_body(by_v1(sale)), |sale| without_body(by_v1(sale)), false),
+        (|sale| without_body(by_v1(sale)), without_body, false),
+        (without_body, without_body, true),
+    ];
+    for (row, (bought, presented, released)) in table.into_iter().enumerate() {
+        let stage = Stage::new();
+        let said = stage.sell(bought(stage.sale(1, &[PAY]))).await;
+        assert_eq!((said.reason, said.body.as_str()), (Reason::Paid, "run 1"));
+        let again = presented(stage.sale(1, &[PAY]));
+        let version = again.payment.version;
+        let said = stage.sell(again).await;
+        assert_eq!(said.reason, Reason::Replayed);
+        assert_eq!(said.body == "run 1", released, "row {row}: {said:?}");
+        assert_eq!(said.receipt, Some(version), "row {row}: the receipt is not where this client looks");
+        assert_eq!((stage.log.runs(), stage.facilitator.moved()), (1, 1));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_racers_for_a_voided_job_one_runs() {
+    let stage = Stage::new();
+    stage.sell(stage.sale(1, &[Do::Fail(Reason::ProviderFailed)])).await;
+    assert_eq!(stage.state(1).await, State::Voided);
+    let racers: Vec<_> = (0..8).map(|_| stage.start(stage.sale(1, &[PAY, Do::Wait]))).collect();
+    stage.log.begun.notified().await;
+    stage.log.gate.notify_one();
+    for racer in racers {
+        assert_eq!(racer.await.unwrap().body, "run 2");
+    }
+    let job = stage.job(1).await;
+    assert_eq!((job.attempt, job.state, stage.log.runs()), (2, State::Completed, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn waiting_for_an_answer_takes_nobody_elses_place() {
+    let stage = Stage::with_jobs(2);
+    let first = stage.start(stage.sale(1, &[PAY, Do::Wait]));
+    stage.log.begun.notified().await;
+    let waiting: Vec<_> = (0..5).map(|_| stage.start(stage.sale(1, &[PAY]))).collect();
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(stage.sell(stage.sale(2, &[])).await.reason, Reason::Paid);
+
+    let second = stage.start(stage.sale(3, &[Do::Wait]));
+    stage.log.begun.notified().await;
+    let said = stage.sell(stage.sale(4, &[])).await;
+    assert!(said.is(Reason::Overloaded, Charged::No), "{said:?}");
+    // An answer that is there is given however much is going on, and never as "not charged".
+    assert_eq!(stage.sell(stage.sale(2, &[])).await.reason, Reason::Replayed);
+
+    stage.log.gate.notify_waiters();
+    for one in waiting.into_iter().chain([first, second]) {
+        let said = one.await.unwrap();
+        assert_eq!(said.status, 200, "{said:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_is_told_to_pay_anew_while_the_store_cannot_say() {
+    let stage = Stage::new();
+    stage.sell(stage.sale(1, &[PAY])).await;
+    stage.store.go_away(true);
+    let claim = presented(1).claim();
+    assert_eq!(stage.broker.claimed(&claim).await.unwrap_err().reason, Reason::StoreAway);
+    let Err(problem) = stage.broker.known(&presented(1)).await else { panic!("known") };
+    assert_eq!((problem.reason, problem.charged), (Reason::StoreAway, Some(Charged::Unknown)));
+    let said = stage.sell(stage.sale(1, &[PAY])).await;
+    assert!(said.is(Reason::StoreAway, Charged::Unknown), "{said:?}");
+    stage.store.go_away(false);
+    let known = stage.broker.known(&presented(1)).await.unwrap().unwrap();
+    assert_eq!(Said::of(known).body, "run 1");
+    assert!(stage.broker.known(&presented(2)).await.unwrap().is_none());
+}

@@ -1,0 +1,89 @@
+//! From a provider's result to an answer: how large it may be to be kept, and how long a file's name is.
+
+use bytes::Bytes;
+use serde_json::{Map, Value, json};
+
+use super::*;
+use crate::intake::{Ask, Content, Encoding, Kind, Wanted};
+use crate::providers::{Done, NotSold, Operation, Order, Provider, ProviderError, Resume, StoredHandle};
+
+struct Seller(Done);
+
+#[async_trait]
+impl Provider for Seller {
+    fn name(&self) -> &'static str {
+        "seller"
+    }
+
+    fn sells(&self, _: &Ask) -> Result<Operation, NotSold> {
+        Ok("sell")
+    }
+
+    async fn offer(&self, _: Operation, _: &Ask) -> Result<Offer, ProviderError> {
+        Ok(offer(usdc(), COST))
+    }
+
+    fn resume(&self, _: Operation) -> Resume {
+        Resume::None
+    }
+
+    async fn perform(&self, _: &Order, _: &dyn Purse) -> Result<Done, ProviderError> {
+        Ok(self.0.clone())
+    }
+}
+
+fn sale(stage: &Stage, wanted: Wanted, done: Done, result_max: u64) -> Sale {
+    let work = ProviderWork {
+        provider: Arc::new(Seller(done)),
+        operation: "sell".into(),
+        ask: Ask { wanted, kind: Kind::Code, size: 3 },
+        content: Content {
+            bytes: Bytes::from_static(b"abc"),
+            digest: [0; 32],
+            encoding: Encoding::Raw,
+            filename: None,
+            content_type: None,
+        },
+        offer: offer(usdc(), COST),
+        files: stage.store.clone(),
+        metrics: Arc::new(Metrics::new()),
+        files_url: "https://api.example.com/files/".into(),
+        result_max,
+    };
+    Sale { work: Box::new(work), ..stage.sale(1, &[]) }
+}
+
+fn object(value: Value) -> Map<String, Value> {
+    value.as_object().unwrap().clone()
+}
+
+/// What a program prints is the client's to choose; the record of its job is read and kept by us.
+#[tokio::test(start_paused = true)]
+async fn a_result_over_the_limit_is_given_once_and_not_kept() {
+    let stage = Stage::new();
+    let run = Wanted::Run { language: "python".into() };
+    let done = Done { result: object(json!({ "stdout": "\u{0}".repeat(2_000) })), stored: None };
+    let said = stage.sell(sale(&stage, run.clone(), done.clone(), 10_000)).await;
+    assert_eq!((said.reason, said.status, said.body.as_str()), (Reason::Paid, 200, "a stream"));
+    assert_eq!(stage.job(1).await.answer.unwrap().body, Kept::Not);
+    let said = stage.sell(sale(&stage, run, done, 10_000)).await;
+    assert!(said.is(Reason::NotKept, Charged::Yes) && said.receipt.is_some(), "{said:?}");
+}
+
+/// A file's name outlives neither the file nor the store's patience.
+#[tokio::test(start_paused = true)]
+async fn a_file_is_named_for_as_long_as_it_is_kept() {
+    let stage = Stage::new();
+    let stored =
+        StoredHandle { provider: "seller".into(), handle: "secret".into(), content_type: None, size: 3 };
+    let done = Done { result: object(json!({ "ttl": 60 })), stored: Some(stored) };
+    let store = Wanted::Store { permanent: false, ttl: None };
+    let said = stage.sell(sale(&stage, store, done, 10_000)).await;
+    let answer: Value = serde_json::from_str(&said.body).unwrap();
+    assert!(!said.body.contains("secret"));
+    let url = answer["result"]["url"].as_str().unwrap();
+    let id = url.strip_prefix("https://api.example.com/files/").unwrap();
+    assert!(stage.broker.jobs().get(FILES, id).await.unwrap().is_some());
+    stage.clock.advance(61_000);
+    assert!(stage.broker.jobs().get(FILES, id).await.unwrap().is_none());
+}

@@ -1,0 +1,192 @@
+//! A store that fails on command, before or after the effect, or lets another process take the job.
+
+use std::collections::HashMap;
+
+use super::*;
+use crate::jobs::{Appended, Claim, ClaimKey, Entry, Event, Lease, StoreError, ValueStore};
+
+pub(in crate::broker) struct Trap {
+    pub(super) inner: Arc<Embedded>,
+    tricks: Mutex<HashMap<&'static str, VecDeque<Trick>>>,
+    away: std::sync::atomic::AtomicBool,
+}
+
+/// What becomes of one append.
+#[derive(Clone)]
+pub(super) enum Trick {
+    /// Not written, and no answer.
+    Before,
+    /// Written, and no answer.
+    After,
+    /// Another process takes the job first.
+    Stolen,
+    /// Written only when the test says so.
+    Held(Arc<Notify>),
+}
+
+impl Trap {
+    pub(super) fn new(inner: Embedded) -> Self {
+        Trap { inner: Arc::new(inner), tricks: Mutex::default(), away: false.into() }
+    }
+
+    /// The next appends of this event meet these, one each.
+    pub(super) fn trap(&self, event: &'static str, tricks: &[Trick]) {
+        self.tricks.lock().entry(event).or_default().extend(tricks.iter().cloned());
+    }
+
+    pub(super) fn spring(&self) {
+        self.tricks.lock().clear();
+    }
+
+    pub(super) fn go_away(&self, away: bool) {
+        self.away.store(away, Ordering::SeqCst);
+    }
+
+    /// On a thread that may block, which keeps paused time from running on meanwhile.
+    async fn on<T, F>(&self, call: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, StoreError>> + Send + 'static,
+    {
+        if self.away.load(Ordering::SeqCst) {
+            return Err(gone());
+        }
+        let handle = tokio::runtime::Handle::current();
+        tokio::task::spawn_blocking(move || handle.block_on(call)).await.unwrap()
+    }
+}
+
+fn gone() -> StoreError {
+    StoreError::Away("as told".into())
+}
+
+#[async_trait]
+impl JobStore for Trap {
+    async fn claim(&self, job: &Job, lease: Duration) -> Result<Claim, StoreError> {
+        let inner = Arc::clone(&self.inner);
+        let job = job.clone();
+        self.on(async move { inner.claim(&job, lease).await }).await
+    }
+
+    async fn append(&self, lease: &Lease, event: &Event, job: &Job) -> Result<Appended, StoreError> {
+        let trick = self.tricks.lock().get_mut(event.name()).and_then(VecDeque::pop_front);
+        match &trick {
+            Some(Trick::Before) => return Err(gone()),
+            Some(Trick::Held(until)) => until.notified().await,
+            Some(Trick::Stolen) => {
+                self.release(lease).await.unwrap();
+                assert!(self.take_over(&lease.claim, Duration::from_secs(15)).await.unwrap().is_some());
+            }
+            Some(Trick::After) | None => {}
+        }
+        let appended = {
+            let inner = Arc::clone(&self.inner);
+            let lease = lease.clone();
+            let event = event.clone();
+            let job = job.clone();
+            self.on(async move { inner.append(&lease, &event, &job).await }).await
+        };
+        if matches!(trick, Some(Trick::After)) { Err(gone()) } else { appended }
+    }
+
+    async fn renew(&self, lease: &Lease, duration: Duration) -> Result<Appended, StoreError> {
+        let inner = Arc::clone(&self.inner);
+        let lease = lease.clone();
+        self.on(async move { inner.renew(&lease, duration).await }).await
+    }
+
+    async fn take_over(&self, claim: &ClaimKey, lease: Duration) -> Result<Option<(Job, Lease)>, StoreError> {
+        let inner = Arc::clone(&self.inner);
+        let claim = claim.clone();
+        self.on(async move { inner.take_over(&claim, lease).await }).await
+    }
+
+    async fn release(&self, lease: &Lease) -> Result<(), StoreError> {
+        let inner = Arc::clone(&self.inner);
+        let lease = lease.clone();
+        self.on(async move { inner.release(&lease).await }).await
+    }
+
+    async fn by_claim(&self, claim: &ClaimKey) -> Result<Option<Job>, StoreError> {
+        let inner = Arc::clone(&self.inner);
+        let claim = claim.clone();
+        self.on(async move { inner.by_claim(&claim).await }).await
+    }
+
+    async fn by_id(&self, id: JobId) -> Result<Option<Job>, StoreError> {
+        let inner = Arc::clone(&self.inner);
+        self.on(async move { inner.by_id(id).await }).await
+    }
+
+    async fn journal(&self, claim: &ClaimKey) -> Result<Vec<Entry>, StoreError> {
+        let inner = Arc::clone(&self.inner);
+        let claim = claim.clone();
+        self.on(async move { inner.journal(&claim).await }).await
+    }
+
+    async fn due(&self, limit: usize) -> Result<Vec<ClaimKey>, StoreError> {
+        let inner = Arc::clone(&self.inner);
+        self.on(async move { inner.due(limit).await }).await
+    }
+
+    async fn in_state(&self, state: State, limit: usize) -> Result<Vec<JobId>, StoreError> {
+        let inner = Arc::clone(&self.inner);
+        self.on(async move { inner.in_state(state, limit).await }).await
+    }
+
+    async fn count_by_state(&self) -> Result<Vec<(State, u64)>, StoreError> {
+        let inner = Arc::clone(&self.inner);
+        self.on(async move { inner.count_by_state().await }).await
+    }
+}
+
+#[async_trait]
+impl ValueStore for Trap {
+    async fn put(
+        &self,
+        space: &str,
+        key: &str,
+        value: &[u8],
+        ttl: Option<Duration>,
+    ) -> Result<(), StoreError> {
+        let inner = Arc::clone(&self.inner);
+        let space = space.to_owned();
+        let key = key.to_owned();
+        let value = value.to_owned();
+        self.on(async move { inner.put(&space, &key, &value, ttl).await }).await
+    }
+
+    async fn put_new(
+        &self,
+        space: &str,
+        key: &str,
+        value: &[u8],
+        ttl: Option<Duration>,
+    ) -> Result<Option<Vec<u8>>, StoreError> {
+        let inner = Arc::clone(&self.inner);
+        let space = space.to_owned();
+        let key = key.to_owned();
+        let value = value.to_owned();
+        self.on(async move { inner.put_new(&space, &key, &value, ttl).await }).await
+    }
+
+    async fn get(&self, space: &str, key: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        let inner = Arc::clone(&self.inner);
+        let space = space.to_owned();
+        let key = key.to_owned();
+        self.on(async move { inner.get(&space, &key).await }).await
+    }
+
+    async fn list(&self, space: &str) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
+        let inner = Arc::clone(&self.inner);
+        let space = space.to_owned();
+        self.on(async move { inner.list(&space).await }).await
+    }
+
+    async fn add(&self, space: &str, key: &str, delta: i64) -> Result<i64, StoreError> {
+        let inner = Arc::clone(&self.inner);
+        let space = space.to_owned();
+        let key = key.to_owned();
+        self.on(async move { inner.add(&space, &key, delta).await }).await
+    }
+}

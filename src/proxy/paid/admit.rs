@@ -1,0 +1,244 @@
+//! Whether a payment buys what is asked: the gate's decision, the local checks, the provider's terms, and the sale
+//! that comes of it. Spends nothing and claims nothing: that is the broker's.
+
+use std::sync::Arc;
+
+use super::app_work::AppWork;
+use super::request::{self, Asked};
+use super::{Inner, Rule};
+use crate::broker::{Delivery, Presented, ProviderWork, Sale, Work};
+use crate::config::resolved::BrokeredWork;
+use crate::gate::{self, Admission, Decision, Missing};
+use crate::ids::JobId;
+use crate::jobs::{ClaimKey, JobKind, JobStore};
+use crate::providers::Offer;
+use crate::quote_cache::Dollars;
+use crate::reason::{Charged, Problem, Reason};
+use crate::x402::{CheckError, Domain, Payment, PaymentFlow, Resource, Verified, Window, check};
+
+/// Seconds between the end of the work and the lapse of the authorization that settling is sure to need.
+const SETTLE_SECONDS: u64 = 6;
+
+/// What came of a payment at the gate.
+pub(super) enum Admitted {
+    /// It buys this, if it settles.
+    Sale(Box<Sale>),
+    /// It does not.
+    Not(Problem),
+}
+
+impl Inner {
+    /// Whether the payment buys this: quote, terms, window, signature, and what it costs us by now.
+    pub(super) async fn admit(
+        &self,
+        rule: &Rule,
+        asked: &mut Asked,
+        payment: &Payment,
+    ) -> Result<Admitted, Problem> {
+        let refused = |reason: Reason| Ok(Admitted::Not(Problem::new(reason).charged(Charged::No)));
+        let admission = match self.decide(rule, asked, payment).await? {
+            Ok(admission) => admission,
+            Err(problem) => return Ok(Admitted::Not(problem)),
+        };
+        let verified = match self.check(payment, &admission) {
+            Ok(verified) => verified,
+            Err(error) => {
+                let problem = Problem::new(error.reason()).message(error.to_string());
+                return Ok(Admitted::Not(problem.charged(Charged::No)));
+            }
+        };
+        asked.read_body(&self.memory, self.paid.max_raw_body).await?;
+        if asked.size() > admission.terms.bound && rule.work.is_some() {
+            return refused(Reason::QuoteInvalid);
+        }
+        let offer = match self.terms(rule, asked, &admission).await {
+            Ok(offer) => offer,
+            Err(problem) => return Ok(Admitted::Not(problem.charged(Charged::No))),
+        };
+        let presented = asked.present(payment, admission.requirement.asset.clone())?;
+        Ok(Admitted::Sale(Box::new(self.sale(rule, asked, &verified, admission, presented, offer)?)))
+    }
+
+    /// The gate's decision, with whatever it turns out to need.
+    async fn decide(
+        &self,
+        rule: &Rule,
+        asked: &Asked,
+        payment: &Payment,
+    ) -> Result<Result<Admission, Problem>, Problem> {
+        let mut quote = match rule.work {
+            None => self.parts.quotes.fixed(rule.id).cloned(),
+            Some(_) => None,
+        };
+        let mut epochs_current = false;
+        loop {
+            let decision = self.with_books(epochs_current, |books| {
+                let now = self.parts.clock.now_millis();
+                let presented = request::presented(payment);
+                let quote = quote.as_deref();
+                gate::decide(&asked.request(rule), Some(&presented), quote, books, JobId::new(), now)
+            });
+            match decision {
+                Decision::Admit(admission) => return Ok(Ok(admission)),
+                Decision::Challenge(challenge) => {
+                    return Ok(Err(Problem::new(challenge.reason).charged(Charged::No)));
+                }
+                Decision::Refuse(problem) => return Ok(Err(problem)),
+                // Nothing costs nothing with the providers there are; a payment for it would be taken for no work.
+                Decision::Free(_) => return Ok(Err(Problem::new(Reason::NoProvider).charged(Charged::No))),
+                // Nobody sells it any more; the payment may have bought it while somebody did.
+                Decision::Missing(Missing::Quote) => match self.quote(rule, asked).await {
+                    Ok(fresh) => quote = Some(fresh),
+                    Err(problem) => return Ok(Err(problem.charged(Charged::No))),
+                },
+                Decision::Missing(Missing::Epochs) => {
+                    let away = |_| Problem::new(Reason::StoreAway).charged(Charged::Unknown);
+                    self.parts.quotes.catch_up().await.map_err(away)?;
+                    epochs_current = true;
+                }
+            }
+        }
+    }
+
+    fn check(&self, payment: &Payment, admission: &Admission) -> Result<Verified, CheckError> {
+        let requirement = &admission.requirement;
+        let needed = match requirement.flow {
+            PaymentFlow::Authorization => self.paid.work_timeout + self.paid.settle_margin,
+            PaymentFlow::Upfront => self.paid.settle_margin,
+        };
+        let window = Window { now: self.parts.clock.now(), needed: needed.as_secs().max(SETTLE_SECONDS) };
+        let made;
+        let domain = match self.domains.get(&requirement.asset) {
+            Some(domain) => domain,
+            None => {
+                made = Domain::new(&requirement.asset);
+                &made
+            }
+        };
+        check(payment.clone(), requirement, domain, window)
+    }
+
+    /// The provider's terms, fresh enough to pay by; `None` on routes of the app.
+    async fn terms(
+        &self,
+        rule: &Rule,
+        asked: &Asked,
+        admission: &Admission,
+    ) -> Result<Option<Offer>, Problem> {
+        let (Some(_), Some(ask)) = (rule.work, &asked.ask) else { return Ok(None) };
+        let (quotes, asked, terms) = (Arc::clone(&self.parts.quotes), ask.clone(), admission.terms.clone());
+        let fresh = async move { quotes.terms(&terms.provider, &terms.operation, &asked).await };
+        let offer = self.parts.runtime.spawn(fresh).await.map_err(|_| Reason::Internal)?;
+        let offer = offer.map_err(|error| {
+            tracing::warn!(%error, provider = admission.terms.provider, "no fresh terms; not sold");
+            Problem::new(Reason::NoProvider)
+        })?;
+        let requirement = &admission.requirement;
+        let price = Dollars { units: requirement.amount, decimals: requirement.asset.decimals };
+        let cost = Dollars { units: offer.cost, decimals: offer.asset.decimals };
+        if cost.compare(admission.terms.cost).is_gt() {
+            // Whatever becomes of this payment, the next must be asked for by the new price.
+            let (quotes, ask) = (Arc::clone(&self.parts.quotes), ask.clone());
+            let renewed = self.parts.runtime.spawn(async move { quotes.renew(&ask).await });
+            if gate::withdrawn(price, cost, self.loss_limit) {
+                // Without a new quote the challenge is the old one, and is withdrawn again.
+                let _ = renewed.await;
+                return Err(Reason::QuoteWithdrawn.into());
+            }
+        }
+        Ok(Some(offer))
+    }
+
+    fn sale(
+        &self,
+        rule: &Rule,
+        asked: &Asked,
+        verified: &Verified,
+        admission: Admission,
+        payment: Presented,
+        offer: Option<Offer>,
+    ) -> Result<Sale, Problem> {
+        let resource = Resource {
+            url: asked.url.as_str().to_owned(),
+            description: rule.description.clone(),
+            mime_type: rule.mime_type.clone(),
+        };
+        let requirements = verified.requirements(&resource).ok_or(Reason::PaymentNetwork)?;
+        let sold = admission.sold(asked.size());
+        let (kind, work): (_, Box<dyn Work>) = match (rule.work, asked.ask.clone(), asked.content.clone()) {
+            (Some(work), Some(ask), Some(content)) => {
+                let provider = self.parts.providers.get(&sold.provider).ok_or(Reason::NoProvider)?.clone();
+                let kind = match work {
+                    BrokeredWork::Store => JobKind::Store,
+                    BrokeredWork::Run => JobKind::Run,
+                };
+                let jobs: Arc<dyn JobStore> = Arc::clone(self.parts.broker.jobs());
+                let work = ProviderWork {
+                    provider,
+                    operation: sold.operation.clone(),
+                    ask,
+                    content,
+                    offer: offer.clone().ok_or(Reason::Internal)?,
+                    files: jobs,
+                    metrics: Arc::clone(&self.parts.metrics),
+                    files_url: asked.files_url(self.paid.files_path.as_deref()),
+                    result_max: self.paid.result_max,
+                };
+                (kind, Box::new(work))
+            }
+            (None, ..) => (JobKind::App, Box::new(self.app_work(asked)?)),
+            _ => return Err(Reason::Internal.into()),
+        };
+        Ok(Sale {
+            payment,
+            payload: verified.payment().raw().to_owned(),
+            requirement: admission.requirement,
+            requirements,
+            job: admission.job,
+            kind,
+            sold,
+            offer,
+            work,
+        })
+    }
+
+    fn app_work(&self, asked: &Asked) -> Result<AppWork, Problem> {
+        Ok(AppWork {
+            forward: Arc::clone(&self.parts.forward),
+            parts: asked.parts.clone(),
+            body: asked.bytes.clone().ok_or(Reason::Internal)?,
+            peer: asked.peer.clone(),
+            result_max: self.paid.result_max,
+        })
+    }
+
+    /// The answer to a payment that was taken before, though it would not be today. Looked for only if its signature
+    /// is its payer's, so that junk costs no look-up.
+    pub(super) async fn known(
+        &self,
+        asked: &mut Asked,
+        payment: &Payment,
+    ) -> Result<Option<Delivery>, Problem> {
+        let tariff = self.parts.quotes.tariff();
+        let accept = match payment.accepted() {
+            Some(accepted) => tariff.accept(payment.network(), accepted.asset),
+            None => tariff.v1_accept(payment.network()),
+        };
+        let Some(asset) = accept.map(|accept| accept.asset.clone()) else { return Ok(None) };
+        let signature = <&[u8; 65]>::try_from(payment.signature()).ok();
+        let domain = self.domains.get(&asset);
+        let signer = signature
+            .zip(domain)
+            .and_then(|(signature, domain)| domain.recover(payment.authorization(), signature).ok());
+        if signer != Some(payment.authorization().from) {
+            return Ok(None);
+        }
+        let claim = ClaimKey::new(&asset, payment.authorization().from, payment.authorization().nonce);
+        if !self.parts.broker.claimed(&claim).await? {
+            return Ok(None);
+        }
+        asked.read_body(&self.memory, self.paid.max_raw_body).await?;
+        let presented = asked.present(payment, asset)?;
+        self.parts.broker.known(&presented).await
+    }
+}
