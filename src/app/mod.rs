@@ -28,8 +28,8 @@ use crate::jobs::{JobStore, ValueStore, embedded, redis};
 use crate::outgoing::{self, Outgoing};
 use crate::providers::{Registry, Surroundings};
 use crate::proxy::{
-    Answer, BindError, Bound, Drain, Forward, ForwardError, Gateway, Own, OwnPaths, Paid, Parts, Peer,
-    RequestBody, Router, Sell, Stop, threads,
+    Answer, BindError, Bound, Drain, Forward, ForwardError, Gateway, Hold, Kind, Own, OwnPaths, Paid, Parts,
+    Peer, RequestBody, Router, Sell, Stop, threads,
 };
 use crate::quote_cache::{OpenError, QuoteCache, Settings};
 use crate::reason::{Problem, Reason};
@@ -206,7 +206,7 @@ impl Build<'_> {
             limits(config),
         ));
         runtime.spawn(Arc::clone(&quotes).run(stopped));
-        runtime.spawn(Recovery::new(Arc::clone(&broker), config.paid.lease).run());
+        runtime.spawn(Recovery::new(Arc::clone(&broker), config.paid.lease).run(counted(drain)));
         runtime.spawn(Arc::clone(health).watch(jobs.clone(), facilitator, config.clone()));
         let parts = Parts {
             quotes,
@@ -236,6 +236,16 @@ impl Build<'_> {
     fn outgoing(&self, allow_plain_http: bool) -> Result<Outgoing, rustls::Error> {
         let connect_timeout = self.config.providers.connect_timeout;
         Outgoing::new(outgoing::Settings { connect_timeout, allow_plain_http })
+    }
+}
+
+/// Lets recovery begin a job unless the process is ending, and makes the end wait for it.
+fn counted(drain: &Drain) -> impl Fn() -> Option<Hold> + Sync + use<> {
+    let drain = drain.clone();
+    move || {
+        // Held first: an end that starts after the question waits for the answer.
+        let hold = drain.hold(Kind::Task);
+        (!drain.started()).then_some(hold)
     }
 }
 

@@ -21,7 +21,7 @@ use crate::telemetry;
 use crate::x402::{PaymentFlow, Receipt};
 
 /// How long a finished attempt waits for a store that is away, to write what it carries.
-const CARRY_PATIENCE: Duration = Duration::from_secs(600);
+pub(super) const CARRY_PATIENCE: Duration = Duration::from_secs(600);
 
 impl Broker {
     /// Does what the payment buys, once, and says what to answer. Runs to its end whatever the client
@@ -108,7 +108,8 @@ impl Broker {
         }
     }
 
-    async fn settled(&self, journal: &Journal, receipt: Receipt) -> Result<Job, JournalError> {
+    /// Records that the client's money is ours, and counts it.
+    pub(super) async fn settled(&self, journal: &Journal, receipt: Receipt) -> Result<Job, JournalError> {
         let job = journal.record_or_carry(Event::Settled { receipt }).await?;
         self.metrics.earned(&job.client.requirement.asset, job.client.requirement.amount);
         Ok(job)

@@ -11,17 +11,22 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::StreamExt;
+use futures_util::stream;
 use tracing::{info, warn};
 
 use super::Broker;
-use super::attempt::failure;
+use super::attempt::{CARRY_PATIENCE, failure};
 use super::journal::{Journal, JournalError};
 use super::settlement::Settled;
-use crate::jobs::{Event, Job, Lease, State};
+use crate::jobs::job::Fate;
+use crate::jobs::{ClaimKey, Event, Job, Lease, State};
 use crate::reason::Reason;
 
 /// Jobs looked at in one sweep.
 const SWEEP: usize = 64;
+/// Of those, worked on at once: a facilitator that hangs must not keep the rest waiting.
+const TOGETHER: usize = 8;
 /// How long a job that could not be brought to rest is left alone.
 const PAUSE: Duration = Duration::from_secs(60);
 
@@ -37,37 +42,43 @@ impl Recovery {
         Recovery { broker, every }
     }
 
-    /// Sweeps at once, then again and again, until dropped.
-    pub async fn run(self) {
+    /// Sweeps at once, then again and again, until dropped. `begin` is asked before each job: `None` leaves it for
+    /// later, and what it returns is held while the job is worked on. A process must not end then: a settlement whose
+    /// answer nobody hears is lost.
+    pub async fn run<H: Send>(self, begin: impl Fn() -> Option<H> + Sync) {
         let mut tick = tokio::time::interval(self.every);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tick.tick().await;
-            self.sweep().await;
+            self.sweep(&begin).await;
         }
     }
 
-    /// One pass over the jobs without an owner; returns how many were taken.
-    pub async fn sweep(&self) -> usize {
+    /// One pass over the jobs without an owner.
+    async fn sweep<H: Send>(&self, begin: &(impl Fn() -> Option<H> + Sync)) {
         let due = match self.broker.jobs.due(SWEEP).await {
             Ok(due) => due,
             Err(away) => {
                 warn!(%away, "no recovery sweep");
-                return 0;
+                return;
             }
         };
-        let mut taken = 0;
-        for claim in due {
-            match self.broker.jobs.take_over(&claim, self.broker.limits.lease).await {
-                Ok(Some((job, lease))) => {
-                    taken += 1;
-                    self.broker.bring_to_rest(job, lease).await;
-                }
-                Ok(None) => {}
-                Err(away) => warn!(%away, claim = claim.as_str(), "an orphaned job cannot be taken"),
+        let each = |claim| async move {
+            if let Some(_held) = begin() {
+                self.take(&claim).await;
             }
+        };
+        stream::iter(due).for_each_concurrent(TOGETHER, each).await;
+    }
+
+    async fn take(&self, claim: &ClaimKey) {
+        match self.broker.jobs.take_over(claim, self.broker.limits.lease).await {
+            Ok(Some((job, lease))) => {
+                self.broker.bring_to_rest(job, lease).await;
+            }
+            Ok(None) => {}
+            Err(away) => warn!(%away, claim = claim.as_str(), "an orphaned job cannot be taken"),
         }
-        taken
     }
 }
 
@@ -76,14 +87,26 @@ impl Broker {
     pub(super) async fn bring_to_rest(&self, job: Job, lease: Lease) -> Job {
         let from = job.state;
         let journal = Journal::new(self.jobs.clone(), self.clock.clone(), job, lease.clone());
+        // A settle may outlast the lease. Without it the answer could not be recorded, and would not come twice.
+        let keeper = journal.keep_lease(self.limits.lease).await;
         if let Err(error) = self.finish(&journal, from).await {
             warn!(%error, state = from.name(), "an orphaned job was not finished");
         }
         let job = journal.job().await;
         if job.state.at_rest() {
-            info!(job = %job.id, from = from.name(), to = job.state.name(), "orphaned job brought to rest");
-        } else if let Err(away) = self.jobs.renew(&lease, PAUSE).await {
-            warn!(%away, job = %job.id, "lease not renewed; it will lapse");
+            if from != job.state {
+                info!(job = %job.id, from = from.name(), to = job.state.name(), "orphaned job brought to rest");
+                self.metrics.job_ended(job.kind, job.state);
+            }
+            tokio::spawn(async move {
+                journal.close(CARRY_PATIENCE).await;
+                drop(keeper);
+            });
+        } else {
+            drop(keeper);
+            if let Err(away) = self.jobs.renew(&lease, PAUSE).await {
+                warn!(%away, job = %job.id, "lease not renewed; it will lapse");
+            }
         }
         job
     }
@@ -103,9 +126,16 @@ impl Broker {
         }
     }
 
+    /// The work cannot be finished: what it needs was in the memory of the process that died.
     async fn interrupted(&self, journal: &Journal) -> Result<(), JournalError> {
-        let failure = failure(Reason::Interrupted, Reason::Interrupted.text());
-        journal.record(Event::WorkFailed { failure }).await.map(drop)
+        let job = journal.job().await;
+        // A payment that may be with the provider is not made again, so the same client payment buys nothing any more.
+        let failure = if job.provider.iter().any(|payment| payment.fate == Fate::Open) {
+            failure(Reason::ProviderFailed, "interrupted after a payment to the provider was signed")
+        } else {
+            failure(Reason::Interrupted, Reason::Interrupted.text())
+        };
+        journal.record_or_carry(Event::WorkFailed { failure }).await.map(drop)
     }
 
     /// Repeats the identical settle once. Anything but a success proves nothing here.
@@ -113,7 +143,7 @@ impl Broker {
         let job = journal.job().await;
         match self.settle(&job, false, Duration::ZERO).await {
             Settled::Yes(receipt) => {
-                journal.record(Event::Settled { receipt }).await?;
+                self.settled(journal, receipt).await?;
                 Ok(true)
             }
             Settled::No { .. } | Settled::Unknown => Ok(false),
