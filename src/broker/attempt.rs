@@ -32,7 +32,7 @@ impl Broker {
             Ok(Claim::Won(job, lease)) => (job, lease),
             Ok(Claim::Taken(job)) => match self.seen_before(&sale.payment, Some(&sale.sold), job).await {
                 Again::Answer(delivery) => return *delivery,
-                Again::NextAttempt(job, lease) => (*job, lease),
+                Again::GoOn(job, lease) => (*job, lease),
             },
             Err(away) => {
                 warn!(%away, "no claim");
@@ -55,7 +55,9 @@ impl Broker {
     }
 
     async fn attempt(&self, journal: &Journal, sale: Sale) -> Delivery {
-        let outcome = match sale.requirement.flow {
+        // As the client signed it; the route may have another flow by now.
+        let flow = journal.job().await.client.requirement.flow;
+        let outcome = match flow {
             PaymentFlow::Authorization => self.settle_on_success(journal, sale).await,
             PaymentFlow::Upfront => self.settle_upfront(journal, sale).await,
         };
@@ -87,10 +89,12 @@ impl Broker {
         }
     }
 
-    /// settle, work, deliver.
+    /// settle, work, deliver. Or, where a crash interrupted the settle: the identical one again, and on from there.
     async fn settle_upfront(&self, journal: &Journal, sale: Sale) -> Result<Delivery, Stop> {
-        let job = journal.record(Event::SettleFirst).await?;
-        match self.settle(&job, true, self.limits.unknown_hold).await {
+        let job = journal.job().await;
+        let fresh = job.state != State::SettlingUpfront;
+        let job = if fresh { journal.record(Event::SettleFirst).await? } else { job };
+        match self.settle(&job, fresh, self.limits.unknown_hold).await {
             Settled::Yes(receipt) => self.settled(journal, receipt).await?,
             Settled::No { reason } => {
                 let failure = failure(Reason::PaymentRejected, &reason);
@@ -229,8 +233,8 @@ impl Broker {
 pub(super) enum Again {
     /// Answer with this.
     Answer(Box<Delivery>),
-    /// It bought nothing so far: start the next attempt of its job.
-    NextAttempt(Box<Job>, Lease),
+    /// It bought nothing so far: start the next attempt of its job, or go on with one that waits to be settled upfront.
+    GoOn(Box<Job>, Lease),
 }
 
 impl Again {

@@ -191,9 +191,15 @@ impl Broker {
                     let journal = Journal::new(self.jobs.clone(), self.clock.clone(), taken, lease.clone());
                     let Some(sold) = sold.cloned() else { continue };
                     match journal.record(Event::Reopened { sold }).await {
-                        Ok(job) => return Again::NextAttempt(Box::new(job), lease),
+                        Ok(job) => return Again::GoOn(Box::new(job), lease),
                         Err(error) => warn!(%error, "a voided job was not reopened"),
                     }
+                }
+                // What it pays for is here again, so it can still be done.
+                Ok(Some((taken, lease)))
+                    if taken.state == State::SettlingUpfront && sold == Some(&taken.quote) =>
+                {
+                    return Again::GoOn(Box::new(taken), lease);
                 }
                 Ok(Some((taken, lease))) => {
                     job = self.bring_to_rest(taken, lease).await;
@@ -236,7 +242,7 @@ impl Broker {
         }
         match self.seen_before(payment, None, job).await {
             Again::Answer(delivery) => Some(*delivery),
-            Again::NextAttempt(..) => None,
+            Again::GoOn(..) => None,
         }
     }
 }

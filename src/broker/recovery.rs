@@ -5,8 +5,11 @@
 //! | `claimed`, `working`, nothing signed | nothing was spent | voided: the same payment starts the next attempt |
 //! | `working`, a provider payment signed | it may have been sent and spent | held, listed; never signed again |
 //! | `settling` | `/settle` may have been called | the identical settle is repeated; on success completed, else it stays |
-//! | `settling_upfront` | the same | on success the client is owed: refund due; else it stays |
+//! | `settling_upfront` | the same | left to the same payment, which goes on with it; see below |
 //! | `working_settled` | the client has paid | refund due |
+//!
+//! To repeat an upfront settle here would charge a client for work that nobody can do any more, unless it was charged
+//! before. So that waits until the authorization has lapsed: a success is then the earlier call's, and refund due.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -102,6 +105,9 @@ impl Broker {
                 journal.close(CARRY_PATIENCE).await;
                 drop(keeper);
             });
+        } else if job.state == State::SettlingUpfront && !self.lapsed(&job) {
+            // For the same payment to take, at any moment.
+            journal.close(Duration::ZERO).await;
         } else {
             drop(keeper);
             if let Err(away) = self.jobs.renew(&lease, PAUSE).await {
@@ -115,6 +121,7 @@ impl Broker {
         match from {
             State::Claimed | State::Working | State::WorkingSettled => self.interrupted(journal).await,
             State::Settling => self.settle_again(journal).await.map(drop),
+            State::SettlingUpfront if !self.lapsed(&journal.job().await) => Ok(()),
             State::SettlingUpfront => {
                 if self.settle_again(journal).await? {
                     self.interrupted(journal).await?;
@@ -124,6 +131,11 @@ impl Broker {
             // At rest already: nothing to finish.
             _ => Ok(()),
         }
+    }
+
+    /// Whether nobody can settle the client's payment any more.
+    fn lapsed(&self, job: &Job) -> bool {
+        self.clock.now() >= job.client.valid_before
     }
 
     /// The work cannot be finished: what it needs was in the memory of the process that died.

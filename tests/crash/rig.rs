@@ -19,6 +19,10 @@ use super::gateway::Gateway;
 /// Longer than any test: a call stalled by this never goes on.
 pub(crate) const FOREVER: Duration = Duration::from_secs(3600);
 
+/// How long a dead gateway's jobs are still its own, and how often orphans are looked for. Shorter leases lapse while
+/// their owners live, on a machine under load.
+pub(crate) const LEASE: Duration = Duration::from_secs(3);
+
 /// Who is paid by clients.
 pub(crate) const PAY_TO: &str = "0x066e4FBb1Cb2fd7dE4fb1432a7B1C1169B4c2C8F";
 
@@ -233,7 +237,7 @@ key_env = "GALAKSIO_WALLET_KEY"
 
 [paid]
 work_timeout = "60s"
-lease = "3s"
+lease = "{lease}s"
 
 [admin]
 listen = "127.0.0.1:0"
@@ -242,6 +246,7 @@ listen = "127.0.0.1:0"
 filter = "warn,galaksio=info"
 json = true
 "#,
+            lease = LEASE.as_secs(),
             app = urls.app,
             facilitator = urls.facilitator,
             xcache = urls.xcache,

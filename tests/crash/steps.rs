@@ -12,7 +12,7 @@ use tokio::io::AsyncWriteExt;
 use super::client::{Answer, Order};
 use super::money::{Money, may_stay};
 use super::redis_server::RedisServer;
-use super::rig::{Rig, Store, until};
+use super::rig::{LEASE, Rig, Store, until};
 
 /// A step, and all that a kill there must lead to.
 struct Step {
@@ -257,11 +257,23 @@ const STEPS: &[Step] = &[
         stalled: (Service::Facilitator, "/settle", 0),
         effect: Never,
         killed_in: State::SettlingUpfront,
-        recovered: State::RefundDue,
-        then: Then::Refund,
-        journal: &["settle_first", "settled", "work_failed"],
+        recovered: State::SettlingUpfront,
+        then: Then::Kept,
+        journal: &["settle_first", "settled", "answered"],
         charged: 1,
         provider: 0,
+    },
+    Step {
+        name: "run upfront: settling, not settled",
+        order: Order::RunUpfront,
+        stalled: (Service::Facilitator, "/settle", 0),
+        effect: Never,
+        killed_in: State::SettlingUpfront,
+        recovered: State::SettlingUpfront,
+        then: Then::Kept,
+        journal: &["settle_first", "settled", "signed", "answered"],
+        charged: 1,
+        provider: 1,
     },
     Step {
         name: "app upfront: settling, settled",
@@ -365,13 +377,24 @@ async fn killed_at(step: &'static Step, store: Store) {
     let settles = rig.sandbox.requests.count(Service::Facilitator, "/settle");
 
     rig.restart().await;
-    if matches!(step.killed_in, State::Settling | State::SettlingUpfront) {
+    if step.killed_in == State::Settling {
         until(&format!("{}: the settle to be repeated", step.name), async || {
             (rig.sandbox.requests.count(Service::Facilitator, "/settle") > settles).then_some(())
         })
         .await;
     }
     rig.until_state(purchase.job, step.recovered).await;
+    if step.killed_in == State::SettlingUpfront {
+        // Recovery passes by twice, and charges nobody for work that nobody waits for.
+        tokio::time::sleep(2 * LEASE).await;
+        assert_eq!(rig.sandbox.requests.count(Service::Facilitator, "/settle"), settles, "{}", step.name);
+        until("the settle to be repeated for the client", async || {
+            let answer = rig.present(&purchase).await;
+            let more = rig.sandbox.requests.count(Service::Facilitator, "/settle") > settles;
+            (more || answer.json()["code"] != "settlement_unknown").then_some(())
+        })
+        .await;
+    }
 
     let first = rig.present(&purchase).await;
     check(step, &first);
