@@ -162,3 +162,6 @@ impl Broker {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
