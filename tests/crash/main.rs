@@ -21,4 +21,5 @@ mod redis_server;
 mod replicas;
 mod rig;
 mod steps;
+mod table;
 mod twice;
