@@ -1,14 +1,15 @@
-//! The pages: `/health`, `/ready`, `/metrics`. Each is answered from memory, at once.
+//! The pages: `/health`, `/ready` and `/metrics`, answered from memory, at once; `/jobs`, which asks the store.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
-use http::{Method, Response, StatusCode};
+use http::{Method, Response, StatusCode, Uri};
 use http_body_util::Full;
 use serde::Serialize;
 use serde_json::json;
 
+use super::jobs::{FindJobs, Query};
 use crate::clock::{Clock, rfc3339};
 use crate::telemetry::Metrics;
 
@@ -50,6 +51,7 @@ pub struct Pages {
     metrics: Arc<Metrics>,
     clock: Clock,
     readiness: Box<dyn Fn() -> Readiness + Send + Sync>,
+    find: Option<FindJobs>,
 }
 
 impl Pages {
@@ -59,22 +61,47 @@ impl Pages {
         clock: Clock,
         readiness: impl Fn() -> Readiness + Send + Sync + 'static,
     ) -> Self {
-        Pages { metrics, clock, readiness: Box::new(readiness) }
+        Pages { metrics, clock, readiness: Box::new(readiness), find: None }
     }
 
-    pub(super) fn answer(&self, method: &Method, path: &str) -> Response<Full<Bytes>> {
-        let make = match path {
-            "/health" => Self::health,
-            "/ready" => Self::ready,
-            "/metrics" => Self::exposition,
-            _ => return page(StatusCode::NOT_FOUND, TEXT, "there is /health, /ready and /metrics\n"),
-        };
-        if matches!(*method, Method::GET | Method::HEAD) {
-            return make(self);
+    /// With `/jobs`, which finds them so. For a listener on loopback.
+    pub fn list_jobs(mut self, find: FindJobs) -> Self {
+        self.find = Some(find);
+        self
+    }
+
+    pub(super) async fn answer(&self, method: &Method, uri: &Uri) -> Response<Full<Bytes>> {
+        let path = uri.path();
+        if !matches!(path, "/health" | "/ready" | "/metrics" | "/jobs") {
+            let there_is = "there is /health, /ready, /metrics and /jobs\n";
+            return page(StatusCode::NOT_FOUND, TEXT, there_is);
         }
-        let mut refused = page(StatusCode::METHOD_NOT_ALLOWED, TEXT, "the pages can only be read\n");
-        refused.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
-        refused
+        if !matches!(*method, Method::GET | Method::HEAD) {
+            let mut refused = page(StatusCode::METHOD_NOT_ALLOWED, TEXT, "the pages can only be read\n");
+            refused.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+            return refused;
+        }
+        match path {
+            "/health" => self.health(),
+            "/ready" => self.ready(),
+            "/metrics" => self.exposition(),
+            _ => self.jobs(uri.query().unwrap_or_default()).await,
+        }
+    }
+
+    async fn jobs(&self, query: &str) -> Response<Full<Bytes>> {
+        let Some(find) = &self.find else {
+            let why = "jobs are listed on a loopback listener of a gateway that sells\n";
+            return page(StatusCode::FORBIDDEN, TEXT, why);
+        };
+        let query = match Query::parse(query) {
+            Ok(query) => query,
+            Err(wrong) => return page(StatusCode::BAD_REQUEST, TEXT, wrong + "\n"),
+        };
+        match query.answer(find).await {
+            Ok(list) => page(StatusCode::OK, JSON, list.to_string()),
+            Err(away) => page(StatusCode::SERVICE_UNAVAILABLE, TEXT, format!("{away}\n")),
+        }
     }
 
     /// The process answers; nothing else is claimed.

@@ -99,8 +99,8 @@ async fn accept(
 
 async fn serve_connection(stream: TcpStream, pages: Arc<Pages>, mut stopped: watch::Receiver<()>) {
     let service = service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
-        let answer = pages.answer(request.method(), request.uri().path());
-        async move { Ok::<_, Infallible>(answer) }
+        let pages = Arc::clone(&pages);
+        async move { Ok::<_, Infallible>(pages.answer(request.method(), request.uri()).await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())

@@ -12,6 +12,7 @@ use tokio::task::JoinHandle;
 
 use super::{Admin, Check, Pages, Readiness};
 use crate::clock::Clock;
+use crate::jobs::{State, StoreError};
 use crate::telemetry::Metrics;
 
 struct Running {
@@ -130,4 +131,40 @@ async fn stopping_closes_idle_connections_and_the_listener() {
     // The rest of the answer, then the end.
     idle.read_to_end(&mut Vec::new()).await.unwrap();
     assert!(TcpStream::connect(running.address).await.is_err());
+}
+
+#[tokio::test]
+async fn jobs_are_listed_only_where_the_listener_may() {
+    let running = start();
+    assert_eq!(status(&request(running.address, "GET /jobs?state=held").await.0), "403");
+}
+
+#[tokio::test]
+async fn a_list_says_what_it_was_asked_for_and_whether_there_is_more() {
+    let asked = Arc::new(parking_lot::Mutex::new(Vec::new()));
+    let seen = Arc::clone(&asked);
+    let find: super::FindJobs = Box::new(move |state, limit| {
+        seen.lock().push((state, limit));
+        Box::pin(async move {
+            match state {
+                State::Held => Ok(Vec::new()),
+                _ => Err(StoreError::Away("no answer".to_owned())),
+            }
+        })
+    });
+    let metrics = Arc::new(Metrics::new());
+    let pages = Pages::new(metrics, Clock::manual(0), Readiness::default).list_jobs(find);
+    let get = async |uri: &str| {
+        let answer = pages.answer(&http::Method::GET, &uri.parse().unwrap()).await;
+        let (head, body) = answer.into_parts();
+        let body = http_body_util::BodyExt::collect(body).await.unwrap().to_bytes();
+        (head.status.as_u16(), String::from_utf8(body.to_vec()).unwrap())
+    };
+    let (code, body) = get("/jobs?state=held&limit=7").await;
+    assert_eq!(code, 200);
+    let expected = json!({ "state": "held", "jobs": [], "more": false });
+    assert_eq!(serde_json::from_str::<Value>(&body).unwrap(), expected);
+    assert_eq!(*asked.lock(), [(State::Held, 8)]);
+    assert_eq!(get("/jobs").await.0, 400);
+    assert_eq!(get("/jobs?state=settling").await, (503, "the job store is away: no answer\n".to_owned()));
 }

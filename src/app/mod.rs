@@ -17,7 +17,7 @@ use secrecy::ExposeSecret;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
 
-use crate::admin::{Admin, Pages};
+use crate::admin::{Admin, FindJobs, Pages};
 use crate::broker::{Broker, Limits, Recovery};
 use crate::clock::Clock;
 use crate::config::resolved::{Action, Config, Store};
@@ -28,8 +28,8 @@ use crate::jobs::{JobStore, ValueStore};
 use crate::outgoing::{self, Outgoing};
 use crate::providers::{Registry, Surroundings};
 use crate::proxy::{
-    Answer, BindError, Bound, Drain, Forward, ForwardError, Gateway, Kind, Own, OwnPaths, Paid, Parts, Peer,
-    RequestBody, Router, Sell, Stop, threads,
+    Answer, BindError, Bound, Drain, Forward, ForwardError, Gateway, Hold, Kind, Own, OwnPaths, Paid, Parts,
+    Peer, RequestBody, Router, Sell, Stop, threads,
 };
 use crate::quote_cache::{OpenError, QuoteCache, Settings};
 use crate::reason::{Problem, Reason};
@@ -121,15 +121,19 @@ impl App {
             files: config.paid.files_path.clone(),
         };
         let sells = config.routes.iter().any(|route| !matches!(route.action, Action::Free));
-        let (sell, own): (Arc<dyn Sell>, _) = if sells {
+        let (sell, own, jobs): (Arc<dyn Sell>, _, _) = if sells {
             let build =
                 Build { config, clock, runtime: &runtime, drain: &drain, metrics: &metrics, health: &health };
-            (Arc::new(runtime.block_on(build.paid(stopped.clone()))?), own)
+            let (paid, jobs) = runtime.block_on(build.paid(stopped.clone()))?;
+            (Arc::new(paid), own, Some(jobs))
         } else {
-            (Arc::new(Nothing), OwnPaths::default())
+            (Arc::new(Nothing), OwnPaths::default(), None)
         };
         let admin = match config.admin.listen {
-            Some(address) => Some(serve_admin(&runtime, address, &metrics, &health, stopped)?),
+            Some(address) => {
+                let jobs = jobs.filter(|_| address.ip().is_loopback());
+                Some(serve_admin(&runtime, address, &metrics, &health, jobs, stopped)?)
+            }
             None => None,
         };
         let observer = Observer::new(&config.routes, Arc::clone(&metrics), &config.log);
@@ -172,7 +176,7 @@ struct Build<'a> {
 }
 
 impl Build<'_> {
-    async fn paid(&self, stopped: watch::Receiver<bool>) -> Result<Paid, StartError> {
+    async fn paid(&self, stopped: watch::Receiver<bool>) -> Result<(Paid, Arc<dyn JobStore>), StartError> {
         let Build { config, ref clock, runtime, drain, metrics, health } = *self;
         let jobs: Arc<dyn JobStore> =
             Arc::new(CountedStore::new(self.store(clock).await?, Arc::clone(metrics)));
@@ -211,8 +215,8 @@ impl Build<'_> {
             limits(config),
         ));
         runtime.spawn(Arc::clone(&quotes).run(stopped));
-        runtime.spawn(Recovery::new(Arc::clone(&broker), config.paid.lease).run());
-        runtime.spawn(Arc::clone(health).watch(jobs, facilitator, config.clone()));
+        runtime.spawn(Recovery::new(Arc::clone(&broker), config.paid.lease).run(counted(drain)));
+        runtime.spawn(Arc::clone(health).watch(jobs.clone(), facilitator, config.clone()));
         let parts = Parts {
             quotes,
             broker,
@@ -225,7 +229,7 @@ impl Build<'_> {
             metrics: Arc::clone(metrics),
             closed: health.closed(),
         };
-        Ok(Paid::new(parts, config))
+        Ok((Paid::new(parts, config), jobs))
     }
 
     async fn store(&self, clock: &Clock) -> Result<Arc<dyn JobStore>, StartError> {
@@ -244,6 +248,16 @@ impl Build<'_> {
     }
 }
 
+/// Lets recovery begin a job unless the process is ending, and makes the end wait for it.
+fn counted(drain: &Drain) -> impl Fn() -> Option<Hold> + Sync + use<> {
+    let drain = drain.clone();
+    move || {
+        // Held first: an end that starts after the question waits for the answer.
+        let hold = drain.hold(Kind::Task);
+        (!drain.started()).then_some(hold)
+    }
+}
+
 fn limits(config: &Config) -> Limits {
     Limits {
         work_timeout: config.paid.work_timeout,
@@ -259,13 +273,17 @@ fn serve_admin(
     address: SocketAddr,
     metrics: &Arc<Metrics>,
     health: &Arc<Health>,
+    jobs: Option<Arc<dyn JobStore>>,
     mut stopped: watch::Receiver<bool>,
 ) -> Result<SocketAddr, StartError> {
     let _inside = runtime.enter();
     let admin = Admin::bind(address).map_err(StartError::Admin)?;
     let address = admin.address();
     let health = Arc::clone(health);
-    let pages = Pages::new(Arc::clone(metrics), Clock::system(), move || health.readiness());
+    let mut pages = Pages::new(Arc::clone(metrics), Clock::system(), move || health.readiness());
+    if let Some(jobs) = jobs {
+        pages = pages.list_jobs(find_jobs(jobs));
+    }
     runtime.spawn(async move {
         let until = async move {
             // Also when the sender is gone.
@@ -286,6 +304,21 @@ fn open(drain: &Drain) -> impl Fn() -> Open + use<> {
         tunnels: drain.open(Kind::Tunnel),
         work: drain.open(Kind::Task),
     }
+}
+
+/// How the admin pages find jobs.
+fn find_jobs(jobs: Arc<dyn JobStore>) -> FindJobs {
+    Box::new(move |state, limit| {
+        let jobs = Arc::clone(&jobs);
+        Box::pin(async move {
+            let mut found = Vec::new();
+            for id in jobs.in_state(state, limit).await? {
+                // One that has moved on or was forgotten in between is left out.
+                found.extend(jobs.by_id(id).await?.filter(|job| job.state == state));
+            }
+            Ok(found)
+        })
+    })
 }
 
 /// Sells nothing: for a configuration without prices.

@@ -22,7 +22,7 @@ use crate::wallet::COLLECT;
 use crate::x402::{PaymentFlow, Receipt};
 
 /// How long a finished attempt waits for a store that is away, to write what it carries.
-const CARRY_PATIENCE: Duration = Duration::from_secs(600);
+pub(super) const CARRY_PATIENCE: Duration = Duration::from_secs(600);
 
 impl Broker {
     /// Does what the payment buys, once, and says what to answer. Runs to its end whatever the client
@@ -37,7 +37,7 @@ impl Broker {
                 drop(slot);
                 match self.seen_before(&sale.payment, Some(&sale.sold), job).await {
                     Again::Answer(delivery) => return *delivery,
-                    Again::NextAttempt(job, lease, slot) => (*job, lease, slot),
+                    Again::GoOn(job, lease, slot) => (*job, lease, slot),
                 }
             }
             Err(away) => {
@@ -59,10 +59,13 @@ impl Broker {
     }
 
     async fn attempt(&self, journal: &Journal, mut sale: Sale) -> Delivery {
+        // As the client signed it: the route may have another flow by now.
+        let mut flow = journal.job().await.client.requirement.flow;
         if sale.offer.is_some() && self.owes(&sale.payment).await {
-            sale.requirement.flow = PaymentFlow::Upfront;
+            flow = PaymentFlow::Upfront;
         }
-        let outcome = match sale.requirement.flow {
+        sale.requirement.flow = flow;
+        let outcome = match flow {
             PaymentFlow::Authorization => self.settle_on_success(journal, sale).await,
             PaymentFlow::Upfront => self.settle_upfront(journal, sale).await,
         };
@@ -101,10 +104,12 @@ impl Broker {
         }
     }
 
-    /// settle, work, deliver.
+    /// settle, work, deliver. Or, where a crash interrupted the settle: the identical one again, and on from there.
     async fn settle_upfront(&self, journal: &Journal, sale: Sale) -> Result<Delivery, Stop> {
-        let job = journal.record(Event::SettleFirst).await?;
-        match self.settle(&job, true, self.limits.unknown_hold).await {
+        let job = journal.job().await;
+        let fresh = job.state != State::SettlingUpfront;
+        let job = if fresh { journal.record(Event::SettleFirst).await? } else { job };
+        match self.settle(&job, fresh, self.limits.unknown_hold).await {
             Settled::Yes(receipt) => journal.record_or_carry(Event::Settled { receipt }).await?,
             Settled::No { reason } => {
                 let failure = failure(Reason::PaymentRejected, &reason);
@@ -124,7 +129,7 @@ impl Broker {
 
     /// The completed job. The client has paid and its answer is here: nothing keeps the two apart any more, not even
     /// another process that took the job over meanwhile.
-    async fn settled(&self, journal: &Journal, receipt: Receipt) -> Result<Job, JournalError> {
+    pub(super) async fn settled(&self, journal: &Journal, receipt: Receipt) -> Result<Job, JournalError> {
         let event = Event::Settled { receipt };
         match journal.record_or_carry(event.clone()).await {
             Err(JournalError::Fenced) => {
@@ -250,8 +255,8 @@ impl Broker {
 pub(super) enum Again {
     /// Answer with this.
     Answer(Box<Delivery>),
-    /// It bought nothing so far: start the next attempt of its job.
-    NextAttempt(Box<Job>, Lease, OwnedSemaphorePermit),
+    /// It bought nothing so far: start the next attempt of its job, or go on with one that waits to be settled upfront.
+    GoOn(Box<Job>, Lease, OwnedSemaphorePermit),
 }
 
 impl Again {

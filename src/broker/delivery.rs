@@ -214,9 +214,20 @@ impl Broker {
                         return Again::answer(overloaded());
                     };
                     match journal.record(Event::Reopened { sold }).await {
-                        Ok(job) => return Again::NextAttempt(Box::new(job), lease, slot),
+                        Ok(job) => return Again::GoOn(Box::new(job), lease, slot),
                         Err(error) => warn!(%error, "a voided job was not reopened"),
                     }
+                }
+                // What it pays for is here again, so it can still be done.
+                Ok(Some((taken, lease)))
+                    if taken.state == State::SettlingUpfront && sold == Some(&taken.quote) =>
+                {
+                    let Some(slot) = self.slot() else {
+                        // Should this fail, it lapses.
+                        let _ = self.jobs.release(&lease).await;
+                        return Again::answer(Delivery::unfinished(&taken));
+                    };
+                    return Again::GoOn(Box::new(taken), lease, slot);
                 }
                 Ok(Some((taken, lease))) => {
                     job = self.bring_to_rest(taken, lease).await;
@@ -258,7 +269,7 @@ impl Broker {
         };
         Ok(match self.seen_before(payment, None, job).await {
             Again::Answer(delivery) => Some(*delivery),
-            Again::NextAttempt(..) => None,
+            Again::GoOn(..) => None,
         })
     }
 

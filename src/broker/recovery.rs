@@ -5,23 +5,31 @@
 //! | `claimed`, `working`, nothing signed | nothing was spent | voided: the same payment starts the next attempt |
 //! | `working`, a provider payment signed | it may have been sent and spent | held, listed; never signed again |
 //! | `settling` | `/settle` may have been called | the identical settle is repeated; on success completed, else it stays |
-//! | `settling_upfront` | the same | on success the client is owed: refund due; else it stays |
+//! | `settling_upfront` | the same | left to the same payment, which goes on with it; see below |
 //! | `working_settled` | the client has paid | refund due |
+//!
+//! To repeat an upfront settle here would charge a client for work that nobody can do any more, unless it was charged
+//! before. So that waits until the authorization has lapsed: a success is then the earlier call's, and refund due.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::StreamExt;
+use futures_util::stream;
 use tracing::{info, warn};
 
 use super::Broker;
-use super::attempt::failure;
+use super::attempt::{CARRY_PATIENCE, failure};
 use super::journal::{Journal, JournalError};
 use super::settlement::Settled;
-use crate::jobs::{Event, Job, Lease, State};
+use crate::jobs::job::Fate;
+use crate::jobs::{ClaimKey, Event, Job, Lease, State};
 use crate::reason::Reason;
 
 /// Jobs looked at in one sweep.
 const SWEEP: usize = 64;
+/// Of those, worked on at once: a facilitator that hangs must not keep the rest waiting.
+const TOGETHER: usize = 8;
 /// How long a job that could not be brought to rest is left alone.
 const PAUSE: Duration = Duration::from_secs(60);
 
@@ -37,38 +45,44 @@ impl Recovery {
         Recovery { broker, every }
     }
 
-    /// Sweeps at once, then again and again, until dropped.
-    pub async fn run(self) {
+    /// Sweeps at once, then again and again, until dropped. `begin` is asked before each job: `None` leaves it for
+    /// later, and what it returns is held while the job is worked on. A process must not end then: a settlement whose
+    /// answer nobody hears is lost.
+    pub async fn run<H: Send>(self, begin: impl Fn() -> Option<H> + Sync) {
         let mut tick = tokio::time::interval(self.every);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tick.tick().await;
-            self.sweep().await;
+            self.sweep(&begin).await;
         }
     }
 
-    /// One pass over the jobs without an owner; returns how many were taken.
-    pub async fn sweep(&self) -> usize {
+    /// One pass over the jobs without an owner.
+    pub(super) async fn sweep<H: Send>(&self, begin: &(impl Fn() -> Option<H> + Sync)) {
         let due = match self.broker.jobs.due(SWEEP).await {
             Ok(due) => due,
             Err(away) => {
                 warn!(%away, "no recovery sweep");
-                return 0;
+                return;
             }
         };
         self.broker.forget_settled_elsewhere().await;
-        let mut taken = 0;
-        for claim in due {
-            match self.broker.jobs.take_over(&claim, self.broker.limits.lease).await {
-                Ok(Some((job, lease))) => {
-                    taken += 1;
-                    self.broker.bring_to_rest(job, lease).await;
-                }
-                Ok(None) => {}
-                Err(away) => warn!(%away, claim = claim.as_str(), "an orphaned job cannot be taken"),
+        let each = |claim| async move {
+            if let Some(_held) = begin() {
+                self.take(&claim).await;
             }
+        };
+        stream::iter(due).for_each_concurrent(TOGETHER, each).await;
+    }
+
+    async fn take(&self, claim: &ClaimKey) {
+        match self.broker.jobs.take_over(claim, self.broker.limits.lease).await {
+            Ok(Some((job, lease))) => {
+                self.broker.bring_to_rest(job, lease).await;
+            }
+            Ok(None) => {}
+            Err(away) => warn!(%away, claim = claim.as_str(), "an orphaned job cannot be taken"),
         }
-        taken
     }
 }
 
@@ -77,14 +91,29 @@ impl Broker {
     pub(super) async fn bring_to_rest(&self, job: Job, lease: Lease) -> Job {
         let from = job.state;
         let journal = self.journal(job, lease.clone());
+        // A settle may outlast the lease. Without it the answer could not be recorded, and would not come twice.
+        let keeper = journal.keep_lease(self.limits.lease).await;
         if let Err(error) = self.finish(&journal, from).await {
             warn!(%error, state = from.name(), "an orphaned job was not finished");
         }
         let job = journal.job().await;
         if job.state.at_rest() {
-            info!(job = %job.id, from = from.name(), to = job.state.name(), "orphaned job brought to rest");
-        } else if let Err(away) = self.jobs.renew(&lease, PAUSE).await {
-            warn!(%away, job = %job.id, "lease not renewed; it will lapse");
+            if from != job.state {
+                info!(job = %job.id, from = from.name(), to = job.state.name(), "orphaned job brought to rest");
+                self.metrics.job_ended(job.kind, job.state);
+            }
+            tokio::spawn(async move {
+                journal.close(CARRY_PATIENCE).await;
+                drop(keeper);
+            });
+        } else if job.state == State::SettlingUpfront && !self.lapsed(&job) {
+            // For the same payment to take, at any moment.
+            journal.close(Duration::ZERO).await;
+        } else {
+            drop(keeper);
+            if let Err(away) = self.jobs.renew(&lease, PAUSE).await {
+                warn!(%away, job = %job.id, "lease not renewed; it will lapse");
+            }
         }
         job
     }
@@ -102,6 +131,7 @@ impl Broker {
         match from {
             State::Claimed | State::Working | State::WorkingSettled => self.interrupted(journal).await,
             State::Settling => self.settle_again(journal).await.map(drop),
+            State::SettlingUpfront if !self.lapsed(&journal.job().await) => Ok(()),
             State::SettlingUpfront => {
                 if self.settle_again(journal).await? {
                     self.interrupted(journal).await?;
@@ -113,9 +143,21 @@ impl Broker {
         }
     }
 
+    /// Whether nobody can settle the client's payment any more.
+    fn lapsed(&self, job: &Job) -> bool {
+        self.clock.now() >= job.client.valid_before
+    }
+
+    /// The work cannot be finished: what it needs was in the memory of the process that died.
     async fn interrupted(&self, journal: &Journal) -> Result<(), JournalError> {
-        let failure = failure(Reason::Interrupted, Reason::Interrupted.text());
-        journal.record(Event::WorkFailed { failure }).await.map(drop)
+        let job = journal.job().await;
+        // A payment that may be with the provider is not made again, so the same client payment buys nothing any more.
+        let failure = if job.provider.iter().any(|payment| payment.fate == Fate::Open) {
+            failure(Reason::ProviderFailed, "interrupted after a payment to the provider was signed")
+        } else {
+            failure(Reason::Interrupted, Reason::Interrupted.text())
+        };
+        journal.record_or_carry(Event::WorkFailed { failure }).await.map(drop)
     }
 
     /// Repeats the identical settle once. Anything but a success proves nothing here.
@@ -123,10 +165,13 @@ impl Broker {
         let job = journal.job().await;
         match self.settle(&job, false, Duration::ZERO).await {
             Settled::Yes(receipt) => {
-                journal.record(Event::Settled { receipt }).await?;
+                self.settled(journal, receipt).await?;
                 Ok(true)
             }
             Settled::No { .. } | Settled::Unknown => Ok(false),
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -52,13 +52,14 @@ pub struct Rule {
     fault: Fault,
     when: When,
     path: Option<String>,
+    paid: bool,
     times: Option<u32>,
 }
 
 impl Rule {
     /// Strikes every request until cleared.
     pub fn always(fault: Fault) -> Self {
-        Rule { fault, when: When::Before, path: None, times: None }
+        Rule { fault, when: When::Before, path: None, paid: false, times: None }
     }
 
     /// Strikes the next `times` requests.
@@ -69,6 +70,12 @@ impl Rule {
     /// Only requests whose path starts so.
     pub fn at(mut self, path: impl Into<String>) -> Self {
         self.path = Some(path.into());
+        self
+    }
+
+    /// Only requests that carry a payment.
+    pub fn paid(mut self) -> Self {
+        self.paid = true;
         self
     }
 
@@ -115,11 +122,11 @@ impl Faults {
     }
 
     /// What strikes this request; uses up one of the rule's times.
-    pub(super) fn strike(&self, service: Service, path: &str) -> Option<(Fault, When)> {
+    pub(super) fn strike(&self, service: Service, path: &str, paid: bool) -> Option<(Fault, When)> {
         let mut state = self.0.lock();
         let index = state.rules.iter().position(|(of, rule)| {
             let matches = rule.path.as_deref().is_none_or(|prefix| path.starts_with(prefix));
-            *of == service && matches && rule.times != Some(0)
+            *of == service && matches && (paid || !rule.paid) && rule.times != Some(0)
         })?;
         let rule = &mut state.rules[index].1;
         let struck = (rule.fault, rule.when);
@@ -150,15 +157,24 @@ mod tests {
         let faults = Faults::default();
         faults.add(Service::Merit, Rule::next(2, Fault::Drop).at("/settle").after());
         faults.add(Service::Merit, Rule::always(Fault::Garbage));
-        let strike = |path| faults.strike(Service::Merit, path);
+        let strike = |path| faults.strike(Service::Merit, path, false);
         assert_eq!(strike("/verify"), Some((Fault::Garbage, When::Before)));
         assert_eq!(strike("/settle"), Some((Fault::Drop, When::After)));
         assert_eq!(strike("/settle/x"), Some((Fault::Drop, When::After)));
         assert_eq!(strike("/settle"), Some((Fault::Garbage, When::Before)));
-        assert_eq!(faults.strike(Service::XCache, "/settle"), None);
+        assert_eq!(faults.strike(Service::XCache, "/settle", false), None);
         assert_eq!(faults.fired(Service::Merit), 4);
         faults.clear(Service::Merit);
         assert_eq!(strike("/settle"), None);
+    }
+
+    #[test]
+    fn a_rule_for_paid_requests_lets_the_others_pass() {
+        let faults = Faults::default();
+        faults.add(Service::Merit, Rule::next(1, Fault::Drop).paid());
+        assert_eq!(faults.strike(Service::Merit, "/", false), None);
+        assert_eq!(faults.strike(Service::Merit, "/", true), Some((Fault::Drop, When::Before)));
+        assert_eq!(faults.strike(Service::Merit, "/", true), None);
     }
 
     #[test]

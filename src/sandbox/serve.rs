@@ -167,7 +167,8 @@ async fn request_task(
 ) -> Result<Response<Body>, Hangup> {
     let (head, body) = request.into_parts();
     shared.requests.record(service, &head);
-    let struck = shared.faults.strike(service, head.uri.path());
+    let paid = ["x-payment", "payment-signature"].iter().any(|name| head.headers.contains_key(*name));
+    let struck = shared.faults.strike(service, head.uri.path(), paid);
     if let Some((fault, When::Before)) = struck
         && let Some(answer) = strike(fault).await
     {

@@ -160,7 +160,7 @@ impl Stage {
     /// As another process would, after this one's leases have lapsed.
     pub(super) async fn recover(&self) {
         self.clock.advance(61_000);
-        Recovery::new(Arc::clone(&self.broker), Duration::from_secs(15)).sweep().await;
+        Recovery::new(Arc::clone(&self.broker), Duration::from_secs(15)).sweep(&|| Some(())).await;
     }
 }
 

@@ -1,0 +1,199 @@
+//! A client: asks, signs what it is asked for, and presents the same payment as often as it is told to.
+
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+use galaksio::ids::JobId;
+use galaksio::jobs::ClaimKey;
+use galaksio::sandbox::NETWORK;
+use galaksio::wallet::Wallet;
+use galaksio::x402::{Address, Asset, Authorization, B256, Challenge, Version};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode};
+use http_body_util::{BodyExt, Full};
+use hyper_util::client::legacy;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use serde_json::{Value, json};
+
+/// What is bought.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Order {
+    /// `/run`, by Merit Systems.
+    Run,
+    /// The same on a route that settles upfront.
+    RunUpfront,
+    /// `/store` of a file for good, by OpenX402: upload, then pin.
+    StorePinned,
+    /// `/store` for a time, by xCache: no payment of the job's own.
+    StoreCached,
+    /// A priced route of the app.
+    App,
+    /// The same on a route that settles upfront.
+    AppUpfront,
+}
+
+impl Order {
+    fn request(self) -> (Method, &'static str, Value) {
+        match self {
+            Order::Run => (Method::POST, "/run", json!({ "code": "print(1)" })),
+            Order::RunUpfront => (Method::POST, "/prepaid/run", json!({ "code": "print(2)" })),
+            Order::StorePinned => {
+                let options = json!({ "permanent": true });
+                (Method::POST, "/store", json!({ "data": "a text, not base64", "options": options }))
+            }
+            Order::StoreCached => {
+                let options = json!({ "ttl": 600 });
+                (Method::POST, "/store", json!({ "data": "a text, not base64", "options": options }))
+            }
+            Order::App => (Method::GET, "/premium/report", Value::Null),
+            Order::AppUpfront => (Method::GET, "/hello", Value::Null),
+        }
+    }
+}
+
+/// A complete answer.
+#[derive(Clone, Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+}
+
+impl Answer {
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_default()
+    }
+}
+
+/// A signed payment and the request it is for.
+#[derive(Clone, Debug)]
+pub(crate) struct Purchase {
+    order: Order,
+    header: (HeaderName, HeaderValue),
+    pub(crate) authorization: Authorization,
+    pub(crate) claim: ClaimKey,
+    /// The id in the challenge: for version 2, the job's.
+    pub(crate) job: JobId,
+}
+
+/// Somebody with a key and dollars.
+#[derive(Clone)]
+pub(crate) struct Client {
+    http: legacy::Client<HttpConnector, Full<Bytes>>,
+    wallet: std::sync::Arc<Wallet>,
+    pub(crate) asset: Asset,
+}
+
+impl Client {
+    pub(crate) fn new() -> Client {
+        let asset = Asset::default_for(NETWORK).unwrap();
+        let wallet = Wallet::new("11".repeat(32).into(), "10", vec![asset.clone()]).unwrap();
+        // A connection of its own for each request: one that was cut must not break the next.
+        let http = legacy::Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build_http();
+        Client { http, wallet: wallet.into(), asset }
+    }
+
+    pub(crate) fn address(&self) -> Address {
+        self.wallet.address()
+    }
+
+    /// Asks for `order` without a payment.
+    pub(crate) async fn ask(&self, edge: SocketAddr, order: Order) -> Result<Answer, Cut> {
+        self.send(edge, order, None).await
+    }
+
+    /// Asks for `order`, and signs the challenge.
+    pub(crate) async fn sign(&self, edge: SocketAddr, order: Order, version: Version) -> Purchase {
+        let challenge = self.ask(edge, order).await.unwrap();
+        assert_eq!(challenge.status, StatusCode::PAYMENT_REQUIRED, "{challenge:?}");
+        let headers = match version {
+            Version::V1 => HeaderMap::new(),
+            Version::V2 => challenge.headers.clone(),
+        };
+        let job = challenge.json()["jobId"].as_str().unwrap().parse().unwrap();
+        let challenge = Challenge::from_response(&headers, &challenge.body).unwrap();
+        assert_eq!(challenge.version, version);
+        let offered = &challenge.accepts[0];
+        let now = galaksio::clock::Clock::system().now();
+        let authorization = Authorization {
+            from: self.address(),
+            to: offered.pay_to,
+            value: offered.amount,
+            valid_after: now - 60,
+            valid_before: now + offered.max_timeout_seconds,
+            nonce: nonce(),
+        };
+        let signature = self.wallet.sign(&self.asset, &authorization).unwrap();
+        let header = challenge.payment(offered, &authorization, &signature);
+        let claim = ClaimKey::new(&self.asset, authorization.from, authorization.nonce);
+        Purchase { order, header, authorization, claim, job }
+    }
+
+    /// Presents the payment with its request.
+    pub(crate) async fn present(&self, edge: SocketAddr, purchase: &Purchase) -> Result<Answer, Cut> {
+        self.send(edge, purchase.order, Some(&purchase.header)).await
+    }
+
+    /// Presents it in the background.
+    pub(crate) fn presenting(
+        &self,
+        edge: SocketAddr,
+        purchase: &Purchase,
+    ) -> tokio::task::JoinHandle<Result<Answer, Cut>> {
+        let (client, purchase) = (self.clone(), purchase.clone());
+        tokio::spawn(async move { client.present(edge, &purchase).await })
+    }
+
+    /// The bytes of the request that presents the payment, for a client that never reads its answer.
+    pub(crate) fn raw(&self, purchase: &Purchase) -> Vec<u8> {
+        let (method, path, body) = purchase.order.request();
+        let body = if body.is_null() { String::new() } else { body.to_string() };
+        let (name, value) = &purchase.header;
+        let value = value.to_str().unwrap();
+        let length = body.len();
+        format!(
+            "{method} {path} HTTP/1.1\r\nhost: gateway.test\r\ncontent-type: application/json\r\n\
+             {name}: {value}\r\ncontent-length: {length}\r\n\r\n{body}"
+        )
+        .into_bytes()
+    }
+
+    pub(crate) async fn get(&self, at: SocketAddr, path: &str) -> Result<Answer, Cut> {
+        self.exchange(Request::get(format!("http://{at}{path}")).body(Full::default()).unwrap()).await
+    }
+
+    async fn send(
+        &self,
+        edge: SocketAddr,
+        order: Order,
+        payment: Option<&(HeaderName, HeaderValue)>,
+    ) -> Result<Answer, Cut> {
+        let (method, path, body) = order.request();
+        let mut request = Request::builder().method(method).uri(format!("http://{edge}{path}"));
+        if let Some((name, value)) = payment {
+            request = request.header(name, value);
+        }
+        let body = if body.is_null() { Bytes::new() } else { body.to_string().into() };
+        if !body.is_empty() {
+            request = request.header("content-type", "application/json");
+        }
+        self.exchange(request.body(Full::new(body)).unwrap()).await
+    }
+
+    async fn exchange(&self, request: Request<Full<Bytes>>) -> Result<Answer, Cut> {
+        let cut = |error: &dyn std::fmt::Display| Cut(error.to_string());
+        let response = self.http.request(request).await.map_err(|error| cut(&error))?;
+        let (head, body) = response.into_parts();
+        let body = body.collect().await.map_err(|error| cut(&error))?.to_bytes();
+        Ok(Answer { status: head.status, headers: head.headers, body })
+    }
+}
+
+/// The connection ended before the answer did.
+#[derive(Debug)]
+pub(crate) struct Cut(#[expect(dead_code, reason = "shown by a failed expectation")] String);
+
+fn nonce() -> B256 {
+    let half = || *uuid::Uuid::new_v4().as_bytes();
+    B256::from_slice(&[half(), half()].concat())
+}

@@ -1,0 +1,139 @@
+//! Two gateways on one Redis: what one leaves behind the other finishes or holds; one that only stood still for a while
+//! finds that its job is no longer its own.
+
+use std::time::Duration;
+
+use galaksio::jobs::State;
+use galaksio::sandbox::Service;
+use galaksio::sandbox::faults::{Fault, Rule};
+use galaksio::sandbox::requests::Seen;
+use galaksio::x402::Version;
+
+use super::client::Order;
+use super::gateway::Gateway;
+use super::money::Money;
+use super::redis_server::RedisServer;
+use super::rig::{Rig, Store, until};
+
+async fn rig(server: &RedisServer) -> (Rig, Gateway) {
+    let rig = Rig::start(Store::Redis { url: server.url(), prefix: "replicas".to_owned() }).await;
+    let second = rig.second().await;
+    // Once it can say a price it has asked for it, and asks no more for a while: its question is not to be struck.
+    assert_eq!(rig.client.ask(second.edge, Order::Run).await.unwrap().status, 402);
+    (rig, second)
+}
+
+impl Rig {
+    async fn until_struck(&self, service: Service, count: u64) {
+        until("the stalled call", async || (self.sandbox.faults.fired(service) == count).then_some(())).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs redis-server; make test runs it"]
+async fn the_other_gateway_finishes_or_holds_the_job() {
+    struct Case {
+        service: Service,
+        path: &'static str,
+        skip: u32,
+        effect: fn(Rule) -> Rule,
+        status: u16,
+        ends: State,
+        attempt: u32,
+        charged: usize,
+    }
+    let never: fn(Rule) -> Rule = |rule| rule;
+    let merit = |skip, effect, status, ends, attempt, charged| Case {
+        service: Service::Merit,
+        path: "/",
+        skip,
+        effect,
+        status,
+        ends,
+        attempt,
+        charged,
+    };
+    let cases = [
+        merit(0, never, 200, State::Completed, 2, 1),
+        merit(1, Rule::after, 502, State::Held, 1, 0),
+        Case {
+            service: Service::Facilitator,
+            path: "/settle",
+            skip: 0,
+            effect: never,
+            status: 200,
+            ends: State::Completed,
+            attempt: 1,
+            charged: 1,
+        },
+    ];
+    let run = async |case: Case| {
+        let server = RedisServer::start(&[]);
+        let (mut rig, second) = rig(&server).await;
+        // The version without a quote to echo: the second gateway must know the price by itself.
+        let purchase = rig.client.sign(rig.gateway().edge, Order::Run, Version::V1).await;
+        let before = rig.money(&purchase);
+        let struck = rig.sandbox.faults.fired(case.service) + u64::from(case.skip) + 1;
+        rig.stall(case.service, case.path, case.skip, case.effect);
+        let client = rig.client.presenting(rig.gateway().edge, &purchase);
+        rig.until_struck(case.service, struck).await;
+        // Presented to the other while the first still works on it: it waits, and then it finds an orphan.
+        let waiting = rig.client.presenting(second.edge, &purchase);
+        rig.kill();
+        client.await.unwrap().unwrap_err();
+        rig.sandbox.faults.clear(case.service);
+        let answer = waiting.await.unwrap().unwrap();
+        // While a settlement's outcome is unknown nobody waits long; the same payment may ask again.
+        let answer = if answer.json()["code"] == "settlement_unknown" {
+            until("the settlement", async || {
+                let answer = rig.client.present(second.edge, &purchase).await.unwrap();
+                (answer.json()["code"] != "settlement_unknown").then_some(answer)
+            })
+            .await
+        } else {
+            answer
+        };
+        assert_eq!(answer.status, case.status, "{}", answer.json());
+        second.signal("TERM");
+        assert!(second.ended().await.success());
+        let store = rig.open_store().await;
+        let job = store.by_claim(&purchase.claim).await.unwrap().unwrap();
+        assert_eq!((job.state, job.attempt), (case.ends, case.attempt));
+        assert_eq!(rig.money(&purchase), Money { charged: case.charged, provider: 1, ..before });
+    };
+    futures_util::future::join_all(cases.map(run)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs redis-server; make test runs it"]
+async fn a_gateway_that_stood_still_spends_nothing_more() {
+    let server = RedisServer::start(&[]);
+    let (mut rig, second) = rig(&server).await;
+    let purchase = rig.sign(Order::Run).await;
+    let before = rig.money(&purchase);
+    // Stands still while it waits for the price: it has verified the payment and signed nothing.
+    rig.sandbox.faults.add(Service::Merit, Rule::next(1, Fault::Slow(Duration::from_secs(2))));
+    let struck = rig.sandbox.faults.fired(Service::Merit) + 1;
+    let client = rig.client.presenting(rig.gateway().edge, &purchase);
+    rig.until_struck(Service::Merit, struck).await;
+    rig.gateway().signal("STOP");
+    let answer = rig.client.present(second.edge, &purchase).await.unwrap();
+    assert_eq!(answer.status, 200, "{}", answer.json());
+    assert_eq!(rig.money(&purchase), Money { charged: 1, provider: 1, ..before });
+
+    rig.gateway().signal("CONT");
+    let late = client.await.unwrap().unwrap();
+    assert_ne!(late.status, 402, "a payment that was taken: {}", late.json());
+    let again = rig.present(&purchase).await;
+    assert_eq!((again.status, &again.body), (answer.status, &answer.body));
+    assert_eq!(rig.money(&purchase), Money { charged: 1, provider: 1, ..before });
+    let paid = |seen: &Seen| seen.headers.contains_key("x-payment");
+    let payments = rig.sandbox.requests.seen(Service::Merit).iter().filter(|seen| paid(seen)).count();
+    assert_eq!(payments, 1, "provider payments that left either gateway");
+    rig.stop().await;
+    second.signal("TERM");
+    assert!(second.ended().await.success());
+    let store = rig.open_store().await;
+    let job = store.by_claim(&purchase.claim).await.unwrap().unwrap();
+    assert_eq!((job.state, job.attempt), (State::Completed, 2));
+}

@@ -1,0 +1,269 @@
+//! A rig: a sandbox, a store, a gateway on them, and a client. Independent of every other rig.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use galaksio::clock::Clock;
+use galaksio::ids::JobId;
+use galaksio::jobs::{Embedded, Job, JobStore, Redis, State};
+use galaksio::sandbox::faults::{Fault, Rule};
+use galaksio::sandbox::{Sandbox, Service, Settings};
+use galaksio::x402::{Address, Version};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::client::{Answer, Client, Order, Purchase};
+use super::gateway::Gateway;
+
+/// Longer than any test: a call stalled by this never goes on.
+pub(crate) const FOREVER: Duration = Duration::from_secs(3600);
+
+/// How long a dead gateway's jobs are still its own, and how often orphans are looked for. Shorter leases lapse while
+/// their owners live, on a machine under load.
+pub(crate) const LEASE: Duration = Duration::from_secs(3);
+
+/// Who is paid by clients.
+pub(crate) const PAY_TO: &str = "0x066e4FBb1Cb2fd7dE4fb1432a7B1C1169B4c2C8F";
+
+/// How long anything that is waited for may take; a machine under load is slow.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(40);
+
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// Where jobs are kept.
+#[derive(Clone, Debug)]
+pub(crate) enum Store {
+    /// A file of the rig's own.
+    Embedded,
+    /// A server shared by rigs; this rig's keys begin with the prefix.
+    Redis { url: String, prefix: String },
+}
+
+pub(crate) struct Rig {
+    pub(crate) sandbox: Sandbox,
+    pub(crate) client: Client,
+    /// The wallet that pays providers.
+    pub(crate) spender: Address,
+    store: Store,
+    folder: TempDir,
+    gateway: Option<Gateway>,
+}
+
+impl Rig {
+    /// Everything, with one gateway running.
+    pub(crate) async fn start(store: Store) -> Rig {
+        let rig = Rig::unstocked(store, |_| {}).await;
+        // A first gateway asks for the usual prices and stocks up on caches. None of that is to be struck.
+        until("the first prices", async || {
+            let asked = |service| !rig.sandbox.requests.seen(service).is_empty();
+            let paid = rig.sandbox.ledger.transfers().len() == 1;
+            (paid && asked(Service::Merit) && asked(Service::OpenX402)).then_some(())
+        })
+        .await;
+        rig
+    }
+
+    /// The same at its very beginning. `prepare` sees the sandbox before the gateway does.
+    pub(crate) async fn unstocked(store: Store, prepare: impl FnOnce(&Rig)) -> Rig {
+        // A provider that sends part of the money back would make the books harder to read.
+        let settings = Settings { merit_refunds: false, ..Settings::default() };
+        let sandbox = Sandbox::start(settings).await.unwrap();
+        let client = Client::new();
+        let key = super::gateway::WALLET_KEY.to_owned().into();
+        let spender = galaksio::wallet::Wallet::new(key, "1", vec![client.asset.clone()]).unwrap().address();
+        let folder = TempDir::new().unwrap();
+        let mut rig = Rig { sandbox, client, spender, store, folder, gateway: None };
+        std::fs::write(rig.config(), rig.proxy_toml()).unwrap();
+        prepare(&rig);
+        rig.restart().await;
+        rig
+    }
+
+    pub(crate) fn gateway(&self) -> &Gateway {
+        self.gateway.as_ref().expect("a running gateway")
+    }
+
+    /// Another gateway on the same store; for Redis only.
+    pub(crate) async fn second(&self) -> Gateway {
+        Gateway::start(&self.config()).await
+    }
+
+    /// SIGKILL.
+    pub(crate) fn kill(&mut self) {
+        self.gateway.take().expect("a running gateway").kill();
+    }
+
+    /// Starts a gateway on what the last one left.
+    pub(crate) async fn restart(&mut self) {
+        self.gateway = Some(Gateway::start(&self.config()).await);
+    }
+
+    /// SIGTERM, and whether it ended well.
+    pub(crate) async fn stop(&mut self) {
+        let gateway = self.gateway.take().expect("a running gateway");
+        gateway.signal("TERM");
+        assert!(gateway.ended().await.success(), "the gateway ended with a failure");
+    }
+
+    /// The store, opened by the test. An embedded one only once its gateway has ended.
+    pub(crate) async fn open_store(&self) -> Arc<dyn JobStore> {
+        match &self.store {
+            Store::Embedded => Arc::new(Embedded::open(&self.embedded_path(), DAY, Clock::system()).unwrap()),
+            Store::Redis { url, prefix } => Arc::new(Redis::connect(url, prefix, DAY).await.unwrap()),
+        }
+    }
+
+    pub(crate) async fn sign(&self, order: Order) -> Purchase {
+        self.client.sign(self.gateway().edge, order, Version::V2).await
+    }
+
+    /// Asks without a payment.
+    pub(crate) async fn ask(&self, order: Order) -> Answer {
+        self.client.ask(self.gateway().edge, order).await.unwrap()
+    }
+
+    pub(crate) async fn present(&self, purchase: &Purchase) -> Answer {
+        self.client.present(self.gateway().edge, purchase).await.unwrap()
+    }
+
+    /// Stalls the request number `skip` + 1 from now to `service`, of those whose path starts so. See [`FOREVER`].
+    pub(crate) fn stall(&self, service: Service, path: &str, skip: u32, rule: fn(Rule) -> Rule) {
+        if skip > 0 {
+            self.sandbox.faults.add(service, Rule::next(skip, Fault::Slow(Duration::ZERO)).at(path));
+        }
+        self.sandbox.faults.add(service, rule(Rule::next(1, Fault::Slow(FOREVER)).at(path)));
+    }
+
+    /// `GET /job/{id}`; `None` while there is no such job.
+    pub(crate) async fn job(&self, id: JobId) -> Option<Value> {
+        let answer = self.client.get(self.gateway().edge, &format!("/job/{id}")).await.unwrap();
+        (answer.status == 200).then(|| answer.json())
+    }
+
+    /// Waits until `GET /job/{id}` says so.
+    pub(crate) async fn until_state(&self, id: JobId, state: State) {
+        until(&format!("job {id} to be {}", state.name()), async || {
+            let job = self.job(id).await?;
+            (job["state"] == state.name()).then_some(())
+        })
+        .await;
+    }
+
+    /// Ends the gateway, and hands out the job and the names of its events.
+    pub(crate) async fn autopsy(&mut self, purchase: &Purchase) -> (Job, Vec<&'static str>) {
+        self.stop().await;
+        let store = self.open_store().await;
+        let job = store.by_claim(&purchase.claim).await.unwrap().expect("the job of the payment");
+        let journal = store.journal(&purchase.claim).await.unwrap();
+        (job, journal.iter().map(|entry| entry.event.name()).collect())
+    }
+
+    fn config(&self) -> PathBuf {
+        self.folder.path().join("proxy.toml")
+    }
+
+    fn embedded_path(&self) -> PathBuf {
+        self.folder.path().join("jobs.redb")
+    }
+
+    fn proxy_toml(&self) -> String {
+        let urls = &self.sandbox.urls;
+        let store = match &self.store {
+            Store::Embedded => format!("path = {:?}", self.embedded_path()),
+            Store::Redis { url, prefix } => {
+                format!("kind = \"redis\"\nurl = {url:?}\nprefix = {prefix:?}")
+            }
+        };
+        // A public URL of its own: a gateway that is started again has another port, and is still the same place.
+        format!(
+            r#"
+[edge]
+listen = ["127.0.0.1:0"]
+public_url = "http://gateway.test"
+threads = 1
+drain_timeout = "20s"
+
+[app]
+url = "{app}"
+
+[[routes]]
+path = "/store"
+methods = ["POST"]
+work = "store"
+
+[[routes]]
+path = "/run"
+methods = ["POST"]
+work = "run"
+
+[[routes]]
+path = "/prepaid/run"
+methods = ["POST"]
+work = "run"
+settle = "upfront"
+
+[[routes]]
+path = "/premium/*"
+price = "$0.001"
+
+[[routes]]
+path = "/hello"
+price = "$0.002"
+settle = "upfront"
+
+[[accepts]]
+network = "base-sepolia"
+pay_to = "{PAY_TO}"
+
+[facilitator]
+url = "{facilitator}"
+unknown_hold = "500ms"
+
+[providers.xcache]
+url = "{xcache}"
+
+[providers.openx402]
+url = "{openx402}"
+
+[providers.merit]
+url = "{merit}"
+
+[wallet]
+key_env = "GALAKSIO_WALLET_KEY"
+
+[store]
+{store}
+
+[paid]
+work_timeout = "60s"
+lease = "{lease}s"
+
+[admin]
+listen = "127.0.0.1:0"
+
+[log]
+filter = "warn,galaksio=info"
+json = true
+"#,
+            lease = LEASE.as_secs(),
+            app = urls.app,
+            facilitator = urls.facilitator,
+            xcache = urls.xcache,
+            openx402 = urls.openx402,
+            merit = urls.merit,
+        )
+    }
+}
+
+/// Asks again until there is an answer.
+pub(crate) async fn until<T>(what: &str, ask: impl AsyncFn() -> Option<T>) -> T {
+    let give_up = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = ask().await {
+            return found;
+        }
+        assert!(Instant::now() < give_up, "waited in vain for {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}

@@ -1,0 +1,317 @@
+//! The table of steps: where a kill hits, and all that it must lead to. `docs/recovery.md` tells it in words.
+
+use galaksio::jobs::State;
+use galaksio::sandbox::Service;
+
+use super::client::Order;
+
+/// A step, and all that a kill there must lead to.
+pub(crate) struct Step {
+    pub(crate) name: &'static str,
+    pub(crate) order: Order,
+    /// Which call is stalled when the kill comes: the service, how its path begins, how many such calls pass before.
+    pub(crate) stalled: (Service, &'static str, u32),
+    pub(crate) effect: Effect,
+    /// The state in the journal at the kill.
+    pub(crate) killed_in: State,
+    /// The state that recovery leaves, before the payment is presented again.
+    pub(crate) recovered: State,
+    /// What the same payment is answered with then.
+    pub(crate) then: Then,
+    /// Every event of the job, in order, at the end of it all.
+    pub(crate) journal: &'static [&'static str],
+    pub(crate) charged: usize,
+    pub(crate) provider: usize,
+}
+
+/// Whether the stalled call does what it was sent for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Effect {
+    /// As if the request were lost on its way.
+    Never,
+    /// As if the answer were.
+    Done,
+}
+
+/// The outcome of presenting the same payment after recovery.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Then {
+    /// The work, done in a second attempt.
+    Redone,
+    /// The work of the first attempt.
+    Kept,
+    /// Not charged; the provider's payment may be gone, so it is not made again.
+    Held,
+    /// The outcome of the settlement is not known.
+    Unknown,
+    /// Charged, and owed.
+    Refund,
+}
+
+impl Step {
+    /// The state at the end of it all.
+    pub(crate) fn ends(&self) -> State {
+        match self.then {
+            Then::Redone | Then::Kept => State::Completed,
+            Then::Held => State::Held,
+            Then::Unknown => self.recovered,
+            Then::Refund => State::RefundDue,
+        }
+    }
+}
+
+use Effect::{Done, Never};
+
+const REDONE: &[&str] = &["work_failed", "reopened", "verified", "signed", "answered", "settled"];
+const REDONE_WORKING: &[&str] =
+    &["verified", "work_failed", "reopened", "verified", "signed", "answered", "settled"];
+const REDONE_UNPAID: &[&str] = &["verified", "work_failed", "reopened", "verified", "answered", "settled"];
+const HELD: &[&str] = &["verified", "signed", "work_failed"];
+
+pub(crate) const STEPS: &[Step] = &[
+    // A provider does the work, settled when it succeeded.
+    Step {
+        name: "run: claimed, /verify stalled",
+        order: Order::Run,
+        stalled: (Service::Facilitator, "/verify", 0),
+        effect: Never,
+        killed_in: State::Claimed,
+        recovered: State::Voided,
+        then: Then::Redone,
+        journal: REDONE,
+        charged: 1,
+        provider: 1,
+    },
+    Step {
+        name: "run: working, nothing signed",
+        order: Order::Run,
+        stalled: (Service::Merit, "/", 0),
+        effect: Never,
+        killed_in: State::Working,
+        recovered: State::Voided,
+        then: Then::Redone,
+        journal: REDONE_WORKING,
+        charged: 1,
+        provider: 1,
+    },
+    Step {
+        name: "run: signed, the provider not reached",
+        order: Order::Run,
+        stalled: (Service::Merit, "/", 1),
+        effect: Never,
+        killed_in: State::Working,
+        recovered: State::Held,
+        then: Then::Held,
+        journal: HELD,
+        charged: 0,
+        provider: 0,
+    },
+    Step {
+        name: "run: signed, the provider paid",
+        order: Order::Run,
+        stalled: (Service::Merit, "/", 1),
+        effect: Done,
+        killed_in: State::Working,
+        recovered: State::Held,
+        then: Then::Held,
+        journal: HELD,
+        charged: 0,
+        provider: 1,
+    },
+    Step {
+        name: "run: settling, not settled",
+        order: Order::Run,
+        stalled: (Service::Facilitator, "/settle", 0),
+        effect: Never,
+        killed_in: State::Settling,
+        recovered: State::Completed,
+        then: Then::Kept,
+        journal: &["verified", "signed", "answered", "settled"],
+        charged: 1,
+        provider: 1,
+    },
+    Step {
+        name: "run: settling, settled",
+        order: Order::Run,
+        stalled: (Service::Facilitator, "/settle", 0),
+        effect: Done,
+        killed_in: State::Settling,
+        recovered: State::Settling,
+        then: Then::Unknown,
+        journal: &["verified", "signed", "answered"],
+        charged: 1,
+        provider: 1,
+    },
+    // A file for good: a free upload, then a paid pin.
+    Step {
+        name: "store: working, upload stalled",
+        order: Order::StorePinned,
+        stalled: (Service::OpenX402, "/upload", 0),
+        effect: Done,
+        killed_in: State::Working,
+        recovered: State::Voided,
+        then: Then::Redone,
+        journal: REDONE_WORKING,
+        charged: 1,
+        provider: 1,
+    },
+    Step {
+        name: "store: uploaded, the pin's price stalled",
+        order: Order::StorePinned,
+        stalled: (Service::OpenX402, "/pin/", 0),
+        effect: Never,
+        killed_in: State::Working,
+        recovered: State::Voided,
+        then: Then::Redone,
+        journal: REDONE_WORKING,
+        charged: 1,
+        provider: 1,
+    },
+    Step {
+        name: "store: signed, pinned",
+        order: Order::StorePinned,
+        stalled: (Service::OpenX402, "/pin/", 1),
+        effect: Done,
+        killed_in: State::Working,
+        recovered: State::Held,
+        then: Then::Held,
+        journal: HELD,
+        charged: 0,
+        provider: 1,
+    },
+    // A value in a cache of the operator's: nothing is signed for the job.
+    Step {
+        name: "cache: working, the value not set",
+        order: Order::StoreCached,
+        stalled: (Service::XCache, "/", 0),
+        effect: Never,
+        killed_in: State::Working,
+        recovered: State::Voided,
+        then: Then::Redone,
+        journal: REDONE_UNPAID,
+        charged: 1,
+        provider: 0,
+    },
+    Step {
+        name: "cache: working, the value set",
+        order: Order::StoreCached,
+        stalled: (Service::XCache, "/", 0),
+        effect: Done,
+        killed_in: State::Working,
+        recovered: State::Voided,
+        then: Then::Redone,
+        journal: REDONE_UNPAID,
+        charged: 1,
+        provider: 0,
+    },
+    Step {
+        name: "cache: settling, not settled",
+        order: Order::StoreCached,
+        stalled: (Service::Facilitator, "/settle", 0),
+        effect: Never,
+        killed_in: State::Settling,
+        recovered: State::Completed,
+        then: Then::Kept,
+        journal: &["verified", "answered", "settled"],
+        charged: 1,
+        provider: 0,
+    },
+    // The app does the work.
+    Step {
+        name: "app: working, the app not reached",
+        order: Order::App,
+        stalled: (Service::App, "/premium", 0),
+        effect: Never,
+        killed_in: State::Working,
+        recovered: State::Voided,
+        then: Then::Redone,
+        journal: REDONE_UNPAID,
+        charged: 1,
+        provider: 0,
+    },
+    Step {
+        name: "app: settling, not settled",
+        order: Order::App,
+        stalled: (Service::Facilitator, "/settle", 0),
+        effect: Never,
+        killed_in: State::Settling,
+        recovered: State::Completed,
+        then: Then::Kept,
+        journal: &["verified", "answered", "settled"],
+        charged: 1,
+        provider: 0,
+    },
+    Step {
+        name: "app: settling, settled",
+        order: Order::App,
+        stalled: (Service::Facilitator, "/settle", 0),
+        effect: Done,
+        killed_in: State::Settling,
+        recovered: State::Settling,
+        then: Then::Unknown,
+        journal: &["verified", "answered"],
+        charged: 1,
+        provider: 0,
+    },
+    // Settled before the work.
+    Step {
+        name: "app upfront: settling, not settled",
+        order: Order::AppUpfront,
+        stalled: (Service::Facilitator, "/settle", 0),
+        effect: Never,
+        killed_in: State::SettlingUpfront,
+        recovered: State::SettlingUpfront,
+        then: Then::Kept,
+        journal: &["settle_first", "settled", "answered"],
+        charged: 1,
+        provider: 0,
+    },
+    Step {
+        name: "run upfront: settling, not settled",
+        order: Order::RunUpfront,
+        stalled: (Service::Facilitator, "/settle", 0),
+        effect: Never,
+        killed_in: State::SettlingUpfront,
+        recovered: State::SettlingUpfront,
+        then: Then::Kept,
+        journal: &["settle_first", "settled", "signed", "answered"],
+        charged: 1,
+        provider: 1,
+    },
+    Step {
+        name: "app upfront: settling, settled",
+        order: Order::AppUpfront,
+        stalled: (Service::Facilitator, "/settle", 0),
+        effect: Done,
+        killed_in: State::SettlingUpfront,
+        recovered: State::SettlingUpfront,
+        then: Then::Unknown,
+        journal: &["settle_first"],
+        charged: 1,
+        provider: 0,
+    },
+    Step {
+        name: "app upfront: settled, the app at work",
+        order: Order::AppUpfront,
+        stalled: (Service::App, "/hello", 0),
+        effect: Never,
+        killed_in: State::WorkingSettled,
+        recovered: State::RefundDue,
+        then: Then::Refund,
+        journal: &["settle_first", "settled", "work_failed"],
+        charged: 1,
+        provider: 0,
+    },
+    Step {
+        name: "run upfront: settled, the provider paid",
+        order: Order::RunUpfront,
+        stalled: (Service::Merit, "/", 1),
+        effect: Done,
+        killed_in: State::WorkingSettled,
+        recovered: State::RefundDue,
+        then: Then::Refund,
+        journal: &["settle_first", "settled", "signed", "work_failed"],
+        charged: 1,
+        provider: 1,
+    },
+];
