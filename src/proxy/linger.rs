@@ -15,8 +15,9 @@ use tokio::time::timeout;
 pub(super) const SHORT: u64 = 64 * 1024;
 /// For at most this long.
 const SHORT_TIME: Duration = Duration::from_secs(1);
-/// After the answer, at most this much more is read,
-const LONG: u64 = 8 * 1024 * 1024;
+/// After the answer, at most this much more is read: the largest body that is sold by default and some more, since
+/// most clients send all of it before they look for the price,
+const LONG: u64 = 16 * 1024 * 1024;
 /// for at most this long,
 const LONG_TIME: Duration = Duration::from_secs(10);
 /// and while the client does not pause for longer than this.

@@ -6,12 +6,14 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::thread::JoinHandle;
 
-use galaksio::app::App;
+use galaksio::app::{App, StartError};
 use galaksio::clock::Clock;
 use galaksio::config::Config;
+use galaksio::jobs::embedded::OpenError;
 use galaksio::proxy::Stop;
 
 use crate::client::Client;
+use crate::rig::when_free;
 
 /// A gateway on threads of this process.
 pub(crate) struct Gateway {
@@ -23,7 +25,10 @@ pub(crate) struct Gateway {
 
 impl Gateway {
     pub(crate) fn start(config: &Config, clock: Clock) -> Gateway {
-        let app = App::build_by(clock, config, false).unwrap();
+        let app = when_free(
+            || App::build_by(clock.clone(), config, false),
+            |error| matches!(error, StartError::Embedded(OpenError::InUse(_))),
+        );
         let (address, admin) = (app.addresses()[0], app.admin().unwrap());
         let stop = Stop::embedded();
         let told = stop.clone();

@@ -70,9 +70,11 @@ impl Shopper {
     fn store_raw_bytes(&self) {
         let sale =
             Books { payer: -PIN, payee: PIN, wallet: -PIN_COST, openx402: PIN_COST, ..Books::default() };
-        let answer = self.post("/store?permanent=true", "application/octet-stream", &file(), sale);
-        stored(&answer, "openx402", file().len(), 0.012);
-        assert_eq!(pinned(&self.stage, &answer).body, file());
+        // As many as are taken: they are sent twice, the first time for nothing but the price.
+        let bytes = file().repeat(3_000)[..10 << 20].to_vec();
+        let answer = self.post("/store?permanent=true", "application/octet-stream", &bytes, sale);
+        stored(&answer, "openx402", bytes.len(), 0.012);
+        assert_eq!(pinned(&self.stage, &answer).body, bytes);
     }
 
     fn store_a_document(&self) {

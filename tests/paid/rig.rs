@@ -2,14 +2,14 @@
 //! when it is dropped.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
+use std::fmt::{Debug, Write as _};
 use std::future::Future;
 use std::time::{Duration, Instant};
 
 use galaksio::clock::Clock;
 use galaksio::config::{self, Config};
 use galaksio::jobs::JobStore;
-use galaksio::jobs::embedded::Embedded;
+use galaksio::jobs::embedded::{Embedded, OpenError};
 use galaksio::sandbox::{NETWORK, Sandbox, Service, Settings, pay_to};
 use galaksio::wallet::Wallet;
 use galaksio::x402::{Address, Asset};
@@ -252,7 +252,10 @@ impl Stage {
     /// How many jobs there are in each state. The gateway must have ended.
     pub(crate) fn jobs(&self) -> BTreeMap<&'static str, u64> {
         let store = self.folder.path().join("jobs.redb");
-        let store = Embedded::open(&store, Duration::from_secs(3600), Clock::system()).unwrap();
+        let store = when_free(
+            || Embedded::open(&store, Duration::from_secs(3600), Clock::system()),
+            |error| matches!(error, OpenError::InUse(_)),
+        );
         let counts = self.run(store.count_by_state()).unwrap();
         counts
             .into_iter()
@@ -299,6 +302,20 @@ impl Books {
 /// The token of the sandbox.
 pub(crate) fn asset() -> Asset {
     Asset::default_for(NETWORK).unwrap()
+}
+
+/// Opens something as soon as whoever had it open before has let it go: the threads of a gateway that has ended may
+/// take a moment more.
+pub(crate) fn when_free<T, E: Debug>(open: impl Fn() -> Result<T, E>, in_use: impl Fn(&E) -> bool) -> T {
+    let give_up = Instant::now() + PATIENCE;
+    loop {
+        match open() {
+            Err(error) if in_use(&error) && Instant::now() < give_up => {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            opened => return opened.unwrap(),
+        }
+    }
 }
 
 /// Asks again and again until `met` gives something.
