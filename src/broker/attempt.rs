@@ -65,6 +65,11 @@ impl Broker {
         if sale.offer.is_some() && self.owes(&sale.payment).await {
             sale.requirement.flow = PaymentFlow::Upfront;
         }
+        if let Some(key) = &sale.key
+            && let Err(away) = self.remember_key(key, &journal.job().await).await
+        {
+            return Stop::Journal(away.into()).into_delivery();
+        }
         let outcome = match sale.requirement.flow {
             PaymentFlow::Authorization => self.settle_on_success(journal, sale).await,
             PaymentFlow::Upfront => self.settle_upfront(journal, sale).await,

@@ -13,6 +13,7 @@
 mod attempt;
 mod debt;
 mod delivery;
+mod idempotency;
 mod journal;
 mod purse;
 mod recovery;
@@ -38,6 +39,7 @@ use crate::wallet::Wallet;
 use crate::x402::{Asset, Authorization, Requirement, Version};
 
 pub use delivery::{Delivery, DeliveryBody};
+pub use idempotency::IdempotencyKey;
 pub use recovery::Recovery;
 pub use work::{BodyStream, FILES, Product, ProviderWork, Work, WorkError, WorkFault};
 
@@ -76,6 +78,8 @@ pub struct Sale {
     pub requirements: Box<RawValue>,
     /// The quote's job id: taken if it is free. `None` for v1, which echoes nothing.
     pub job: Option<JobId>,
+    /// The client's own name for the request, if it gave one.
+    pub key: Option<IdempotencyKey>,
     /// Store, run or app.
     pub kind: JobKind,
     /// Provider, operation, price.

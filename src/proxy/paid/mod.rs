@@ -170,6 +170,11 @@ impl Inner {
         if let Some(closed) = self.closed() {
             return Err(closed);
         }
+        if let Some(key) = asked.idempotency_key()
+            && let Some(delivery) = self.parts.broker.unresolved(&key).await?
+        {
+            return self.deliver(rule, &asked, delivery).await;
+        }
         self.measure(rule, &mut asked).await?;
         let answer = self.challenge(rule, &asked, refusal).await;
         self.parts.metrics.challenged(began.elapsed());
