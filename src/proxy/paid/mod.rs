@@ -175,7 +175,9 @@ impl Inner {
         {
             return self.deliver(rule, &asked, delivery).await;
         }
-        self.measure(rule, &mut asked).await?;
+        let attempted = refusal.is_some();
+        let said = |problem| if attempted { paid_attempt(problem) } else { problem };
+        self.measure(rule, &mut asked).await.map_err(said)?;
         let answer = self.challenge(rule, &asked, refusal).await;
         self.parts.metrics.challenged(began.elapsed());
         answer
