@@ -65,6 +65,11 @@ impl Broker {
             flow = PaymentFlow::Upfront;
         }
         sale.requirement.flow = flow;
+        if let Some(key) = &sale.key
+            && let Err(away) = self.remember_key(key, &journal.job().await).await
+        {
+            return Stop::Journal(away.into()).into_delivery();
+        }
         let outcome = match flow {
             PaymentFlow::Authorization => self.settle_on_success(journal, sale).await,
             PaymentFlow::Upfront => self.settle_upfront(journal, sale).await,

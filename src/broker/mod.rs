@@ -13,6 +13,7 @@
 mod attempt;
 mod debt;
 mod delivery;
+mod idempotency;
 mod journal;
 mod purse;
 mod recovery;
@@ -42,6 +43,7 @@ use journal::Journal;
 use tally::Tally;
 
 pub use delivery::{Delivery, DeliveryBody};
+pub use idempotency::IdempotencyKey;
 pub use recovery::Recovery;
 pub use work::{BodyStream, FILES, Product, ProviderWork, Work, WorkError, WorkFault};
 
@@ -80,6 +82,8 @@ pub struct Sale {
     pub requirements: Box<RawValue>,
     /// The quote's job id: taken if it is free. `None` for v1, which echoes nothing.
     pub job: Option<JobId>,
+    /// The client's own name for the request, if it gave one.
+    pub key: Option<IdempotencyKey>,
     /// Store, run or app.
     pub kind: JobKind,
     /// Provider, operation, price.

@@ -137,3 +137,42 @@ async fn nobody_is_told_to_pay_anew_while_the_store_cannot_say() {
     assert_eq!(Said::of(known).body, "run 1");
     assert!(stage.broker.known(&presented(2)).await.unwrap().is_none());
 }
+
+/// Clients sign anew for a new call, so a key of theirs is all that tells that they may have paid.
+#[tokio::test(start_paused = true)]
+async fn an_unpaid_request_with_the_key_of_an_unresolved_job_is_not_asked_to_pay() {
+    let stage = Stage::new();
+    let key =
+        |path, key: &str| Some(IdempotencyKey::new(&http::Method::POST, "a.example", path, key.as_bytes()));
+    let (ours, elsewhere, other) = (key("/run", "k"), key("/store", "k"), key("/run", "l"));
+    *stage.facilitator.for_ever.lock() = Some(Settle::Silent);
+    let said = stage.sell(Sale { key: ours.clone(), ..stage.sale(1, &[PAY]) }).await;
+    assert!(said.is(Reason::SettlementUnknown, Charged::Unknown), "{said:?}");
+
+    let unresolved = async |key: &Option<IdempotencyKey>| {
+        let found = stage.broker.unresolved(key.as_ref().unwrap()).await;
+        found.map(|found| found.map(Said::of))
+    };
+    let said = unresolved(&ours).await.unwrap().unwrap();
+    assert!(said.is(Reason::SettlementUnknown, Charged::Unknown) && said.status == 503, "{said:?}");
+    assert_eq!(unresolved(&elsewhere).await.unwrap(), None);
+    assert_eq!(unresolved(&other).await.unwrap(), None);
+    stage.store.go_away(true);
+    assert_eq!(unresolved(&ours).await.unwrap_err().reason, Reason::StoreAway);
+    stage.store.go_away(false);
+
+    *stage.facilitator.for_ever.lock() = None;
+    stage.recover().await;
+    assert_eq!(unresolved(&ours).await.unwrap(), None);
+}
+
+/// A key that cannot be remembered would not be found again: nothing is spent for it.
+#[tokio::test(start_paused = true)]
+async fn a_key_that_is_not_remembered_spends_nothing() {
+    let stage = Stage::new();
+    let key = Some(IdempotencyKey::new(&http::Method::POST, "a.example", "/run", b"k"));
+    stage.store.refuse_values(true);
+    let said = stage.sell(Sale { key, ..stage.sale(1, &[PAY]) }).await;
+    assert!(said.is(Reason::StoreAway, Charged::Unknown), "{said:?}");
+    assert_eq!((stage.log.runs(), stage.facilitator.moved()), (0, 0));
+}

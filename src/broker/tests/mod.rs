@@ -115,6 +115,7 @@ impl Stage {
             requirements: RawValue::from_string(r#"{"scheme":"exact"}"#.into()).unwrap(),
             requirement,
             job: Some(JobId::new()),
+            key: None,
             kind: JobKind::Run,
             sold: Sold {
                 provider: "merit".into(),

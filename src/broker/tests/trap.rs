@@ -1,6 +1,7 @@
 //! A store that fails on command, before or after the effect, or lets another process take the job.
 
 use std::collections::HashMap;
+use std::sync::atomic::AtomicBool;
 
 use super::*;
 use crate::jobs::{Appended, Claim, ClaimKey, Entry, Event, Lease, StoreError, ValueStore};
@@ -8,7 +9,8 @@ use crate::jobs::{Appended, Claim, ClaimKey, Entry, Event, Lease, StoreError, Va
 pub(in crate::broker) struct Trap {
     pub(super) inner: Arc<Embedded>,
     tricks: Mutex<HashMap<&'static str, VecDeque<Trick>>>,
-    away: std::sync::atomic::AtomicBool,
+    away: AtomicBool,
+    no_values: AtomicBool,
 }
 
 /// What becomes of one append.
@@ -26,7 +28,7 @@ pub(super) enum Trick {
 
 impl Trap {
     pub(super) fn new(inner: Embedded) -> Self {
-        Trap { inner: Arc::new(inner), tricks: Mutex::default(), away: false.into() }
+        Trap { inner: Arc::new(inner), tricks: Mutex::default(), away: false.into(), no_values: false.into() }
     }
 
     /// The next appends of this event meet these, one each.
@@ -36,6 +38,10 @@ impl Trap {
 
     pub(super) fn spring(&self) {
         self.tricks.lock().clear();
+    }
+
+    pub(super) fn refuse_values(&self, refuse: bool) {
+        self.no_values.store(refuse, Ordering::SeqCst);
     }
 
     pub(super) fn go_away(&self, away: bool) {
@@ -149,6 +155,9 @@ impl ValueStore for Trap {
         value: &[u8],
         ttl: Option<Duration>,
     ) -> Result<(), StoreError> {
+        if self.no_values.load(Ordering::SeqCst) {
+            return Err(gone());
+        }
         let inner = Arc::clone(&self.inner);
         let space = space.to_owned();
         let key = key.to_owned();

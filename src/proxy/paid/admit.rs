@@ -195,6 +195,7 @@ impl Inner {
             requirement: admission.requirement,
             requirements,
             job: admission.job,
+            key: asked.idempotency_key(),
             kind,
             sold,
             offer,

@@ -173,7 +173,14 @@ impl Inner {
         if let Some(closed) = self.closed() {
             return Err(closed);
         }
-        self.measure(rule, &mut asked).await?;
+        if let Some(key) = asked.idempotency_key()
+            && let Some(delivery) = self.parts.broker.unresolved(&key).await?
+        {
+            return self.deliver(rule, &asked, delivery).await;
+        }
+        let attempted = refusal.is_some();
+        let said = |problem| if attempted { paid_attempt(problem) } else { problem };
+        self.measure(rule, &mut asked).await.map_err(said)?;
         let answer = self.challenge(rule, &asked, refusal).await;
         self.parts.metrics.challenged(began.elapsed());
         answer

@@ -126,6 +126,13 @@ impl Asked {
         })
     }
 
+    /// The client's own name for this request.
+    pub(super) fn idempotency_key(&self) -> Option<broker::IdempotencyKey> {
+        let key = self.parts.headers.get("idempotency-key")?;
+        let (method, path) = (&self.parts.method, self.parts.uri.path());
+        Some(broker::IdempotencyKey::new(method, &self.authority, path, key.as_bytes()))
+    }
+
     /// What the URL of a stored file starts with.
     pub(super) fn files_url(&self, segment: Option<&str>) -> String {
         format!("{}/{}/", self.origin, segment.unwrap_or_default().trim_matches('/'))
