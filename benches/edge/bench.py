@@ -25,6 +25,7 @@ RUN_BODY = json.dumps({"code": "print(sum(range(1000)))  #", "language": "python
 RUN_BODY = RUN_BODY.replace("#", "#" * (61 - len(RUN_BODY)))
 assert len(RUN_BODY) == 60
 
+# Something is sold, as on any gateway: only then are the readings of each path compared. Nothing is ever paid.
 GALAKSIO_CONFIG = """\
 [edge]
 listen = ["127.0.0.1:{port}"]
@@ -38,6 +39,12 @@ path = "/jobs/*"
 [[routes]]
 path = "/exports"
 methods = ["POST"]
+price = "$0.001"
+[[accepts]]
+network = "base-sepolia"
+pay_to = "0x066e4FBb1Cb2fd7dE4fb1432a7B1C1169B4c2C8F"
+[facilitator]
+url = "http://127.0.0.1:9"
 [store]
 path = "{store}"
 [admin]

@@ -59,7 +59,11 @@ pub(super) fn readings(path: &str) -> Option<Vec<Vec<u8>>> {
         let mut next = Vec::new();
         for form in level {
             if form.contains(&b';') {
-                read(without_parameters(&form), depth, &mut found, &mut next)?;
+                // To most apps a backslash is no separator, so it does not end a parameter either.
+                read(without_parameters(&form, b"/"), depth, &mut found, &mut next)?;
+                if form.contains(&b'\\') {
+                    read(without_parameters(&form, b"/\\"), depth, &mut found, &mut next)?;
+                }
             }
             read(form, depth, &mut found, &mut next)?;
         }
@@ -122,12 +126,13 @@ fn escape(bytes: &[u8], i: usize) -> Option<u8> {
     (bytes.get(i) == Some(&b'%')).then(|| u8::try_from(high * 16 + low).ok()).flatten()
 }
 
-fn without_parameters(form: &[u8]) -> Vec<u8> {
+/// `separators`: what ends a segment, and with it its parameters.
+fn without_parameters(form: &[u8], separators: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(form.len());
     let mut skip = false;
     for &byte in form {
         match byte {
-            b'/' | b'\\' => skip = false,
+            byte if separators.contains(&byte) => skip = false,
             b';' => skip = true,
             _ => {}
         }
@@ -205,6 +210,14 @@ mod tests {
         assert_eq!(to_ascii("／ｓｔｏｒｅ＼\u{17f}\u{212a}".as_bytes()), b"/store\\sk");
         assert_eq!(to_ascii("/café".as_bytes()), "/café".as_bytes());
         assert_eq!(to_ascii(b"/\xc0"), b"/\xc0");
+    }
+
+    #[test]
+    fn a_parameter_ends_where_some_app_says() {
+        let found = readings("/store;\\x").unwrap();
+        for reading in [&b"/store"[..], b"/store/x"] {
+            assert!(found.iter().any(|form| form == reading), "{found:?}");
+        }
     }
 
     #[test]
