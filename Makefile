@@ -56,7 +56,7 @@ audit: ## advisories, licences, bans and sources of the dependencies, by deny.to
 	scripts/audit
 
 .PHONY: fuzz
-fuzz: build-tools ## each fuzz target for MINUTES minutes (needs a nightly compiler)
+fuzz: build-tools ## each fuzz target for MINUTES minutes
 	scripts/fuzz $(MINUTES)
 
 .PHONY: doc

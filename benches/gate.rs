@@ -15,9 +15,7 @@ use galaksio::ids::JobId;
 use galaksio::intake::{Ask, Kind, Wanted};
 use galaksio::jobs::{StoreError, ValueStore};
 use galaksio::money::Amount;
-use galaksio::providers::{
-    Done, Fault, NotSold, Offer, Operation, Order, Provider, ProviderError, Purse, Resume,
-};
+use galaksio::providers::{Done, Fault, NotSold, Offer, Operation, Order, Provider, ProviderError, Purse};
 use galaksio::quote_cache::{
     Fill, Money, QuoteCache, QuoteKey, ResourceUrl, RouteId, Settings, Target, Token,
 };
@@ -166,10 +164,6 @@ impl Provider for Seller {
 
     async fn offer(&self, _: Operation, _: &Ask) -> Result<Offer, ProviderError> {
         Ok(Offer { cost: Amount::new(280), asset: asset(), pay_to: Address::repeat_byte(0x11) })
-    }
-
-    fn resume(&self, _: Operation) -> Resume {
-        Resume::None
     }
 
     async fn perform(&self, _: &Order, _: &dyn Purse) -> Result<Done, ProviderError> {

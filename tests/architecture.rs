@@ -33,8 +33,6 @@ const RANKS: &[(&str, u32)] = &[
 /// An external crate, and the only places that may name it.
 const FENCES: &[(&str, &[&str])] = &[
     ("pingora_core", &["proxy/", "app.rs", "app/"]),
-    ("pingora_limits", &["proxy/"]),
-    ("pingora_load_balancing", &["proxy/"]),
     ("redis", &["jobs/redis"]),
     ("redb", &["jobs/embedded"]),
     ("alloy", &["x402/", "wallet/", "chain/", "facilitator/local"]),

@@ -12,7 +12,7 @@ use http::Method;
 use serde_json::{Map, Value, json};
 
 use super::exchange::{Line, object};
-use super::{Done, Fault, NotSold, Offer, Operation, Order, Provider, ProviderError, Purse, Resume};
+use super::{Done, Fault, NotSold, Offer, Operation, Order, Provider, ProviderError, Purse};
 use crate::config::resolved;
 use crate::intake::{Ask, Wanted};
 use crate::outgoing::Call;
@@ -70,10 +70,6 @@ impl Provider for Merit {
 
     async fn offer(&self, _: Operation, _: &Ask) -> Result<Offer, ProviderError> {
         self.line.offer(self.probe()).await
-    }
-
-    fn resume(&self, _: Operation) -> Resume {
-        Resume::None
     }
 
     async fn perform(&self, order: &Order, purse: &dyn Purse) -> Result<Done, ProviderError> {

@@ -44,9 +44,6 @@ pub trait Provider: Send + Sync {
     /// Anything but a 402 (or a documented free answer) is no offer.
     async fn offer(&self, operation: Operation, ask: &Ask) -> Result<Offer, ProviderError>;
 
-    /// How an interrupted order of this operation can go on.
-    fn resume(&self, operation: Operation) -> Resume;
-
     /// Does the work. Pays, if the operation is paid, through `purse` and no other way.
     /// Success is the adapter's word: an answer that only looks like success is an error here.
     async fn perform(&self, order: &Order, purse: &dyn Purse) -> Result<Done, ProviderError>;
@@ -190,18 +187,6 @@ pub struct StoredHandle {
 pub struct ReadBack {
     /// The bytes as the client stored them.
     pub bytes: bytes::Bytes,
-}
-
-/// How an interrupted order goes on after a crash.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Resume {
-    /// By an id the provider gave, journalled as a step.
-    ById,
-    /// By repeating the same request with the same payment.
-    Idempotent,
-    /// Not at all.
-    None,
 }
 
 /// Why an order failed. Whether money may be gone is the purse's knowledge, not the adapter's.

@@ -14,7 +14,7 @@ use serde_json::{Map, Value};
 
 use super::encode::FormFile;
 use super::exchange::{Exchange, Line, at, is_plain_id, object, success};
-use super::{Done, Fault, NotSold, Offer, Operation, Order, Provider, ProviderError, Purse, Resume};
+use super::{Done, Fault, NotSold, Offer, Operation, Order, Provider, ProviderError, Purse};
 use crate::config::resolved;
 use crate::intake::{Ask, Kind, Wanted};
 use crate::outgoing::{Call, Parts};
@@ -129,10 +129,6 @@ impl Provider for OpenX402 {
     }
 
     /// An upload is kept for an hour, and pinning it is repeatable by its id. A document is not uploaded.
-    fn resume(&self, operation: Operation) -> Resume {
-        if operation == PIN { Resume::ById } else { Resume::None }
-    }
-
     async fn perform(&self, order: &Order, purse: &dyn Purse) -> Result<Done, ProviderError> {
         let exchange = self.line.open(order.deadline);
         match order.operation.as_str() {

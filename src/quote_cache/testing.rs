@@ -14,9 +14,7 @@ use crate::config::resolved::{Accept, Action, BrokeredWork, Pricing, Route};
 use crate::intake::{Ask, Kind, Wanted};
 pub(crate) use crate::jobs::memory::MemoryStore;
 use crate::money::Amount;
-use crate::providers::{
-    Done, Fault, NotSold, Offer, Operation, Order, Provider, ProviderError, Purse, Resume,
-};
+use crate::providers::{Done, Fault, NotSold, Offer, Operation, Order, Provider, ProviderError, Purse};
 use crate::telemetry::Metrics;
 use crate::x402::{Address, Asset, Network, PaymentFlow};
 
@@ -183,10 +181,6 @@ impl Provider for FakeProvider {
         }
         let cost = Amount::new(self.price.load(Ordering::SeqCst).into());
         Ok(Offer { cost, asset: asset(), pay_to: Address::repeat_byte(0x11) })
-    }
-
-    fn resume(&self, _: Operation) -> Resume {
-        Resume::None
     }
 
     async fn perform(&self, _: &Order, _: &dyn Purse) -> Result<Done, ProviderError> {

@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 
 use super::*;
 use crate::intake::{Ask, Content, Encoding, Kind, Wanted};
-use crate::providers::{Done, NotSold, Operation, Order, Provider, ProviderError, Resume, StoredHandle};
+use crate::providers::{Done, NotSold, Operation, Order, Provider, ProviderError, StoredHandle};
 
 struct Seller(Done);
 
@@ -21,10 +21,6 @@ impl Provider for Seller {
 
     async fn offer(&self, _: Operation, _: &Ask) -> Result<Offer, ProviderError> {
         Ok(offer(usdc(), COST))
-    }
-
-    fn resume(&self, _: Operation) -> Resume {
-        Resume::None
     }
 
     async fn perform(&self, _: &Order, _: &dyn Purse) -> Result<Done, ProviderError> {

@@ -198,5 +198,4 @@ fn sells_permanent_and_other_stores_without_a_ttl() {
     let option = NotSold::Option { provider: NAME, option: "ttl 60".into() };
     assert_eq!(openx402.sells(&store_ask(Kind::File, false, Some(60), 1)), Err(option));
     assert_eq!(openx402.sells(&run_ask("python", 1)), Err(NotSold::Operation { provider: NAME }));
-    assert_eq!((openx402.resume(PIN), openx402.resume(PIN_JSON)), (Resume::ById, Resume::None));
 }

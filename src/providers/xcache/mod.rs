@@ -21,7 +21,7 @@ use uuid::Uuid;
 
 use super::exchange::{Exchange, Line, at, is_plain_id, object, success};
 use super::{Done, Fault, NotSold, Offer, Operation, Order, Provider, ProviderError, Purse};
-use super::{ReadBack, Resume, StoredHandle};
+use super::{ReadBack, StoredHandle};
 use crate::clock::Clock;
 use crate::config::resolved::{self, SetShape};
 use crate::intake::{Ask, Wanted};
@@ -173,10 +173,6 @@ impl Provider for XCache {
     }
 
     /// An interrupted set may be forgotten: it cost the job nothing.
-    fn resume(&self, _: Operation) -> Resume {
-        Resume::None
-    }
-
     async fn perform(&self, order: &Order, _: &dyn Purse) -> Result<Done, ProviderError> {
         let exchange = self.line.open(order.deadline);
         let slot = self.inventory.reserve().await?;
