@@ -14,7 +14,7 @@ pub(super) fn edge(document: &Document<'_>, section: &Section<'_>) -> Option<Edg
     let idle_timeout = section.setting("idle_timeout", "75s", parse::duration);
     let body_timeout = section.setting("body_timeout", "60s", parse::duration);
     let max_header_bytes = section.setting("max_header_bytes", "64KiB", parse::memory_size);
-    let drain_timeout = section.setting("drain_timeout", "30s", parse::duration);
+    let drain_timeout = section.setting("drain_timeout", "3m", parse::duration);
     let tunnel_drain_timeout = section.setting("tunnel_drain_timeout", "30s", parse::duration);
     let tunnel_idle_timeout = section.setting("tunnel_idle_timeout", "1h", parse::duration);
     let trusted_peers = section.list("trusted_peers", vec![], parse::ip_block);
