@@ -29,7 +29,7 @@ fn killed_while_the_provider_is_paid() {
     let killed = Killed::at(Setup::new(), Service::OpenX402, "/pin", 2, false);
     // Whether the signature was spent, nobody can tell: it is neither charged for nor paid for again.
     killed.is_answered_by_both(|answer| {
-        answer.expect(503, "interrupted", Some("no"), Some("same_payment"));
+        answer.expect(502, "provider_failed", Some("no"), Some("new_payment"));
         assert!(!answer.is_challenge());
     });
     assert_eq!(killed.money(), (0, 0));
@@ -39,7 +39,7 @@ fn killed_while_the_provider_is_paid() {
 fn killed_after_the_provider_was_paid() {
     let killed = Killed::at(Setup::new(), Service::OpenX402, "/pin", 2, true);
     killed.is_answered_by_both(|answer| {
-        answer.expect(503, "interrupted", Some("no"), Some("same_payment"));
+        answer.expect(502, "provider_failed", Some("no"), Some("new_payment"));
         assert!(!answer.is_challenge());
     });
     assert_eq!(killed.money(), (0, 1));
