@@ -59,14 +59,18 @@ impl Broker {
     }
 
     async fn attempt(&self, journal: &Journal, mut sale: Sale) -> Delivery {
-        // As the client signed it: the route may have another flow by now.
-        let mut flow = journal.job().await.client.requirement.flow;
-        if sale.offer.is_some() && self.owes(&sale.payment).await {
-            flow = PaymentFlow::Upfront;
-        }
+        let job = journal.job().await;
+        let owes = sale.offer.is_some() && self.owes(&sale.payment).await;
+        let flow = match job.state {
+            // Begun upfront, so it goes on upfront, whatever the reason was.
+            State::SettlingUpfront => PaymentFlow::Upfront,
+            _ if owes => PaymentFlow::Upfront,
+            // As the client signed it: the route may have another flow by now.
+            _ => job.client.requirement.flow,
+        };
         sale.requirement.flow = flow;
         if let Some(key) = &sale.key
-            && let Err(away) = self.remember_key(key, &journal.job().await).await
+            && let Err(away) = self.remember_key(key, &job).await
         {
             return Stop::Journal(away.into()).into_delivery();
         }

@@ -1,6 +1,7 @@
 //! Settled before the work: who has paid, and is not served, is owed.
 
 use super::*;
+use crate::jobs::ValueStore as _;
 
 #[tokio::test(start_paused = true)]
 async fn settles_before_the_work() {
@@ -54,4 +55,23 @@ async fn a_payer_who_left_the_bill_to_us_pays_first_from_then_on() {
     let said = stage.sell(stage.sale(3, &[PAY])).await;
     assert_eq!(said.reason, Reason::Paid);
     assert_eq!(stage.events(3).await[..2], ["settle_first", "settled"]);
+}
+
+/// Whoever is taken for a debtor (a store that cannot tell counts so) and is none any more when the payment comes again.
+#[tokio::test(start_paused = true)]
+async fn what_began_upfront_goes_on_upfront() {
+    let stage = Stage::new();
+    let payer = presented(1).authorization.from.to_string();
+    stage.store.put("debtors", &payer, b"", Some(Duration::from_secs(10))).await.unwrap();
+    *stage.facilitator.for_ever.lock() = Some(Settle::Silent);
+    let said = stage.sell(stage.sale(1, &[PAY])).await;
+    assert!(said.is(Reason::SettlementUnknown, Charged::Unknown), "{said:?}");
+    assert_eq!((stage.log.runs(), stage.state(1).await), (0, State::SettlingUpfront));
+
+    stage.clock.advance(20_000);
+    *stage.facilitator.for_ever.lock() = None;
+    let said = stage.sell(stage.sale(1, &[PAY])).await;
+    assert_eq!(said.reason, Reason::Paid, "{said:?}");
+    assert_eq!(stage.events(1).await, ["settle_first", "settled", "signed", "answered"]);
+    assert_eq!((stage.log.runs(), stage.facilitator.moved()), (1, 1));
 }
