@@ -24,6 +24,9 @@ const MULTICALL3: &str = "0xcA11bde05977b3631167028862bE2a173976CA11";
 /// One call takes this long at most. A machine under load is slow; a chain that is gone is refused at once.
 const DEADLINE: Duration = Duration::from_secs(30);
 
+/// Runs a program until standard input ends: a test that is killed cannot stop what it started.
+const WATCH: &str = r#""$0" "$@" & child=$!; cat >/dev/null; kill -9 $child; wait"#;
+
 /// When blocks are made, and which of them are final.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Settings {
@@ -108,10 +111,8 @@ impl Chain {
 
     /// Asks.
     pub(crate) async fn try_rpc(&self, method: &str, params: Value) -> Result<Value, RpcError> {
-        let body = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params }).to_string();
-        let call = Call::json(Method::POST, self.url.parse().unwrap(), body).max_answer(64 << 20);
-        let answer = self.outgoing.send(call, DEADLINE).await.unwrap();
-        let mut answer: Value = serde_json::from_slice(&answer.body).unwrap();
+        let body = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params });
+        let mut answer = self.post(&self.url, &body).await;
         match answer.get("error") {
             None => Ok(answer["result"].take()),
             Some(error) => Err(RpcError {
@@ -119,6 +120,13 @@ impl Chain {
                 message: error["message"].as_str().unwrap_or_default().to_owned(),
             }),
         }
+    }
+
+    /// Sends JSON to anybody on this machine, and reads JSON.
+    pub(crate) async fn post(&self, url: &str, body: &Value) -> Value {
+        let call = Call::json(Method::POST, url.parse().unwrap(), body.to_string()).max_answer(64 << 20);
+        let answer = self.outgoing.send(call, DEADLINE).await.unwrap();
+        serde_json::from_slice(&answer.body).unwrap()
     }
 
     /// `eth_call`, of the newest block.
@@ -263,8 +271,7 @@ impl Chain {
 
 impl Drop for Chain {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        end(&mut self.child);
     }
 }
 
@@ -327,7 +334,8 @@ pub(crate) fn hash(value: &Value) -> B256 {
 
 /// Starts anvil, on a port of its choice.
 fn spawn(settings: Settings) -> (Child, String) {
-    let mut command = Command::new(binary());
+    let mut command = Command::new("sh");
+    command.args(["-c", WATCH]).arg(binary());
     command.args(["--host", "127.0.0.1", "--port", "0", "--accounts", "1"]);
     command.args(["--chain-id", &NETWORK.0.to_string()]);
     command.args(["--slots-in-an-epoch", &settings.epoch.to_string()]);
@@ -337,12 +345,11 @@ fn spawn(settings: Settings) -> (Child, String) {
     if settings.mixed {
         command.arg("--mixed-mining");
     }
-    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let mut log = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
     let Some(address) = log.by_ref().find_map(|line| line.strip_prefix("Listening on ").map(str::to_owned))
     else {
-        let _ = child.kill();
-        let _ = child.wait();
+        end(&mut child);
         panic!("anvil does not start");
     };
     // Read on, so that it never waits for us.
@@ -350,7 +357,13 @@ fn spawn(settings: Settings) -> (Child, String) {
     (child, format!("http://{address}"))
 }
 
-/// The native program itself: npm's wrapper script would be in the way when it is to be killed.
+/// Ends what [`WATCH`] runs.
+fn end(child: &mut Child) {
+    drop(child.stdin.take());
+    let _ = child.wait();
+}
+
+/// The native program itself: npm's wrapper script would be in the way when it is to be ended.
 fn binary() -> PathBuf {
     let platform = match (std::env::consts::OS, std::env::consts::ARCH) {
         ("linux", "x86_64") => "linux-amd64",

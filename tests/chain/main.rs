@@ -7,5 +7,6 @@
 #[expect(dead_code, reason = "shared with other suites, each of which uses its part")]
 mod anvil;
 mod itself;
-#[expect(dead_code, reason = "shared with other suites, each of which uses its part")]
+mod official;
+mod peers;
 mod token;
