@@ -25,7 +25,8 @@ const MULTICALL3: &str = "0xcA11bde05977b3631167028862bE2a173976CA11";
 const DEADLINE: Duration = Duration::from_secs(30);
 
 /// Runs a program until standard input ends: a test that is killed cannot stop what it started.
-const WATCH: &str = r#""$0" "$@" & child=$!; cat >/dev/null; kill -9 $child; wait"#;
+/// Says nothing itself, so that the program's output ends with the program.
+const WATCH: &str = r#""$0" "$@" & child=$!; exec >/dev/null; cat; kill -9 $child; wait"#;
 
 /// When blocks are made, and which of them are final.
 #[derive(Clone, Copy, Debug)]
@@ -302,7 +303,7 @@ pub(crate) fn creation_code() -> impl Fn(&str) -> Vec<u8> {
 /// `tests/clients`, with what npm installs there.
 pub(crate) fn clients() -> PathBuf {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/clients");
-    let installed = folder.join("node_modules/@foundry-rs/anvil");
+    let installed = folder.join("node_modules/@x402");
     assert!(installed.is_dir(), "run `npm ci --ignore-scripts` in {}, or `make test`", folder.display());
     folder
 }
@@ -350,7 +351,7 @@ fn spawn(settings: Settings) -> (Child, String) {
     let Some(address) = log.by_ref().find_map(|line| line.strip_prefix("Listening on ").map(str::to_owned))
     else {
         end(&mut child);
-        panic!("anvil does not start");
+        panic!("anvil does not start; it is in tests/clients/node_modules (Linux on x86-64), or in the PATH");
     };
     // Read on, so that it never waits for us.
     std::thread::spawn(move || log.for_each(drop));
@@ -363,14 +364,8 @@ fn end(child: &mut Child) {
     let _ = child.wait();
 }
 
-/// The native program itself: npm's wrapper script would be in the way when it is to be ended.
+/// The program that npm installed; where npm has none for the machine, the one in the PATH.
 fn binary() -> PathBuf {
-    let platform = match (std::env::consts::OS, std::env::consts::ARCH) {
-        ("linux", "x86_64") => "linux-amd64",
-        ("linux", "aarch64") => "linux-arm64",
-        ("macos", "x86_64") => "darwin-amd64",
-        ("macos", "aarch64") => "darwin-arm64",
-        other => panic!("there is no anvil for {other:?}"),
-    };
-    clients().join(format!("node_modules/@foundry-rs/anvil-{platform}/bin/anvil"))
+    let installed = clients().join("node_modules/@foundry-rs/anvil-linux-amd64/bin/anvil");
+    if installed.is_file() { installed } else { PathBuf::from("anvil") }
 }
