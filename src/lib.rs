@@ -10,6 +10,7 @@ pub mod clock;
 pub mod config;
 pub mod facilitator;
 pub mod gate;
+pub mod guard;
 pub mod ids;
 pub mod intake;
 pub mod jobs;

@@ -1,6 +1,7 @@
 //! The whole of `proxy.toml`: each table in its file, and here what must hold between them.
 
 mod edge;
+mod limits;
 mod money;
 mod paid;
 mod providers;
@@ -24,6 +25,8 @@ pub(super) fn config(document: &Document<'_>, root: &Node, secrets: Secrets) -> 
     let providers = providers::providers(&providers_table);
     let wallet_table = root.table("wallet");
     let wallet = money::wallet(document, &wallet_table, accepts.as_deref().unwrap_or_default(), secrets);
+    let limits_table = root.table("limits");
+    let limits = limits::limits(&limits_table);
     let store = paid::store(&root.table("store"));
     let paid_table = root.table("paid");
     let paid = paid::paid(&paid_table);
@@ -34,6 +37,9 @@ pub(super) fn config(document: &Document<'_>, root: &Node, secrets: Secrets) -> 
 
     if let (Some(paid), Some(pricing), Some(edge)) = (&paid, &pricing, &edge) {
         paid::fits(&paid_table, paid, pricing, edge.max_header_bytes);
+    }
+    if let (Some(limits), Some(Some(wallet))) = (&limits, &wallet) {
+        limits::fits(&limits_table, limits, wallet);
     }
     if let (Some(routes), Some(paid)) = (&routes, &paid) {
         routes::own_endpoints(routes, paid, &paid_table);
@@ -62,6 +68,7 @@ pub(super) fn config(document: &Document<'_>, root: &Node, secrets: Secrets) -> 
         facilitator: facilitator?,
         providers: providers?,
         wallet: wallet?,
+        limits: limits?,
         store: store?,
         paid: paid?,
         admin: admin?,
