@@ -2,6 +2,7 @@
 
 mod chains;
 mod edge;
+mod limits;
 mod money;
 mod paid;
 mod providers;
@@ -26,6 +27,8 @@ pub(super) fn config(document: &Document<'_>, root: &Node, secrets: Secrets) -> 
     let wallet_table = root.table("wallet");
     let wallet = money::wallet(document, &wallet_table, accepts.as_deref().unwrap_or_default(), secrets);
     let chains = chains::chains(root.tables("chains"));
+    let limits_table = root.table("limits");
+    let limits = limits::limits(&limits_table);
     let store = paid::store(&root.table("store"));
     let paid_table = root.table("paid");
     let paid = paid::paid(&paid_table);
@@ -36,6 +39,9 @@ pub(super) fn config(document: &Document<'_>, root: &Node, secrets: Secrets) -> 
 
     if let (Some(paid), Some(pricing), Some(edge)) = (&paid, &pricing, &edge) {
         paid::fits(&paid_table, paid, pricing, edge.max_header_bytes);
+    }
+    if let (Some(limits), Some(Some(wallet))) = (&limits, &wallet) {
+        limits::fits(&limits_table, limits, wallet);
     }
     if let (Some(routes), Some(paid)) = (&routes, &paid) {
         routes::own_endpoints(routes, paid, &paid_table);
@@ -65,6 +71,7 @@ pub(super) fn config(document: &Document<'_>, root: &Node, secrets: Secrets) -> 
         providers: providers?,
         wallet: wallet?,
         chains: chains?,
+        limits: limits?,
         store: store?,
         paid: paid?,
         admin: admin?,
