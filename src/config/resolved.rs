@@ -9,6 +9,13 @@ use secrecy::{SecretSlice, SecretString};
 
 use crate::x402::{Address, Asset, Network, PaymentFlow};
 
+mod declared;
+
+pub use declared::{
+    Condition, Declared, DeclaredKind, Keeping, Placeholder, Pointer, RequestBody, ResultMapping,
+    ResumeClass, Segment, Template,
+};
+
 /// Everything `galaksio serve` needs.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -226,6 +233,8 @@ pub struct Providers {
     pub openx402: Option<OpenX402>,
     /// Merit Systems.
     pub merit: Option<Merit>,
+    /// Those that `[[provider]]` declares, in the order written.
+    pub declared: Vec<Declared>,
     /// TCP and TLS connect, for all.
     pub connect_timeout: Duration,
     /// Whether `http://` URLs are allowed; only on loopback otherwise.

@@ -1,6 +1,7 @@
 //! The whole of `proxy.toml`: each table in its file, and here what must hold between them.
 
 mod chains;
+mod declared;
 mod edge;
 mod limits;
 mod money;
@@ -24,6 +25,10 @@ pub(super) fn config(document: &Document<'_>, root: &Node, secrets: Secrets) -> 
     let facilitator = providers::facilitator(document, &root.table("facilitator"), secrets);
     let providers_table = root.table("providers");
     let providers = providers::providers(&providers_table);
+    let plain_http = providers.as_ref().is_none_or(|providers| providers.allow_plain_http);
+    let declared = declared::declared(&root.tables("provider"), plain_http);
+    // What is wrong with them is told once, and not also as a route that nobody serves.
+    let providers = providers.zip(declared).map(|(providers, declared)| Providers { declared, ..providers });
     let wallet_table = root.table("wallet");
     let wallet = money::wallet(document, &wallet_table, accepts.as_deref().unwrap_or_default(), secrets);
     let chains = chains::chains(root.tables("chains"));
@@ -111,8 +116,9 @@ fn can_be_sold(
         }
         BrokeredWork::Run => (providers.merit.is_some(), "merit"),
     };
-    if !sellers {
-        let fix = format!("add [providers.{}]", names.replace(" or ", "] or [providers."));
+    if !sellers && !providers.declared.iter().any(|declared| declared.kind.work() == *work) {
+        let tables = names.replace(" or ", "], [providers.");
+        let fix = format!("add [providers.{tables}] or a [[provider]]");
         route.mistake(key, "no provider that does this work is configured", fix);
     }
 }
