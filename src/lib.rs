@@ -5,11 +5,13 @@
 pub mod admin;
 pub mod app;
 pub mod broker;
+pub mod chain;
 pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod facilitator;
 pub mod gate;
+pub mod guard;
 pub mod ids;
 pub mod intake;
 pub mod jobs;

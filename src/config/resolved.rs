@@ -5,9 +5,16 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use http::{Method, Uri};
-use secrecy::SecretString;
+use secrecy::{SecretSlice, SecretString};
 
-use crate::x402::{Address, Asset, PaymentFlow};
+use crate::x402::{Address, Asset, Network, PaymentFlow};
+
+mod declared;
+
+pub use declared::{
+    Condition, Declared, DeclaredKind, Keeping, Placeholder, Pointer, RequestBody, ResultMapping,
+    ResumeClass, Segment, Template,
+};
 
 /// Everything `galaksio serve` needs.
 #[derive(Clone, Debug)]
@@ -28,6 +35,10 @@ pub struct Config {
     pub providers: Providers,
     /// The wallet that pays them. `None` if no brokered route is configured.
     pub wallet: Option<Wallet>,
+    /// The chains that are asked what happened, one for each network at most.
+    pub chains: Vec<Chain>,
+    /// What it may spend, lose and have out.
+    pub limits: Limits,
     /// Where jobs live.
     pub store: Store,
     /// Deadlines and sizes of paid work.
@@ -183,12 +194,34 @@ pub struct Pricing {
 pub struct Facilitator {
     /// Its base URL, without a trailing slash.
     pub url: Uri,
+    /// Whether an `http://` URL is allowed; only on loopback otherwise.
+    pub allow_plain_http: bool,
+    /// The key that calls are signed with, where it is Coinbase's.
+    pub cdp: Option<Cdp>,
     /// Deadline of one `/verify`.
     pub verify_timeout: Duration,
     /// Deadline of one `/settle`.
     pub settle_timeout: Duration,
     /// How long a request is held while a settlement's outcome is unknown.
     pub unknown_hold: Duration,
+}
+
+/// An API key of Coinbase's CDP.
+#[derive(Clone, Debug)]
+pub struct Cdp {
+    /// The key's name or id; not a secret.
+    pub key_id: String,
+    /// Its private half.
+    pub key: CdpKey,
+}
+
+/// The private half, in PKCS #8.
+#[derive(Clone, Debug)]
+pub enum CdpKey {
+    /// Signs as `EdDSA`.
+    Ed25519(SecretSlice<u8>),
+    /// Signs as `ES256`.
+    Es256(SecretSlice<u8>),
 }
 
 /// Those who sell the work; `None` is switched off.
@@ -200,6 +233,8 @@ pub struct Providers {
     pub openx402: Option<OpenX402>,
     /// Merit Systems.
     pub merit: Option<Merit>,
+    /// Those that `[[provider]]` declares, in the order written.
+    pub declared: Vec<Declared>,
     /// TCP and TLS connect, for all.
     pub connect_timeout: Duration,
     /// Whether `http://` URLs are allowed; only on loopback otherwise.
@@ -263,6 +298,48 @@ pub struct Wallet {
     pub max_payment: String,
     /// What it may pay in.
     pub assets: Vec<Asset>,
+    /// Whom it may pay; empty: whoever a provider asked to have paid when it was first seen.
+    pub payees: Vec<Address>,
+}
+
+/// What the wallet may spend, lose and have out, over all gateways on one store. In millionths of a dollar.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Signed to providers in any hour.
+    pub spend_per_hour: u64,
+    /// Signed to one provider in any hour.
+    pub provider_spend_per_hour: u64,
+    /// Signed to providers at one time, for client payments that have not settled.
+    pub exposure: u64,
+    /// The same, for the payments of one client.
+    pub payer_exposure: u64,
+    /// Paid to providers in any hour for work that no client paid for: then clients pay upfront.
+    pub loss_per_hour: u64,
+    /// Lost in any hour on quotes that a provider's price has overtaken.
+    pub quote_loss_per_hour: u64,
+    /// What the provider's price must leave of the client's; `None`: whatever it leaves.
+    pub profit_floor: Option<u64>,
+}
+
+/// A chain, by its JSON-RPC endpoints.
+#[derive(Clone, Debug)]
+pub struct Chain {
+    /// Which.
+    pub network: Network,
+    /// Its endpoints, best first. URLs, which hold keys.
+    pub rpc: Vec<SecretString>,
+    /// A block with this many on top of it is final; `None`: the chain's own `finalized` block.
+    pub final_blocks: Option<u64>,
+    /// Deadline of one call.
+    pub timeout: Duration,
+    /// An endpoint whose newest block is further off our clock than this is not believed.
+    pub max_head_age: Duration,
+    /// How many blocks are asked for logs at once.
+    pub log_range: u64,
+    /// How often the newest block is asked for while somebody waits for a transaction.
+    pub poll: Duration,
+    /// Whether `http://` URLs are allowed; only on loopback otherwise.
+    pub allow_plain_http: bool,
 }
 
 /// Where jobs live.
