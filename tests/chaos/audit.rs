@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use galaksio::jobs::job::Fate;
-use galaksio::jobs::{Job, JobStore, State};
+use galaksio::jobs::{Job, JobKind, JobStore, State};
 use galaksio::sandbox::ledger::{OPENING_BALANCE, Transfer};
 use galaksio::sandbox::{Service, pay_to};
 use galaksio::x402::{Address, B256};
@@ -118,8 +119,11 @@ fn client_leg(job: &Job, charged: Option<Transfer>, outcome: &Outcome, books: &m
     }
     if !outcome.bought.is_empty() {
         assert_eq!(job.state, State::Completed, "{}", say("answered"));
-        let same = outcome.bought.windows(2).all(|pair| pair[0] == pair[1]);
-        assert!(same, "{}", say("two answers to one payment"));
+        // To a request without a body, paid by version 1, a repetition gets the job's state: it shows no secret.
+        let state = |body: &&Bytes| job.kind == JobKind::App && body.starts_with(b"{\"jobId\":");
+        let mut contents = outcome.bought.iter().filter(|body| !state(body));
+        let first = contents.next();
+        assert!(contents.all(|body| Some(body) == first), "{}", say("two answers to one payment"));
     }
     // Told to pay anew, the client does: so the first payment must never be taken.
     if outcome.asked_again {

@@ -123,7 +123,7 @@ async fn run(seed: u64, site: Site, replicas: usize, size: Size) {
     println!("seed {seed}: {books:?}, {unsold} never offered anything");
     assert_eq!(killed, size.kills);
     let completed = books.ended.get("completed").copied().unwrap_or(0);
-    assert!(completed * 2 >= outcomes.len(), "chaos in which little is sold proves little: {books:?}");
+    assert!(completed * 3 >= outcomes.len(), "chaos in which little is sold proves little: {books:?}");
 }
 
 /// Kills gateways and the store, spread over the run.
