@@ -4,7 +4,7 @@ use http::Uri;
 
 use crate::config::document::{Document, Section};
 use crate::config::parse::{self, Wrong};
-use crate::config::resolved::{Cdp, Facilitator, Merit, OpenX402, Providers, SetShape, XCache};
+use crate::config::resolved::{Cdp, Facilitator, Fallback, Merit, OpenX402, Providers, SetShape, XCache};
 use crate::config::{Secrets, cdp};
 
 /// The facilitator that a gateway without the setting uses: of test networks only.
@@ -24,13 +24,25 @@ pub(super) fn facilitator(
     let verify_timeout = section.setting("verify_timeout", "10s", parse::duration);
     let settle_timeout = section.setting("settle_timeout", "30s", parse::duration);
     let unknown_hold = section.setting("unknown_hold", "30s", parse::duration);
+    let hedge_after = section.setting("hedge_after", "1s", parse::duration);
+    let fallback = fallback(document, section, secrets, allow_plain_http.unwrap_or(true));
     section.finish();
     let (mut url, allow_plain_http) = (url?, allow_plain_http?);
     if cdp_table.is_present() && url == TEST_FACILITATOR {
         url = Uri::from_static(CDP_FACILITATOR);
     }
     encrypted(section, &url, allow_plain_http, "facilitator.allow_plain_http");
+    let fallback = fallback?;
+    let mut urls = vec![&url];
+    for (read, table) in &fallback {
+        if urls.contains(&&read.url) {
+            table.mistake("url", "this facilitator is already asked", "remove one, or name another");
+        }
+        urls.push(&read.url);
+    }
     Some(Facilitator {
+        fallback: fallback.into_iter().map(|(read, _)| read).collect(),
+        hedge_after: hedge_after?,
         url,
         allow_plain_http,
         cdp: cdp?,
@@ -38,6 +50,34 @@ pub(super) fn facilitator(
         settle_timeout: settle_timeout?,
         unknown_hold: unknown_hold?,
     })
+}
+
+fn fallback<'a>(
+    document: &Document<'_>,
+    section: &Section<'a>,
+    secrets: Secrets,
+    allow_plain_http: bool,
+) -> Option<Vec<(Fallback, Section<'a>)>> {
+    let mut whole = true;
+    let mut read = Vec::new();
+    for table in section.tables("fallback") {
+        let cdp_table = table.table("cdp");
+        let cdp = cdp(document, &cdp_table, secrets);
+        let url = match cdp_table.is_present() {
+            true => table
+                .optional("url", parse::base_url)
+                .map(|url| url.unwrap_or_else(|| Uri::from_static(CDP_FACILITATOR))),
+            false => table.required("url", parse::base_url),
+        };
+        table.finish();
+        let (Some(url), Some(cdp)) = (url, cdp) else {
+            whole = false;
+            continue;
+        };
+        encrypted(&table, &url, allow_plain_http, "facilitator.allow_plain_http");
+        read.push((Fallback { url, cdp }, table));
+    }
+    whole.then_some(read)
 }
 
 fn cdp(document: &Document<'_>, section: &Section<'_>, secrets: Secrets) -> Option<Option<Cdp>> {
