@@ -7,7 +7,7 @@ use std::time::Duration;
 use http::{Method, Uri};
 use secrecy::SecretString;
 
-use crate::x402::{Address, Asset, PaymentFlow};
+use crate::x402::{Address, Asset, Network, PaymentFlow};
 
 /// Everything `galaksio serve` needs.
 #[derive(Clone, Debug)]
@@ -28,6 +28,8 @@ pub struct Config {
     pub providers: Providers,
     /// The wallet that pays them. `None` if no brokered route is configured.
     pub wallet: Option<Wallet>,
+    /// The chains that are asked what happened, one for each network at most.
+    pub chains: Vec<Chain>,
     /// Where jobs live.
     pub store: Store,
     /// Deadlines and sizes of paid work.
@@ -263,6 +265,27 @@ pub struct Wallet {
     pub max_payment: String,
     /// What it may pay in.
     pub assets: Vec<Asset>,
+}
+
+/// A chain, by its JSON-RPC endpoints.
+#[derive(Clone, Debug)]
+pub struct Chain {
+    /// Which.
+    pub network: Network,
+    /// Its endpoints, best first. URLs, which hold keys.
+    pub rpc: Vec<SecretString>,
+    /// A block with this many on top of it is final; `None`: the chain's own `finalized` block.
+    pub final_blocks: Option<u64>,
+    /// Deadline of one call.
+    pub timeout: Duration,
+    /// An endpoint whose newest block is further off our clock than this is not believed.
+    pub max_head_age: Duration,
+    /// How many blocks are asked for logs at once.
+    pub log_range: u64,
+    /// How often the newest block is asked for while somebody waits for a transaction.
+    pub poll: Duration,
+    /// Whether `http://` URLs are allowed; only on loopback otherwise.
+    pub allow_plain_http: bool,
 }
 
 /// Where jobs live.

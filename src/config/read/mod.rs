@@ -1,5 +1,6 @@
 //! The whole of `proxy.toml`: each table in its file, and here what must hold between them.
 
+mod chains;
 mod edge;
 mod money;
 mod paid;
@@ -24,6 +25,7 @@ pub(super) fn config(document: &Document<'_>, root: &Node, secrets: Secrets) -> 
     let providers = providers::providers(&providers_table);
     let wallet_table = root.table("wallet");
     let wallet = money::wallet(document, &wallet_table, accepts.as_deref().unwrap_or_default(), secrets);
+    let chains = chains::chains(root.tables("chains"));
     let store = paid::store(&root.table("store"));
     let paid_table = root.table("paid");
     let paid = paid::paid(&paid_table);
@@ -62,6 +64,7 @@ pub(super) fn config(document: &Document<'_>, root: &Node, secrets: Secrets) -> 
         facilitator: facilitator?,
         providers: providers?,
         wallet: wallet?,
+        chains: chains?,
         store: store?,
         paid: paid?,
         admin: admin?,
