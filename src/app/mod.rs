@@ -181,8 +181,11 @@ impl Build<'_> {
         let jobs: Arc<dyn JobStore> =
             Arc::new(CountedStore::new(self.store(clock).await?, Arc::clone(metrics)));
         let values: Arc<dyn ValueStore> = jobs.clone();
-        let facilitator: Arc<dyn Facilitator> =
-            Arc::new(HttpFacilitator::new(self.outgoing(false)?, &config.facilitator)?);
+        let facilitator: Arc<dyn Facilitator> = Arc::new(HttpFacilitator::new(
+            self.outgoing(config.facilitator.allow_plain_http)?,
+            &config.facilitator,
+            clock,
+        )?);
         let wallet = match &config.wallet {
             Some(wallet) => {
                 Some(Arc::new(Wallet::new(wallet.key.clone(), &wallet.max_payment, wallet.assets.clone())?))

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use http::{Method, Uri};
-use secrecy::SecretString;
+use secrecy::{SecretSlice, SecretString};
 
 use crate::x402::{Address, Asset, Network, PaymentFlow};
 
@@ -185,12 +185,34 @@ pub struct Pricing {
 pub struct Facilitator {
     /// Its base URL, without a trailing slash.
     pub url: Uri,
+    /// Whether an `http://` URL is allowed; only on loopback otherwise.
+    pub allow_plain_http: bool,
+    /// The key that calls are signed with, where it is Coinbase's.
+    pub cdp: Option<Cdp>,
     /// Deadline of one `/verify`.
     pub verify_timeout: Duration,
     /// Deadline of one `/settle`.
     pub settle_timeout: Duration,
     /// How long a request is held while a settlement's outcome is unknown.
     pub unknown_hold: Duration,
+}
+
+/// An API key of Coinbase's CDP.
+#[derive(Clone, Debug)]
+pub struct Cdp {
+    /// The key's name or id; not a secret.
+    pub key_id: String,
+    /// Its private half.
+    pub key: CdpKey,
+}
+
+/// The private half, in PKCS #8.
+#[derive(Clone, Debug)]
+pub enum CdpKey {
+    /// Signs as `EdDSA`.
+    Ed25519(SecretSlice<u8>),
+    /// Signs as `ES256`.
+    Es256(SecretSlice<u8>),
 }
 
 /// Those who sell the work; `None` is switched off.

@@ -40,9 +40,9 @@ const MAX_OUT: usize = 16;
 /// A transaction that could have been mined for this many blocks and was not is offered more for.
 const LATE: u64 = 3;
 
-/// Looks at which a number is used by a transaction without a receipt before it is taken for somebody else's:
-/// endpoints know of blocks before they know of receipts.
-const MISSING: u32 = 3;
+/// A number that is used, by a transaction without a receipt, is somebody else's after this long: endpoints may know
+/// of blocks before they know of receipts.
+const MISSING: Duration = Duration::from_secs(2);
 
 /// Mined transactions kept for a reorg.
 const KEPT: usize = 64;
@@ -119,7 +119,8 @@ struct Sent {
     /// The block since which it could have been mined.
     since: Option<u64>,
     mined: bool,
-    missing: u32,
+    /// Since when its number is used in the chain, and not by it.
+    missing: Option<Instant>,
 }
 
 /// The newest block that was looked at.
@@ -148,10 +149,14 @@ pub(super) struct Account {
     inbox: mpsc::UnboundedReceiver<Item>,
     queue: VecDeque<Item>,
     known: Option<Known>,
-    kept: BTreeMap<u64, Bytes>,
+    /// Mined lately, for the case that a reorg takes them back.
+    kept: BTreeMap<u64, Sent>,
     held: Option<Instant>,
     /// The next look goes into detail even without a new block.
     closely: bool,
+    /// What was said last, so that it is said once: nobody answers; gas is too dear.
+    away: bool,
+    dear: bool,
     status: Arc<Mutex<Status>>,
 }
 
@@ -173,6 +178,8 @@ pub(super) fn start(
         kept: BTreeMap::new(),
         held: None,
         closely: false,
+        away: false,
+        dear: false,
         status: Arc::clone(&status),
     };
     tokio::spawn(account.run());
@@ -199,10 +206,15 @@ impl Account {
             }
             let fresh = self.known.as_ref().is_some_and(|known| known.looked.elapsed() < FEES_FRESH);
             if !arrived || !fresh {
-                match self.look().await {
-                    Ok(()) => {}
-                    Err(why) => tracing::warn!(network = %self.chain.network(), %why, "settling waits for the chain"),
+                let looked = self.look().await;
+                match (&looked, self.away) {
+                    (Err(why), false) => {
+                        tracing::warn!(network = %self.chain.network(), %why, "settling waits for the chain");
+                    }
+                    (Ok(()), true) => tracing::info!(network = %self.chain.network(), "the chain answers again"),
+                    _ => {}
                 }
+                self.away = looked.is_err();
                 pause = (pause * 2).min(self.terms.poll);
             }
             if self.send_waiting().await {
@@ -223,7 +235,13 @@ impl Account {
         let mut fresh = Vec::new();
         loop {
             let Some(known) = &mut self.known else { break };
-            let Some(fee) = Fee::at(known.head.base_fee, known.tip, self.terms.max_fee) else { break };
+            let fee = Fee::at(known.head.base_fee, known.tip, self.terms.max_fee);
+            if self.dear != fee.is_none() && !self.queue.is_empty() {
+                self.dear = fee.is_none();
+                let (base_fee, max_fee) = (known.head.base_fee, self.terms.max_fee);
+                tracing::warn!(base_fee, max_fee, waits = self.dear, "settling waits while gas is over max_fee");
+            }
+            let Some(fee) = fee else { break };
             if known.numbers.iter().filter(|(_, sent)| !sent.mined).count() >= MAX_OUT {
                 break;
             }
@@ -399,18 +417,27 @@ impl Account {
             let deep = found.get(&number).and_then(|mined| mined.block_number).is_some_and(|block| {
                 known.head.number.saturating_add(1) >= block.to::<u64>().saturating_add(self.terms.confirmations)
             });
-            sent.missing = if !sent.mined && number < count { sent.missing + 1 } else { 0 };
-            if deep || sent.missing > if sent.hashes.is_empty() { 0 } else { MISSING } {
+            if sent.mined || number >= count {
+                sent.missing = None;
+            } else {
+                let since = *sent.missing.get_or_insert_with(Instant::now);
+                let others = sent.hashes.is_empty() || since.elapsed() >= MISSING;
+                self.closely |= !others;
+                if others {
+                    gone.push(number);
+                }
+            }
+            if deep {
                 gone.push(number);
             }
         }
         for number in gone {
-            let Some(sent) = known.numbers.finish(number) else { continue };
+            let Some(mut sent) = known.numbers.finish(number) else { continue };
             match found.get(&number) {
                 Some(mined) => {
                     known.floor = known.floor.max(number + 1);
-                    self.kept.insert(number, sent.raw);
-                    tell_fates(sent.items, mined);
+                    tell_fates(std::mem::take(&mut sent.items), mined);
+                    self.kept.insert(number, sent);
                 }
                 None => {
                     if !sent.items.is_empty() {
@@ -479,15 +506,14 @@ impl Account {
         }
         // The chain has fewer of ours than were seen in it: a reorg. Nodes put them back into their pools, mostly.
         for number in count..known.floor {
-            if let Some(raw) = self.kept.remove(&number) {
+            if let Some(mut lost) = self.kept.remove(&number) {
                 tracing::warn!(number, "a mined transaction is gone from the chain, and sent again");
-                let mut lost = Sent::unknown(self.signer.address());
-                lost.raw = raw;
+                (lost.arrived, lost.mined, lost.since) = (false, false, Some(head.number));
                 known.numbers.put(number, lost);
                 again.push(number);
             }
         }
-        known.floor = known.floor.min(count.max(known.floor.saturating_sub(KEPT as u64)));
+        known.floor = known.floor.min(count);
         again
     }
 
@@ -517,7 +543,7 @@ impl Sent {
             arrived: false,
             since: None,
             mined: false,
-            missing: 0,
+            missing: None,
         }
     }
 
