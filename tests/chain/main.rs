@@ -7,5 +7,6 @@
 #[expect(dead_code, reason = "shared with other suites, each of which uses its part")]
 mod anvil;
 mod itself;
+mod local;
 #[expect(dead_code, reason = "shared with other suites, each of which uses its part")]
 mod token;

@@ -20,7 +20,8 @@ pub(super) fn config(document: &Document<'_>, root: &Node, secrets: Secrets) -> 
     let routes = routes::routes(root.tables("routes"));
     let accepts = money::accepts(root.tables("accepts"));
     let pricing = money::pricing(&root.table("pricing"));
-    let facilitator = providers::facilitator(document, &root.table("facilitator"), secrets);
+    let facilitator_table = root.table("facilitator");
+    let facilitator = providers::facilitator(document, &facilitator_table, secrets);
     let providers_table = root.table("providers");
     let providers = providers::providers(&providers_table);
     let wallet_table = root.table("wallet");
@@ -36,6 +37,9 @@ pub(super) fn config(document: &Document<'_>, root: &Node, secrets: Secrets) -> 
 
     if let (Some(paid), Some(pricing), Some(edge)) = (&paid, &pricing, &edge) {
         paid::fits(&paid_table, paid, pricing, edge.max_header_bytes);
+    }
+    if let (Some(facilitator), Some(accepts), Some(chains)) = (&facilitator, &accepts, &chains) {
+        providers::can_settle(&facilitator_table, facilitator, accepts, chains);
     }
     if let (Some(routes), Some(paid)) = (&routes, &paid) {
         routes::own_endpoints(routes, paid, &paid_table);

@@ -4,8 +4,12 @@ use http::Uri;
 
 use crate::config::document::{Document, Section};
 use crate::config::parse::{self, Wrong};
-use crate::config::resolved::{Cdp, Facilitator, Merit, OpenX402, Providers, SetShape, XCache};
-use crate::config::{Secrets, cdp};
+use crate::config::resolved::{
+    Cdp, Chain, Facilitator, LocalFacilitator, Merit, OpenX402, Providers, SetShape, XCache,
+};
+use crate::config::{Secrets, cdp, key};
+
+use super::money::ReadAccept;
 
 /// The facilitator that a gateway without the setting uses: of test networks only.
 const TEST_FACILITATOR: &str = "https://x402.org/facilitator";
@@ -17,7 +21,13 @@ pub(super) fn facilitator(
     section: &Section<'_>,
     secrets: Secrets,
 ) -> Option<Facilitator> {
+    let kind = section.setting("kind", "http", |node| match parse::text(node)?.as_str() {
+        "http" => Ok(Kind::Http),
+        "local" => Ok(Kind::Local),
+        other => Err(Wrong::new(format!("{other:?} is not a facilitator"), "write \"http\" or \"local\"")),
+    });
     let url = section.setting("url", TEST_FACILITATOR, parse::base_url);
+    let local = local(document, section, kind?, secrets);
     let cdp_table = section.table("cdp");
     let cdp = cdp(document, &cdp_table, secrets);
     let allow_plain_http = section.setting("allow_plain_http", false, parse::boolean);
@@ -34,10 +44,104 @@ pub(super) fn facilitator(
         url,
         allow_plain_http,
         cdp: cdp?,
+        local: local?,
         verify_timeout: verify_timeout?,
         settle_timeout: settle_timeout?,
         unknown_hold: unknown_hold?,
     })
+}
+
+/// Who settles.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// A service under a URL.
+    Http,
+    /// The gateway itself.
+    Local,
+}
+
+fn local(
+    document: &Document<'_>,
+    section: &Section<'_>,
+    kind: Kind,
+    secrets: Secrets,
+) -> Option<Option<LocalFacilitator>> {
+    let key_file = section.optional("gas_key_file", parse::path);
+    let key_env = section.optional("gas_key_env", parse::name);
+    let max_fee = section.setting("max_fee", "5gwei", parse::gas_price);
+    let confirmations = section.setting("confirmations", 1, parse::count);
+    let max_batch = section.setting("max_batch", 32, parse::count);
+    let wallet_factories = section.list("wallet_factories", vec![], parse::address);
+    let unused = |keys: &[&str], who: &str| {
+        for key in keys.iter().filter(|key| section.has(key)) {
+            section.mistake(key, format!("`{key}` means nothing to {who}"), "remove it");
+        }
+    };
+    const LOCAL: [&str; 6] =
+        ["gas_key_file", "gas_key_env", "max_fee", "confirmations", "max_batch", "wallet_factories"];
+    if kind == Kind::Http {
+        unused(&LOCAL, "a facilitator under a URL");
+        return Some(None);
+    }
+    unused(&["url", "cdp", "allow_plain_http"], "the gateway's own facilitator");
+    let (key_file, key_env) = (key_file?, key_env?);
+    let (setting, present, found) = match (&key_file, &key_env) {
+        (Some(path), None) => ("gas_key_file", path.exists(), key::from_file(path)),
+        (None, Some(name)) => {
+            let present = document.environment.get(name).is_some_and(|text| !text.trim().is_empty());
+            ("gas_key_env", present, key::from_environment(name, document.environment))
+        }
+        (Some(_), Some(_)) => {
+            section.mistake("gas_key_env", "the key is named twice", "keep gas_key_file or gas_key_env, not both");
+            return None;
+        }
+        (None, None) => {
+            let fix = "set gas_key_file or gas_key_env: the key of an account that has some of the chain's own coin, \
+                       and is used for nothing else";
+            section.mistake("kind", "settling costs gas, and there is no key to pay for it", fix);
+            return None;
+        }
+    };
+    match found {
+        Ok(gas_key) => Some(Some(LocalFacilitator {
+            gas_key,
+            max_fee: max_fee?,
+            confirmations: confirmations?,
+            max_batch: max_batch?,
+            wallet_factories: wallet_factories?,
+        })),
+        Err(wrong) if !present && secrets == Secrets::MayBeAbsent => {
+            let reason = format!("{}; `serve` will not start without it", wrong.reason);
+            section.warning(setting, reason, wrong.fix);
+            Some(None)
+        }
+        Err(wrong) => {
+            section.mistake(setting, wrong.reason, wrong.fix);
+            None
+        }
+    }
+}
+
+/// What the gateway's own facilitator needs beside its own settings: an endpoint of each chain it is to settle on, and
+/// that nobody is paid at the account that pays for gas.
+pub(super) fn can_settle(
+    section: &Section<'_>,
+    facilitator: &Facilitator,
+    accepts: &[ReadAccept<'_>],
+    chains: &[Chain],
+) {
+    let Some(local) = &facilitator.local else { return };
+    for read in accepts {
+        let network = read.accept.asset.network;
+        if !chains.iter().any(|chain| chain.network == network) {
+            let reason = format!("payments on {network} are to be settled here, and no endpoint of that chain is known");
+            section.mistake("kind", reason, format!("add [[chains]] with network = \"{network}\" and its rpc"));
+        }
+        if key::address(&local.gas_key) == Some(read.accept.pay_to) {
+            let reason = format!("{} is the account that pays for gas; income must not lie at a hot key", read.accept.pay_to);
+            read.section.mistake("pay_to", reason, "be paid at another address, best one whose key is offline");
+        }
+    }
 }
 
 fn cdp(document: &Document<'_>, section: &Section<'_>, secrets: Secrets) -> Option<Option<Cdp>> {

@@ -16,6 +16,7 @@ fn config(url: Uri, timeout: Duration) -> resolved::Facilitator {
         url,
         allow_plain_http: false,
         cdp: None,
+        local: None,
         verify_timeout: timeout,
         settle_timeout: timeout,
         unknown_hold: LATER,

@@ -39,34 +39,19 @@ pub(super) struct Block {
     base_fee_per_gas: Option<U128>,
 }
 
-/// What is known of a transaction that was mined. Only fields that every chain has.
+/// What is known of a transaction that was mined. One that failed has no logs, so those say all there is to know.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Mined {
     pub(super) transaction_hash: B256,
     /// Absent in what some nodes show of a transaction that is still pending.
     pub(super) block_number: Option<U64>,
-    status: Option<U64>,
-    gas_used: U64,
     pub(super) logs: Vec<Log>,
 }
-
-/// What a call came to.
-pub(super) type Outcome = Result<Bytes, String>;
 
 impl Block {
     pub(super) fn base_fee(&self) -> u128 {
         self.base_fee_per_gas.unwrap_or_default().to()
-    }
-}
-
-impl Mined {
-    pub(super) fn succeeded(&self) -> bool {
-        self.status != Some(U64::ZERO)
-    }
-
-    pub(super) fn gas_used(&self) -> u64 {
-        self.gas_used.to()
     }
 }
 

@@ -260,5 +260,3 @@ fn judge(order: &Order, facts: &Facts, now: UnixSeconds) -> Result<(), Verdict> 
     }
 }
 
-#[cfg(test)]
-mod tests;
