@@ -9,5 +9,6 @@ mod anvil;
 mod between;
 mod itself;
 mod local;
+mod proof;
 #[allow(dead_code, reason = "shared with other suites, each of which uses its part")]
 mod token;

@@ -121,3 +121,4 @@ pub(super) fn can_settle(
             );
         }
     }
+}
