@@ -126,10 +126,10 @@ mod tests {
         let call = Call { to, input: Bytes::from_static(b"data") };
         let (hash, raw) = sign(&signer, 84_532, 7, Fee { cap: 30, tip: 2 }, &call, 90_000).unwrap();
         assert_eq!(alloy::primitives::keccak256(&raw), hash);
-        use alloy::consensus::transaction::SignerRecoverable;
         use alloy::consensus::{Transaction, TxEnvelope};
         let sent = <TxEnvelope as alloy::eips::eip2718::Decodable2718>::decode_2718(&mut &raw[..]).unwrap();
-        assert_eq!(sent.recover_signer().unwrap(), signer.address());
+        let by = sent.signature().recover_address_from_prehash(&sent.signature_hash()).unwrap();
+        assert_eq!(by, signer.address());
         assert_eq!((sent.chain_id(), sent.nonce(), sent.gas_limit()), (Some(84_532), 7, 90_000));
         assert_eq!((sent.max_fee_per_gas(), sent.max_priority_fee_per_gas()), (30, Some(2)));
         assert_eq!((sent.to(), sent.value(), &sent.input()[..]), (Some(to), U256::ZERO, &b"data"[..]));
