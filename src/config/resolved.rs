@@ -198,6 +198,8 @@ pub struct Facilitator {
     pub allow_plain_http: bool,
     /// The key that calls are signed with, where it is Coinbase's.
     pub cdp: Option<Cdp>,
+    /// The gateway is its own facilitator; `url` means nothing then.
+    pub local: Option<LocalFacilitator>,
     /// Deadline of one `/verify`.
     pub verify_timeout: Duration,
     /// Deadline of one `/settle`.
@@ -225,6 +227,21 @@ impl Facilitator {
         let fallback = self.fallback.iter().map(|fallback| (&fallback.url, fallback.cdp.as_ref()));
         std::iter::once((&self.url, self.cdp.as_ref())).chain(fallback)
     }
+}
+
+/// A facilitator of our own, which puts payments on the chains of `[[chains]]` itself.
+#[derive(Clone, Debug)]
+pub struct LocalFacilitator {
+    /// The private key of the account that pays for gas, 32 bytes of hex.
+    pub gas_key: SecretString,
+    /// The most that a unit of gas may cost, in wei.
+    pub max_fee: u128,
+    /// Blocks that a transfer must be in before it counts, its own among them.
+    pub confirmations: u64,
+    /// Transfers in one transaction at most.
+    pub max_batch: usize,
+    /// Factories that are called to make a payer's smart wallet (ERC-6492).
+    pub wallet_factories: Vec<Address>,
 }
 
 /// An API key of Coinbase's CDP.

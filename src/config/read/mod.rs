@@ -4,6 +4,7 @@ mod chains;
 mod declared;
 mod edge;
 mod limits;
+mod local;
 mod money;
 mod paid;
 mod providers;
@@ -22,7 +23,8 @@ pub(super) fn config(document: &Document<'_>, root: &Node, secrets: Secrets) -> 
     let routes = routes::routes(root.tables("routes"));
     let accepts = money::accepts(root.tables("accepts"));
     let pricing = money::pricing(&root.table("pricing"));
-    let facilitator = providers::facilitator(document, &root.table("facilitator"), secrets);
+    let facilitator_table = root.table("facilitator");
+    let facilitator = providers::facilitator(document, &facilitator_table, secrets);
     let providers_table = root.table("providers");
     let providers = providers::providers(&providers_table);
     let plain_http = providers.as_ref().is_none_or(|providers| providers.allow_plain_http);
@@ -47,6 +49,9 @@ pub(super) fn config(document: &Document<'_>, root: &Node, secrets: Secrets) -> 
     }
     if let (Some(limits), Some(Some(wallet))) = (&limits, &wallet) {
         limits::fits(&limits_table, limits, wallet);
+    }
+    if let (Some(facilitator), Some(accepts), Some(chains)) = (&facilitator, &accepts, &chains) {
+        local::can_settle(&facilitator_table, facilitator, accepts, chains);
     }
     if let (Some(routes), Some(paid)) = (&routes, &paid) {
         routes::own_endpoints(routes, paid, &paid_table);

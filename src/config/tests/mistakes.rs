@@ -548,3 +548,57 @@ fn declared_providers_have_names_of_their_own_and_encrypted_lines() {
     let loaded = load(&format!("{sold}{}", named("a", "https://a.example"))).unwrap();
     assert_eq!(loaded.config.providers.declared[0].name, "a");
 }
+
+#[test]
+fn a_facilitator_of_our_own_has_a_key_and_a_chain_and_nothing_of_the_others() {
+    let chains = "[[chains]]\nnetwork = \"base\"\nrpc = [\"https://rpc.example\"]\n";
+    let local = "[facilitator]\nkind = \"local\"\ngas_key_env = \"KEY\"\n";
+    let payable = PAYABLE.replace("[wallet]\nkey_env = \"KEY\"\n", "");
+    let loaded = load(&format!("{payable}{chains}{local}max_fee = \"0.05gwei\"\n")).unwrap();
+    let settings = loaded.config.facilitator.local.unwrap();
+    assert_eq!((settings.max_fee, settings.confirmations, settings.max_batch), (50_000_000, 1, 32));
+
+    expect_after(
+        &payable,
+        "[facilitator]\nkind = \"lokal\"\nmax_fee = \"5\"\nconfirmations = 0\nwallet_factories = [\"0x1\"]\n",
+        &[
+            (2, 8, "facilitator.kind", "not a facilitator", "\"local\""),
+            (3, 11, "facilitator.max_fee", "not a price of gas", "5gwei"),
+            (4, 17, "facilitator.confirmations", "not a count", "above 0"),
+            (5, 21, "facilitator.wallet_factories", "", ""),
+        ],
+    );
+    expect_after(
+        &payable,
+        "[facilitator]\nmax_fee = \"0gwei\"\n",
+        &[(2, 11, "facilitator.max_fee", "for nothing", "gwei")],
+    );
+    expect_after(
+        &payable,
+        "[facilitator]\nmax_batch = 1\nurl = \"https://f.example\"\n",
+        &[(2, 1, "facilitator.max_batch", "means nothing to a facilitator under a URL", "remove")],
+    );
+    expect_after(
+        &payable,
+        "[facilitator]\nkind = \"local\"\nurl = \"https://f.example\"\n",
+        &[
+            (2, 1, "facilitator.kind", "no key to pay for it", "gas_key_file"),
+            (3, 1, "facilitator.url", "means nothing to the gateway's own", "remove"),
+        ],
+    );
+    expect_after(
+        &payable,
+        &format!("{local}gas_key_file = \"/k\"\n"),
+        &[(3, 1, "facilitator.gas_key_env", "named twice", "not both")],
+    );
+    expect_after(
+        &payable,
+        local,
+        &[(2, 1, "facilitator.kind", "no endpoint of that chain", "network = \"eip155:8453\"")],
+    );
+    let paid_there = payable.replace("0x066e4FBb1Cb2fd7dE4fb1432a7B1C1169B4c2C8F", KEY_ADDRESS);
+    expect(
+        &format!("{paid_there}{chains}{local}"),
+        &[(6, 1, "accepts[0].pay_to", "pays for gas", "another address")],
+    );
+}
