@@ -13,6 +13,7 @@ mod client;
 #[path = "../paid/gateway.rs"]
 mod gateway;
 mod itself;
+mod local;
 mod matrix;
 mod official;
 #[allow(dead_code, reason = "shared with the tests of the paid flow, which use all of it")]

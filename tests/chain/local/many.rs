@@ -1,0 +1,1 @@
+//! Many settlements from one gas account: none lost, none doubled.
