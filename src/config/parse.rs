@@ -184,7 +184,8 @@ pub(super) fn gas_price(node: &Node) -> Parsed<u128> {
     let text = text(node)?;
     let fix = "write it in gwei: \"5gwei\", or \"0.05gwei\"";
     let number = text.strip_suffix("gwei").map(str::trim_end);
-    match number.filter(|number| !number.starts_with('$')).and_then(|number| Amount::from_decimal(number, 9)) {
+    match number.filter(|number| !number.starts_with('$')).and_then(|number| Amount::from_decimal(number, 9))
+    {
         Some(price) if price > Amount::ZERO => Ok(price.units()),
         Some(_) => Err(Wrong::new("nothing would ever be settled for nothing", fix)),
         None => Err(Wrong::new(format!("{text:?} is not a price of gas"), fix)),

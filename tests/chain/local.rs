@@ -5,6 +5,7 @@ mod many;
 mod verdicts;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use galaksio::clock::Clock;
 use galaksio::config::{Environment, load_text};
@@ -110,7 +111,9 @@ impl Payment {
         let signature = alloy::primitives::hex::encode_prefixed(&self.signature);
         let exact = json!({ "authorization": self.authorization, "signature": signature });
         let payload = match version {
-            Version::V1 => json!({ "x402Version": 1, "scheme": "exact", "network": "base-sepolia", "payload": exact }),
+            Version::V1 => {
+                json!({ "x402Version": 1, "scheme": "exact", "network": "base-sepolia", "payload": exact })
+            }
             Version::V2 => json!({ "x402Version": 2, "accepted": requirement, "payload": exact }),
         };
         PaymentRequest {

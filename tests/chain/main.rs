@@ -6,6 +6,7 @@
 
 #[allow(dead_code, reason = "shared with other suites, each of which uses its part")]
 mod anvil;
+mod between;
 #[allow(dead_code, reason = "shared with the tests of the paid flow, which use all of it")]
 #[path = "../paid/client.rs"]
 mod client;

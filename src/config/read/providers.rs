@@ -92,7 +92,11 @@ fn local(
             ("gas_key_env", present, key::from_environment(name, document.environment))
         }
         (Some(_), Some(_)) => {
-            section.mistake("gas_key_env", "the key is named twice", "keep gas_key_file or gas_key_env, not both");
+            section.mistake(
+                "gas_key_env",
+                "the key is named twice",
+                "keep gas_key_file or gas_key_env, not both",
+            );
             return None;
         }
         (None, None) => {
@@ -134,12 +138,25 @@ pub(super) fn can_settle(
     for read in accepts {
         let network = read.accept.asset.network;
         if !chains.iter().any(|chain| chain.network == network) {
-            let reason = format!("payments on {network} are to be settled here, and no endpoint of that chain is known");
-            section.mistake("kind", reason, format!("add [[chains]] with network = \"{network}\" and its rpc"));
+            let reason = format!(
+                "payments on {network} are to be settled here, and no endpoint of that chain is known"
+            );
+            section.mistake(
+                "kind",
+                reason,
+                format!("add [[chains]] with network = \"{network}\" and its rpc"),
+            );
         }
         if key::address(&local.gas_key) == Some(read.accept.pay_to) {
-            let reason = format!("{} is the account that pays for gas; income must not lie at a hot key", read.accept.pay_to);
-            read.section.mistake("pay_to", reason, "be paid at another address, best one whose key is offline");
+            let reason = format!(
+                "{} is the account that pays for gas; income must not lie at a hot key",
+                read.accept.pay_to
+            );
+            read.section.mistake(
+                "pay_to",
+                reason,
+                "be paid at another address, best one whose key is offline",
+            );
         }
     }
 }

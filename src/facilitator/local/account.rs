@@ -37,6 +37,10 @@ use crate::x402::{Address, B256};
 /// Transactions not yet mined at once. Nodes keep few of one account; what comes on top waits, and is batched.
 const MAX_OUT: usize = 16;
 
+/// For each transaction that is out, the next waits this much longer for others to share it. All of them together
+/// so last for two seconds, a block of a fast chain.
+const PACE: Duration = Duration::from_millis(16);
+
 /// A transaction that could have been mined for this many blocks and was not is offered more for.
 const LATE: u64 = 3;
 
@@ -152,6 +156,7 @@ pub(super) struct Account {
     /// Mined lately, for the case that a reorg takes them back.
     kept: BTreeMap<u64, Sent>,
     held: Option<Instant>,
+    last_sent: Instant,
     /// The next look goes into detail even without a new block.
     closely: bool,
     /// What was said last, so that it is said once: nobody answers; gas is too dear.
@@ -177,6 +182,7 @@ pub(super) fn start(
         known: None,
         kept: BTreeMap::new(),
         held: None,
+        last_sent: Instant::now(),
         closely: false,
         away: false,
         dear: false,
@@ -190,58 +196,80 @@ impl Account {
     async fn run(mut self) {
         let mut pause = FIRST_LOOK;
         let mut next_look = Instant::now();
+        let mut open = true;
         loop {
-            let idle = self.queue.is_empty() && self.known.as_ref().is_none_or(|known| known.numbers.is_empty());
-            let arrived = tokio::select! {
-                item = self.inbox.recv() => match item {
-                    Some(item) => { self.queue.push_back(item); true }
-                    None if idle => return,
+            let idle =
+                self.queue.is_empty() && self.known.as_ref().is_none_or(|known| known.numbers.is_empty());
+            if idle && !open {
+                return;
+            }
+            let send_at = self.send_at();
+            tokio::select! {
+                item = self.inbox.recv(), if open => match item {
+                    Some(item) => self.queue.push_back(item),
                     // Nobody can ask any more, but what is out must come home.
-                    None => { sleep_until(next_look).await; false }
+                    None => open = false,
                 },
-                () = sleep_until(next_look), if !idle => false,
-            };
+                () = sleep_until(next_look), if !idle => {}
+                () = sleep_until(send_at.unwrap_or(next_look)), if send_at.is_some() => {}
+            }
             while let Ok(item) = self.inbox.try_recv() {
                 self.queue.push_back(item);
             }
             let fresh = self.known.as_ref().is_some_and(|known| known.looked.elapsed() < FEES_FRESH);
-            if !arrived || !fresh {
-                let looked = self.look().await;
-                match (&looked, self.away) {
-                    (Err(why), false) => {
-                        tracing::warn!(network = %self.chain.network(), %why, "settling waits for the chain");
-                    }
-                    (Ok(()), true) => tracing::info!(network = %self.chain.network(), "the chain answers again"),
-                    _ => {}
-                }
-                self.away = looked.is_err();
+            if (!idle && Instant::now() >= next_look) || !fresh {
+                self.look_and_say().await;
                 pause = (pause * 2).min(self.terms.poll);
-            }
-            if self.send_waiting().await {
-                pause = FIRST_LOOK;
-            }
-            self.tell_status();
-            if !arrived || pause == FIRST_LOOK {
                 next_look = Instant::now() + pause;
             }
+            if self.send_at().is_some_and(|at| at <= Instant::now()) && self.send_waiting().await {
+                pause = FIRST_LOOK;
+                next_look = Instant::now() + pause;
+            }
+            self.tell_status();
         }
+    }
+
+    /// When what waits is sent; `None` while it cannot be. The more transactions are out, the longer it is waited for
+    /// more to share the next: those few that a node takes must do until there is a block.
+    fn send_at(&self) -> Option<Instant> {
+        let known = self.known.as_ref()?;
+        let out = known.numbers.iter().filter(|(_, sent)| !sent.mined).count();
+        if self.queue.is_empty() || out >= MAX_OUT || known.head.base_fee > self.terms.max_fee {
+            return None;
+        }
+        let paced = if self.queue.len() >= self.terms.max_batch || !known.multicall {
+            self.last_sent
+        } else {
+            self.last_sent + PACE * u32::try_from(out).unwrap_or(0)
+        };
+        Some(self.held.map_or(paced, |held| held.max(paced)))
+    }
+
+    async fn look_and_say(&mut self) {
+        let looked = self.look().await;
+        let network = self.chain.network();
+        match (&looked, self.away) {
+            (Err(why), false) => tracing::warn!(%network, %why, "settling waits for the chain"),
+            (Ok(()), true) => tracing::info!(%network, "the chain answers again"),
+            _ => {}
+        }
+        self.away = looked.is_err();
+        let base_fee = self.known.as_ref().map_or(0, |known| known.head.base_fee);
+        let dear = base_fee > self.terms.max_fee;
+        if dear != self.dear {
+            let max_fee = self.terms.max_fee;
+            tracing::warn!(%network, base_fee, max_fee, waits = dear, "settling waits while gas is over max_fee");
+        }
+        self.dear = dear;
     }
 
     /// Makes transactions of what waits, and sends them. Whether anything was sent.
     async fn send_waiting(&mut self) -> bool {
-        if self.held.is_some_and(|until| Instant::now() < until) {
-            return false;
-        }
         let mut fresh = Vec::new();
         loop {
             let Some(known) = &mut self.known else { break };
-            let fee = Fee::at(known.head.base_fee, known.tip, self.terms.max_fee);
-            if self.dear != fee.is_none() && !self.queue.is_empty() {
-                self.dear = fee.is_none();
-                let (base_fee, max_fee) = (known.head.base_fee, self.terms.max_fee);
-                tracing::warn!(base_fee, max_fee, waits = self.dear, "settling waits while gas is over max_fee");
-            }
-            let Some(fee) = fee else { break };
+            let Some(fee) = Fee::at(known.head.base_fee, known.tip, self.terms.max_fee) else { break };
             if known.numbers.iter().filter(|(_, sent)| !sent.mined).count() >= MAX_OUT {
                 break;
             }
@@ -257,6 +285,9 @@ impl Account {
             }));
         }
         let any = !fresh.is_empty();
+        if any {
+            self.last_sent = Instant::now();
+        }
         self.broadcast(fresh).await;
         any
     }
@@ -267,7 +298,9 @@ impl Account {
         let mut batch = Batch::new(&self.chain);
         let mut asked: Vec<(u64, Waiter<B256>)> = Vec::with_capacity(numbers.len());
         for number in numbers {
-            let Some(sent) = known.numbers.get_mut(number).filter(|sent| !sent.raw.is_empty()) else { continue };
+            let Some(sent) = known.numbers.get_mut(number).filter(|sent| !sent.raw.is_empty()) else {
+                continue;
+            };
             sent.tries += 1;
             if let Ok(waiter) = batch.ask("eth_sendRawTransaction", (sent.raw.clone(),)) {
                 asked.push((number, waiter));
@@ -415,7 +448,8 @@ impl Account {
         for (number, sent) in known.numbers.iter_mut() {
             sent.mined = found.contains_key(&number);
             let deep = found.get(&number).and_then(|mined| mined.block_number).is_some_and(|block| {
-                known.head.number.saturating_add(1) >= block.to::<u64>().saturating_add(self.terms.confirmations)
+                known.head.number.saturating_add(1)
+                    >= block.to::<u64>().saturating_add(self.terms.confirmations)
             });
             if sent.mined || number >= count {
                 sent.missing = None;
@@ -478,7 +512,9 @@ impl Account {
         let (head, tip, max) = (known.head, known.tip, self.terms.max_fee);
         let id = self.chain.network().0;
         let mut again = Vec::new();
-        for (number, sent) in known.numbers.iter_mut().filter(|(number, sent)| !sent.mined && *number >= count) {
+        for (number, sent) in
+            known.numbers.iter_mut().filter(|(number, sent)| !sent.mined && *number >= count)
+        {
             let since = *sent.since.get_or_insert(head.number);
             let late = head.number >= since + LATE;
             let priced_out = !sent.hashes.is_empty() && !sent.fee.suffices(head.base_fee);

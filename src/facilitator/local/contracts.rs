@@ -133,7 +133,8 @@ pub(super) fn text(answer: &[u8]) -> Option<String> {
 
 /// The wallet at `payer` is asked whether `signature` over `digest` is its own.
 pub(super) fn is_valid_signature(payer: Address, digest: B256, signature: &[u8]) -> Call {
-    let call = abi::Wallet::isValidSignatureCall { hash: digest, signature: Bytes::copy_from_slice(signature) };
+    let call =
+        abi::Wallet::isValidSignatureCall { hash: digest, signature: Bytes::copy_from_slice(signature) };
     Call { to: payer, input: call.abi_encode().into() }
 }
 

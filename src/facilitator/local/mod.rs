@@ -170,7 +170,10 @@ impl LocalFacilitator {
     fn lane(&self, order: &Order) -> Result<&Lane, No> {
         let network = order.asset.network;
         self.lanes.iter().find(|lane| lane.chain.network() == network).ok_or_else(|| {
-            No::saying(reason::NETWORK, format!("{network} is not one of the chains that are settled on here"))
+            No::saying(
+                reason::NETWORK,
+                format!("{network} is not one of the chains that are settled on here"),
+            )
         })
     }
 }
@@ -184,7 +187,9 @@ impl Facilitator for LocalFacilitator {
                 let asked = lane.reader.verify(&order, self.clock.now());
                 match tokio::time::timeout(self.verify_timeout, asked).await {
                     // Nothing was done, so the doubt is none.
-                    Err(_) => return Err(FacilitatorError::NotSent("no RPC endpoint answers in time".to_owned())),
+                    Err(_) => {
+                        return Err(FacilitatorError::NotSent("no RPC endpoint answers in time".to_owned()));
+                    }
                     Ok(Err(Away(why))) => return Err(FacilitatorError::NotSent(why)),
                     Ok(Ok(verdict)) => verdict,
                 }
@@ -200,23 +205,20 @@ impl Facilitator for LocalFacilitator {
         let (lane, order) = match Order::read(request).and_then(|order| Ok((self.lane(&order)?, order))) {
             Ok(found) => found,
             Err(no) => {
-                let nothing =
-                    Receipt { success: false, transaction: String::new(), ..unpaid() };
+                let nothing = Receipt { success: false, transaction: String::new(), ..unpaid() };
                 return Ok(Settlement::Refused(refused(nothing, no)));
             }
         };
-        let receipt = Receipt {
-            network: order.network_name(),
-            payer: Some(order.payer()),
-            ..unpaid()
-        };
+        let receipt = Receipt { network: order.network_name(), payer: Some(order.payer()), ..unpaid() };
         let hash = |transaction: Option<crate::x402::B256>| {
             transaction.map(|transaction| transaction.to_string()).unwrap_or_default()
         };
         match lane.settler.settle(order, self.settle_timeout).await {
-            End::Paid(transaction) => {
-                Ok(Settlement::Settled(Receipt { success: true, transaction: hash(Some(transaction)), ..receipt }))
-            }
+            End::Paid(transaction) => Ok(Settlement::Settled(Receipt {
+                success: true,
+                transaction: hash(Some(transaction)),
+                ..receipt
+            })),
             End::No(no, transaction) => {
                 Ok(Settlement::Refused(refused(Receipt { transaction: hash(transaction), ..receipt }, no)))
             }
@@ -282,7 +284,8 @@ impl Lane {
         for (asset, code, separator) in tokens {
             let token = asset.address.to_checksum(None);
             if rpc::answer(code).await?.is_empty() {
-                problems.push(said(format!("there is no contract at {token}; correct `asset` in [[accepts]]")));
+                problems
+                    .push(said(format!("there is no contract at {token}; correct `asset` in [[accepts]]")));
                 continue;
             }
             let separator = rpc::outcome(separator).await?.ok().and_then(|answer| contracts::word(&answer));

@@ -101,11 +101,13 @@ impl Order {
         let version = request.x402_version;
         let wanted: Wanted = serde_json::from_str(request.payment_requirements.get())
             .map_err(|error| No::saying(reason::REQUIREMENTS, super::rpc::words(&error.to_string())))?;
-        let payment = Payment::from_json(&request.payment_payload, version).map_err(|error| no_of(&error, version))?;
+        let payment =
+            Payment::from_json(&request.payment_payload, version).map_err(|error| no_of(&error, version))?;
         if wanted.scheme != "exact" {
             return Err(No::because(reason::SCHEME));
         }
-        let Some(Extra { name: Some(name), version: Some(domain_version), asset_transfer_method }) = wanted.extra
+        let Some(Extra { name: Some(name), version: Some(domain_version), asset_transfer_method }) =
+            wanted.extra
         else {
             return Err(No::because(reason::DOMAIN));
         };

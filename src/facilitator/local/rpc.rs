@@ -120,7 +120,9 @@ pub(super) fn away(error: TransportError) -> Away {
     Away(match &error {
         RpcError::ErrorResp(error) => format!("{} ({})", words(&error.message), error.code),
         // The answer itself may hold anything.
-        RpcError::DeserError { .. } => "the RPC endpoint's answer has another shape than it should".to_owned(),
+        RpcError::DeserError { .. } => {
+            "the RPC endpoint's answer has another shape than it should".to_owned()
+        }
         other => words(&other.to_string()),
     })
 }

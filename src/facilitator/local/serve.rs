@@ -222,7 +222,8 @@ fn judged(verdict: Verdict, payer: &Value) -> Value {
 
 /// Payer and network are written as the caller wrote them: some compare them as text.
 fn told(settlement: Settlement, network: &Value, payer: &Value) -> Value {
-    let (Settlement::Settled(receipt) | Settlement::Pending(receipt) | Settlement::Refused(receipt)) = settlement;
+    let (Settlement::Settled(receipt) | Settlement::Pending(receipt) | Settlement::Refused(receipt)) =
+        settlement;
     let mut answer = json!({
         "success": receipt.success,
         "transaction": receipt.transaction,
@@ -253,7 +254,8 @@ async fn supported(facilitator: &LocalFacilitator) -> Response<Full<Bytes>> {
             json!({ "x402Version": kind.version, "scheme": kind.scheme, "network": network })
         })
         .collect();
-    let signers: Vec<String> = facilitator.account().iter().map(|account| account.to_checksum(None)).collect();
+    let signers: Vec<String> =
+        facilitator.account().iter().map(|account| account.to_checksum(None)).collect();
     json_answer(
         StatusCode::OK,
         &json!({ "kinds": kinds, "extensions": [], "signers": { "eip155:*": signers } }),

@@ -141,7 +141,9 @@ impl Reader {
         let used = rpc::outcome(state).await?.ok().and_then(|answer| contracts::truth(&answer));
         let balance = rpc::outcome(balance).await?.ok().and_then(|answer| contracts::number(&answer));
         let mut wallet_said = match wallet {
-            Some(wallet) => Some(rpc::outcome(wallet).await?.is_ok_and(|answer| contracts::said_valid(&answer))),
+            Some(wallet) => {
+                Some(rpc::outcome(wallet).await?.is_ok_and(|answer| contracts::said_valid(&answer)))
+            }
             None => None,
         };
         if payer_has_code && wallet_said.is_none() {
@@ -152,7 +154,8 @@ impl Reader {
             (Some(token), _) => token,
             (None, Some((code, separator))) => {
                 let deployed = !rpc::answer(code).await?.is_empty();
-                let separator = rpc::outcome(separator).await?.ok().and_then(|answer| contracts::word(&answer));
+                let separator =
+                    rpc::outcome(separator).await?.ok().and_then(|answer| contracts::word(&answer));
                 let token = Token { deployed, separator };
                 if deployed {
                     self.tokens.insert(order.asset.address, token);
@@ -259,4 +262,3 @@ fn judge(order: &Order, facts: &Facts, now: UnixSeconds) -> Result<(), Verdict> 
         Some(Ok(_)) | None => Ok(()),
     }
 }
-

@@ -63,7 +63,10 @@ async fn what_is_wrong_with_a_payment_is_said_in_the_words_of_the_official_facil
     };
     let other_token = "0x4200000000000000000000000000000000000006";
     let cases: Vec<(&str, PaymentRequest)> = vec![
-        ("invalid_exact_evm_recipient_mismatch", change(|p, _| p.requirement.pay_to = Address::repeat_byte(1)).v2()),
+        (
+            "invalid_exact_evm_recipient_mismatch",
+            change(|p, _| p.requirement.pay_to = Address::repeat_byte(1)).v2(),
+        ),
         (
             "invalid_exact_evm_payload_authorization_valid_before",
             change(|p, now| p.authorization.valid_before = now + 5).signed().v2(),
@@ -76,7 +79,10 @@ async fn what_is_wrong_with_a_payment_is_said_in_the_words_of_the_official_facil
             "invalid_exact_evm_payload_authorization_value_mismatch",
             change(|p, _| p.requirement.amount = units(999)).v2(),
         ),
-        ("invalid_exact_evm_authorization_value", change(|p, _| p.requirement.amount = units(999)).request(Version::V1)),
+        (
+            "invalid_exact_evm_authorization_value",
+            change(|p, _| p.requirement.amount = units(999)).request(Version::V1),
+        ),
         (
             "invalid_exact_evm_insufficient_balance",
             change(|p, _| {
@@ -99,9 +105,11 @@ async fn what_is_wrong_with_a_payment_is_said_in_the_words_of_the_official_facil
         ),
         (
             "asset_not_deployed_contract",
-            change(|p, _| p.requirement.asset.address = "0x4200000000000000000000000000000000000006".parse().unwrap())
-                .signed()
-                .v2(),
+            change(|p, _| {
+                p.requirement.asset.address = "0x4200000000000000000000000000000000000006".parse().unwrap()
+            })
+            .signed()
+            .v2(),
         ),
         (
             "invalid_exact_evm_eip3009_not_supported",
@@ -113,18 +121,27 @@ async fn what_is_wrong_with_a_payment_is_said_in_the_words_of_the_official_facil
         ),
         (
             "invalid_exact_evm_network_mismatch",
-            good.asking(Version::V1, json!({ "scheme": "exact", "network": "base", "maxAmountRequired": "1000",
-                "asset": other_token, "payTo": PAYEE, "extra": { "name": "USDC", "version": "2" } })),
+            good.asking(
+                Version::V1,
+                json!({ "scheme": "exact", "network": "base", "maxAmountRequired": "1000",
+                "asset": other_token, "payTo": PAYEE, "extra": { "name": "USDC", "version": "2" } }),
+            ),
         ),
         (
             "invalid_exact_evm_missing_eip712_domain",
-            good.asking(Version::V1, json!({ "scheme": "exact", "network": "base-sepolia",
-                "maxAmountRequired": "1000", "asset": other_token, "payTo": PAYEE })),
+            good.asking(
+                Version::V1,
+                json!({ "scheme": "exact", "network": "base-sepolia",
+                "maxAmountRequired": "1000", "asset": other_token, "payTo": PAYEE }),
+            ),
         ),
         (
             "invalid_exact_evm_scheme",
-            good.asking(Version::V1, json!({ "scheme": "upto", "network": "base-sepolia",
-                "maxAmountRequired": "1000", "asset": other_token, "payTo": PAYEE })),
+            good.asking(
+                Version::V1,
+                json!({ "scheme": "upto", "network": "base-sepolia",
+                "maxAmountRequired": "1000", "asset": other_token, "payTo": PAYEE }),
+            ),
         ),
     ];
     for (reason, request) in cases {
