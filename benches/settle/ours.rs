@@ -1,9 +1,12 @@
 //! `galaksio facilitator`, as a process. Ends when it is dropped.
 
 use std::io::{BufRead, BufReader};
-use std::process::{Child, Command, Stdio};
+use std::path::Path;
+use std::process::{Child, Stdio};
 
 use tempfile::NamedTempFile;
+
+use crate::anvil::{end, watched};
 
 pub(crate) struct Ours {
     /// Where: `http://127.0.0.1:port`.
@@ -32,20 +35,17 @@ gas_key_env = "GAS"
 "#
         );
         std::fs::write(config.path(), toml).unwrap();
-        let mut child = Command::new(env!("CARGO_BIN_EXE_galaksio"))
+        let mut child = watched(Path::new(env!("CARGO_BIN_EXE_galaksio")))
             .args(["facilitator", "--listen", "127.0.0.1:0", "--config"])
             .arg(config.path())
             .env("GAS", gas_key)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let Some(url) = line.trim().strip_prefix("facilitator on ").map(str::to_owned) else {
-            let _ = child.kill();
-            let _ = child.wait();
+            end(&mut child);
             panic!("galaksio facilitator does not start: {line}");
         };
         Ours { url, child, _config: config }
@@ -54,7 +54,6 @@ gas_key_env = "GAS"
 
 impl Drop for Ours {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        end(&mut self.child);
     }
 }
