@@ -4,7 +4,7 @@
 //! Usable from any test target by `#[path = "../chain/anvil.rs"] mod anvil;`, with `token.rs` beside it.
 
 use std::io::{BufRead, BufReader};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
@@ -23,10 +23,6 @@ const MULTICALL3: &str = "0xcA11bde05977b3631167028862bE2a173976CA11";
 
 /// One call takes this long at most. A machine under load is slow; a chain that is gone is refused at once.
 const DEADLINE: Duration = Duration::from_secs(30);
-
-/// Runs a program until standard input ends: a test that is killed cannot stop what it started.
-/// Says nothing itself, so that the program's output ends with the program.
-const WATCH: &str = r#""$0" "$@" & child=$!; exec >/dev/null; cat; kill -9 $child; wait"#;
 
 /// When blocks are made, and which of them are final.
 #[derive(Clone, Copy, Debug)]
@@ -335,8 +331,7 @@ pub(crate) fn hash(value: &Value) -> B256 {
 
 /// Starts anvil, on a port of its choice.
 fn spawn(settings: Settings) -> (Child, String) {
-    let mut command = Command::new("sh");
-    command.args(["-c", WATCH]).arg(binary());
+    let mut command = watched(&binary());
     command.args(["--host", "127.0.0.1", "--port", "0", "--accounts", "1"]);
     command.args(["--chain-id", &NETWORK.0.to_string()]);
     command.args(["--slots-in-an-epoch", &settings.epoch.to_string()]);
@@ -346,7 +341,7 @@ fn spawn(settings: Settings) -> (Child, String) {
     if settings.mixed {
         command.arg("--mixed-mining");
     }
-    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut child = command.spawn().unwrap();
     let mut log = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
     let Some(address) = log.by_ref().find_map(|line| line.strip_prefix("Listening on ").map(str::to_owned))
     else {
@@ -358,8 +353,18 @@ fn spawn(settings: Settings) -> (Child, String) {
     (child, format!("http://{address}"))
 }
 
-/// Ends what [`WATCH`] runs.
-fn end(child: &mut Child) {
+/// A program that runs until its standard input ends, at the latest with us: a test that is killed can stop nothing.
+/// Give it arguments, and [`end`] it.
+pub(crate) fn watched(program: &Path) -> Command {
+    // The shell closes its own output, so that this ends with the program.
+    let script = r#""$0" "$@" & child=$!; exec >/dev/null; cat; kill -9 $child; wait"#;
+    let mut command = Command::new("sh");
+    command.args(["-c", script]).arg(program).stdin(Stdio::piped()).stdout(Stdio::piped());
+    command
+}
+
+/// Ends what was [`watched`].
+pub(crate) fn end(child: &mut Child) {
     drop(child.stdin.take());
     let _ = child.wait();
 }

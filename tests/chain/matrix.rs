@@ -8,6 +8,8 @@ use galaksio::sandbox::{Service, pay_to};
 use galaksio::x402::{Address, Authorization, B256};
 use http::HeaderMap;
 use serde_json::{Value, json};
+use tempfile::NamedTempFile;
+use tokio::runtime::{Builder, Runtime};
 
 use crate::anvil::{Chain, Settings};
 use crate::gateway::Gateway;
@@ -37,17 +39,35 @@ const ROUTES: [Route; 3] = [
 #[derive(Clone, Copy)]
 enum Facilitator {
     Official,
+    Ours,
 }
 
 impl Facilitator {
-    const ALL: [Facilitator; 1] = [Facilitator::Official];
+    const ALL: [Facilitator; 2] = [Facilitator::Official, Facilitator::Ours];
 
     fn name(self) -> &'static str {
         match self {
             Facilitator::Official => "`@x402/core` + `@x402/evm` 2.27",
+            Facilitator::Ours => "`kind = \"local\"`",
         }
     }
 }
+
+/// What the gateway sells, before the chain that its own facilitator needs.
+const SOLD: &str = r#"
+[[routes]]
+path = "/store"
+methods = ["POST"]
+work = "store"
+[[routes]]
+path = "/run"
+methods = ["POST"]
+work = "run"
+[[routes]]
+path = "/premium/*"
+methods = ["GET"]
+price = "$0.001"
+"#;
 
 #[test]
 #[ignore = "needs node and anvil; `make test` runs it"]
@@ -68,7 +88,9 @@ struct Shop {
     gateway: Gateway,
     stage: Stage,
     _official: Option<Peer>,
+    _gas_key: NamedTempFile,
     chain: Chain,
+    runtime: Runtime,
     facilitator: Facilitator,
 }
 
@@ -77,21 +99,34 @@ type Row = Vec<String>;
 
 impl Shop {
     fn open(facilitator: Facilitator) -> Shop {
-        let mut stage = Setup::new().start();
-        let chain = stage.run(Chain::start(Settings::default()));
-        let official = match facilitator {
-            Facilitator::Official => Some(stage.run(Peer::facilitator(&chain, None))),
-        };
-        if let Some(official) = &official {
-            stage.change("facilitator", "url", &official.url);
+        let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let chain = runtime.block_on(Chain::start(Settings::default()));
+        let (key, _) = runtime.block_on(chain.gas_key());
+        let gas_key = NamedTempFile::new().unwrap();
+        std::fs::write(gas_key.path(), key).unwrap();
+        let (mut setup, mut official) = (Setup::new(), None);
+        match facilitator {
+            Facilitator::Official => {
+                let peer = runtime.block_on(Peer::facilitator(&chain, None));
+                setup = setup.routes(SOLD).text("facilitator", "url", &peer.url);
+                official = Some(peer);
+            }
+            Facilitator::Ours => {
+                let tables =
+                    format!("{SOLD}[[chains]]\nnetwork = \"base-sepolia\"\nrpc = [{:?}]\n", chain.url);
+                let key_file = gas_key.path().to_str().unwrap();
+                setup = setup.routes(&tables).text("facilitator", "kind", "local");
+                setup = setup.text("facilitator", "gas_key_file", key_file);
+            }
         }
-        stage.run(chain.mint(stage.wallet(), PURSE));
+        let stage = setup.start();
+        runtime.block_on(chain.mint(stage.wallet(), PURSE));
         let gateway = stage.gateway();
-        Shop { gateway, stage, _official: official, chain, facilitator }
+        Shop { gateway, stage, _official: official, _gas_key: gas_key, chain, runtime, facilitator }
     }
 
     fn sell(&self) -> Vec<Row> {
-        CLIENTS.into_iter().map(|client| self.stage.run(self.sell_to(client))).collect()
+        CLIENTS.into_iter().map(|client| self.runtime.block_on(self.sell_to(client))).collect()
     }
 
     async fn sell_to(&self, client: Client) -> Row {
