@@ -1,15 +1,18 @@
 //! What a request asks for, measured before anything is promised or spent. No I/O of its own.
 //!
-//! [`plan()`] looks at the head alone and says which of two forms the body has. Raw bytes with their options in
-//! the query are measured right there, so their price goes out before the body is read. A JSON body is read
-//! by the caller, up to [`Limits::json`], and measured by [`measure_json`]. Whatever is wrong with either is
+//! [`plan()`] looks at the head alone and says which of three forms the body has. Raw bytes with their options in
+//! the query are measured right there, so their price goes out before the body is read. So are those of a [`Form`]
+//! whose options are in the query; else the fields before its file are read first. A JSON body is read
+//! by the caller, up to [`Limits::json`], and measured by [`measure_json`]. Whatever is wrong with any of them is
 //! found here, before a challenge is made: unknown fields are refused, never ignored.
 
 mod data;
 mod document;
 mod fields;
 mod fingerprint;
+mod form;
 mod measure;
+mod multipart;
 mod options;
 mod plan;
 mod query;
@@ -18,9 +21,10 @@ mod query;
 mod tests;
 
 pub use fingerprint::{Body, app_fingerprint, fingerprint};
+pub use form::{Form, FormEvent, FormReader, MAX_FIELDS};
 pub use measure::{digest, measure_json};
 pub use options::MAX_TTL;
-pub use plan::{Limits, Plan, Raw, plan};
+pub use plan::{Limits, Plan, Raw, content, plan};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -78,6 +82,15 @@ pub enum Encoding {
     Json,
     /// A raw body: the bytes themselves.
     Raw,
+}
+
+/// What a client calls its bytes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Label {
+    /// Their name: a label, never a path.
+    pub filename: Option<String>,
+    /// Their media type, as given or guessed from the name.
+    pub content_type: Option<String>,
 }
 
 /// The decoded bytes of a request, once its body has been read.

@@ -1,5 +1,5 @@
-//! From the head of a request to the form of its body: a JSON document that must be read to be measured, or
-//! raw bytes that the head measures by itself.
+//! From the head of a request to the form of its body: a JSON document that must be read to be measured, raw
+//! bytes that the head measures by itself, or a form, measured by its head or by the fields before its file.
 
 use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
@@ -7,7 +7,7 @@ use http::request::Parts;
 use serde_json::json;
 
 use super::query::Query;
-use super::{Ask, Content, Encoding, Kind, Wanted, data, document, measure, options};
+use super::{Ask, Content, Encoding, Form, Kind, Label, Wanted, data, document, measure, multipart, options};
 use crate::config::resolved::{BrokeredWork, Paid};
 use crate::reason::{Problem, Reason};
 
@@ -16,7 +16,7 @@ use crate::reason::{Problem, Reason};
 pub struct Limits {
     /// A JSON body.
     pub json: u64,
-    /// A raw body.
+    /// A raw body, or the file of a form.
     pub raw: u64,
 }
 
@@ -33,6 +33,8 @@ pub enum Plan {
     Json,
     /// It is already measured; it need not be read before there is money for it.
     Raw(Raw),
+    /// A file among options.
+    Form(Form),
 }
 
 /// A raw body, measured by its head.
@@ -40,21 +42,20 @@ pub enum Plan {
 pub struct Raw {
     /// What is wanted; `size` is as declared.
     pub ask: Ask,
-    /// `?filename=`.
-    pub filename: Option<String>,
-    /// `Content-Type`, as sent.
-    pub content_type: String,
+    /// `?filename=`, and `Content-Type` as sent.
+    pub label: Label,
 }
 
 /// The form of the body that belongs to this head, or why it cannot be taken.
 ///
-/// `application/json`, `text/json` and `…+json` are the JSON form. `multipart/form-data` and
-/// `application/x-www-form-urlencoded` are refused (415): the first is not read yet, and the second is what
-/// tools send when nobody chose a type, so its bytes would be stored or run by mistake. Any other type is raw.
-/// Without `Content-Type` nobody can tell which form was meant, so that is refused too (415).
+/// `application/json`, `text/json` and `…+json` are the JSON form, `multipart/form-data` is a form.
+/// `application/x-www-form-urlencoded` is refused (415): it is what tools send when nobody chose a type, so its bytes
+/// would be stored or run by mistake. Any other type is raw. Without `Content-Type` nobody can tell which was meant, so
+/// that is refused too (415).
 ///
 /// A raw body's options are in the query: `filename`, `permanent`, `ttl` to store, `language` to run, and
-/// `size`, which stands in for `Content-Length`. With a JSON body the options are in the body, and a query is refused.
+/// `size`, which stands in for `Content-Length`. A form's may be. With a JSON body the options are in the body, and a
+/// query is refused.
 pub fn plan(parts: &Parts, work: BrokeredWork, limits: Limits) -> Result<Plan, Problem> {
     refuse_coding(parts)?;
     let content_type = content_type(parts)?;
@@ -62,13 +63,14 @@ pub fn plan(parts: &Parts, work: BrokeredWork, limits: Limits) -> Result<Plan, P
     let query = parts.uri.query().unwrap_or_default();
     let length = content_length(parts)?;
     match essence.as_str() {
-        "multipart/form-data" => Err(unsupported("multipart/form-data is not read here yet")),
+        "multipart/form-data" => form(query, work, length, content_type, limits).map(Plan::Form),
         "application/x-www-form-urlencoded" => Err(unsupported(
             "application/x-www-form-urlencoded is not read here (curl sends it unless told otherwise)",
         )),
         "" => Err(unsupported("the Content-Type is not a media type")),
         json if is_json(json) => {
-            Query::parse(query)?.refuse_rest("the options of a JSON request are fields of its body")?;
+            Query::parse(query)?
+                .refuse_rest("query", "the options of a JSON request are fields of its body")?;
             within(length, limits.json)?;
             Ok(Plan::Json)
         }
@@ -91,22 +93,27 @@ impl Raw {
             Wanted::Store { .. } => BrokeredWork::Store,
             Wanted::Run { .. } => BrokeredWork::Run,
         };
-        if essence(&self.content_type) == "text/plain" && is_request(&bytes, work) {
+        let content_type = self.label.content_type.as_deref().unwrap_or_default();
+        if essence(content_type) == "text/plain" && is_request(&bytes, work) {
             return Err(unsupported("a JSON request was sent as text/plain"));
         }
-        match self.ask.kind {
-            Kind::Json => document::check(&bytes)?,
-            Kind::Code => data::refuse_binary_code(&bytes)?,
-            Kind::File => {}
-        }
-        Ok(Content {
-            digest: measure::digest(&bytes),
-            bytes,
-            encoding: Encoding::Raw,
-            filename: self.filename,
-            content_type: Some(self.content_type),
-        })
+        content(self.ask.kind, self.label, bytes)
     }
+}
+
+/// Bytes that were sent as they are, read whole: checked to be what was asked for, and not nothing.
+pub fn content(kind: Kind, label: Label, bytes: Bytes) -> Result<Content, Problem> {
+    if bytes.is_empty() {
+        let work = if kind == Kind::Code { BrokeredWork::Run } else { BrokeredWork::Store };
+        return Err(missing(work).into());
+    }
+    match kind {
+        Kind::Json => document::check(&bytes)?,
+        Kind::Code => data::refuse_binary_code(&bytes)?,
+        Kind::File => {}
+    }
+    let Label { filename, content_type } = label;
+    Ok(Content { digest: measure::digest(&bytes), bytes, encoding: Encoding::Raw, filename, content_type })
 }
 
 fn raw(
@@ -117,27 +124,10 @@ fn raw(
     limits: Limits,
 ) -> Result<Raw, Problem> {
     let mut query = Query::parse(query)?;
-    let mut filename = None;
-    let (wanted, kind, empty) = match work {
-        BrokeredWork::Store => {
-            filename = query.take("filename")?.map(|name| options::filename(&name)).transpose()?;
-            let permanent = query.take("permanent")?.map_or(Ok(false), |text| options::permanent(&text))?;
-            let ttl = query.take("ttl")?.map(|text| options::ttl(&text)).transpose()?;
-            let kind = if data::is_json_name(filename.as_deref()) { Kind::Json } else { Kind::File };
-            (options::store(permanent, ttl)?, kind, Reason::DataRequired)
-        }
-        BrokeredWork::Run => {
-            let language = query.take("language")?.map(|name| options::language(&name)).transpose()?;
-            for name in options::UNSOLD {
-                if let Some(value) = query.take(name)? {
-                    options::refuse_unsold(name, &value)?;
-                }
-            }
-            (options::run(language), Kind::Code, Reason::CodeRequired)
-        }
-    };
+    let filename = filename(&mut query, work)?;
+    let (wanted, kind) = wanted(&mut query, work, filename.as_deref())?;
     let declared = query.take("size")?.map(|text| options::size(&text)).transpose()?;
-    query.refuse_rest("it is not an option of a raw body here")?;
+    query.refuse_rest("query", "it is not an option of a raw body here")?;
     let size = match (length, declared) {
         (Some(length), Some(size)) if length != size => {
             return Err(options::invalid(
@@ -149,9 +139,85 @@ fn raw(
     };
     within(Some(size), limits.raw)?;
     if size == 0 {
-        return Err(empty.into());
+        return Err(missing(work).into());
     }
-    Ok(Raw { ask: Ask { wanted, kind, size }, filename, content_type: content_type.to_owned() })
+    let label = Label { filename, content_type: Some(content_type.to_owned()) };
+    Ok(Raw { ask: Ask { wanted, kind, size }, label })
+}
+
+fn form(
+    query: &str,
+    work: BrokeredWork,
+    length: Option<u64>,
+    content_type: &str,
+    limits: Limits,
+) -> Result<Form, Problem> {
+    let boundary = multipart::boundary(content_type)?;
+    let mut query = Query::parse(query)?;
+    let declared = query.take("size")?.map(|text| options::size(&text)).transpose()?;
+    let bound = match (length, declared) {
+        (Some(length), Some(size)) if size > length => {
+            return Err(options::invalid(
+                "size",
+                format!("?size= is {size}, more than the whole body (Content-Length is {length})"),
+            ));
+        }
+        (length, declared) => declared.or(length).ok_or(Reason::LengthRequired)?,
+    };
+    within(Some(bound), limits.raw)?;
+    if bound == 0 {
+        return Err(missing(work).into());
+    }
+    let given = query.rest();
+    let filename = filename(&mut query, work)?;
+    let ask = if given.is_empty() {
+        None
+    } else {
+        let (wanted, kind) = wanted(&mut query, work, filename.as_deref())?;
+        query.refuse_rest("query", "it is not an option here")?;
+        Some(Ask { wanted, kind, size: bound })
+    };
+    Ok(Form { work, boundary, given, filename, bound, ask })
+}
+
+fn filename(query: &mut Query<'_>, work: BrokeredWork) -> Result<Option<String>, Problem> {
+    match work {
+        BrokeredWork::Store => query.take("filename")?.map(|name| options::filename(&name)).transpose(),
+        BrokeredWork::Run => Ok(None),
+    }
+}
+
+/// What the options ask for.
+pub(super) fn wanted(
+    given: &mut Query<'_>,
+    work: BrokeredWork,
+    filename: Option<&str>,
+) -> Result<(Wanted, Kind), Problem> {
+    match work {
+        BrokeredWork::Store => {
+            let permanent = given.take("permanent")?.map_or(Ok(false), |text| options::permanent(&text))?;
+            let ttl = given.take("ttl")?.map(|text| options::ttl(&text)).transpose()?;
+            let kind = if data::is_json_name(filename) { Kind::Json } else { Kind::File };
+            Ok((options::store(permanent, ttl)?, kind))
+        }
+        BrokeredWork::Run => {
+            let language = given.take("language")?.map(|name| options::language(&name)).transpose()?;
+            for name in options::UNSOLD {
+                if let Some(value) = given.take(name)? {
+                    options::refuse_unsold(name, &value)?;
+                }
+            }
+            Ok((options::run(language), Kind::Code))
+        }
+    }
+}
+
+/// Why a request without content buys nothing.
+pub(super) fn missing(work: BrokeredWork) -> Reason {
+    match work {
+        BrokeredWork::Store => Reason::DataRequired,
+        BrokeredWork::Run => Reason::CodeRequired,
+    }
 }
 
 /// RFC 9110 8.4: a coding that is not undone must be refused, or compressed bytes would be taken for the data.
@@ -207,8 +273,8 @@ fn within(size: Option<u64>, limit: u64) -> Result<(), Problem> {
 fn unsupported(why: &str) -> Problem {
     Problem::new(Reason::UnsupportedMediaType)
         .message(format!(
-            "{why}; send application/json for a JSON request, or any other type (application/octet-stream) \
-             for the bytes themselves with the options in the query"
+            "{why}; send application/json for a JSON request, multipart/form-data for a form with a file, or any other \
+             type (application/octet-stream) for the bytes themselves with the options in the query"
         ))
-        .details(json!({ "accepted": ["application/json", "application/octet-stream", "text/plain", "*/*"] }))
+        .details(json!({ "accepted": ["application/json", "multipart/form-data", "application/octet-stream", "*/*"] }))
 }

@@ -2,6 +2,7 @@
 
 mod corpus;
 mod fingerprint;
+mod form;
 mod head;
 mod json;
 mod property;

@@ -106,10 +106,10 @@ fn types_and_sizes() -> Vec<Case> {
             "unsupported_media_type",
         ),
         (
-            "multipart",
+            "a form of nothing",
             Request::post("/store", "multipart/form-data; boundary=x", "--x--"),
-            415,
-            "unsupported_media_type",
+            400,
+            "invalid_form",
         ),
         ("no type at all", Request::post("/store", "nonsense", "a"), 415, "unsupported_media_type"),
         (

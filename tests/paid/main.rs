@@ -7,6 +7,7 @@
 mod app_route;
 mod bad_input;
 mod bad_payment;
+mod bodies;
 mod challenge;
 mod client;
 mod facilitator;

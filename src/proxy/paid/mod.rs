@@ -10,6 +10,7 @@ mod endpoints;
 mod read;
 mod reply;
 mod request;
+mod source;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -212,17 +213,27 @@ impl Inner {
         self.parts.closed.load().as_deref().cloned()
     }
 
-    /// What is asked, and how much of it. JSON has to be read for that; other bodies tell it by their head.
+    /// What is asked, and how much of it. JSON has to be read for that, and a form with options before its file up to
+    /// there; other bodies tell it by their head.
     async fn measure(&self, rule: &Rule, asked: &mut Asked) -> Result<(), Problem> {
         let Some(work) = rule.work else { return Ok(()) };
         let limits = intake::Limits::from(&self.paid);
         match intake::plan(&asked.parts, work, limits)? {
             intake::Plan::Raw(raw) => {
+                asked.body.exactly(raw.ask.size);
                 asked.ask = Some(raw.ask.clone());
                 asked.raw = Some(raw);
             }
+            intake::Plan::Form(form) => {
+                asked.ask = form.ask().cloned();
+                asked.body.form(form);
+                if asked.ask.is_none() {
+                    asked.read_fields(&self.memory).await?;
+                }
+            }
             intake::Plan::Json => {
-                let (bytes, held) = self.memory.read(&mut asked.body, limits.json).await?;
+                asked.body.at_most(limits.json);
+                let (bytes, held) = self.memory.read(&mut asked.body).await?;
                 let (ask, content) = intake::measure_json(&bytes, work)?;
                 asked.ask = Some(ask);
                 asked.content = Some(content);

@@ -7,9 +7,10 @@ use http::{Request, Uri};
 
 use super::Rule;
 use super::read::{Held, Memory};
+use super::source::Source;
 use crate::broker;
 use crate::gate;
-use crate::intake::{self, Ask, Content, Raw};
+use crate::intake::{self, Ask, Content, Label, Raw};
 use crate::proxy::{Peer, RequestBody};
 use crate::quote_cache::ResourceUrl;
 use crate::reason::Problem;
@@ -18,7 +19,7 @@ use crate::x402::{Asset, Payment};
 /// What is known of a request so far.
 pub(super) struct Asked {
     pub(super) parts: Parts,
-    pub(super) body: RequestBody,
+    pub(super) body: Source<RequestBody>,
     pub(super) peer: Peer,
     /// The URL as challenges name it.
     pub(super) url: ResourceUrl,
@@ -29,6 +30,8 @@ pub(super) struct Asked {
     pub(super) ask: Option<Ask>,
     /// On brokered routes with a raw body, until it is read.
     pub(super) raw: Option<Raw>,
+    /// On brokered routes with a form, once it was read as far as its file.
+    pub(super) label: Option<Label>,
     /// On brokered routes, once the body is read.
     pub(super) content: Option<Content>,
     /// On routes of the app, once the body is read.
@@ -53,13 +56,14 @@ impl Asked {
         let origin = format!("{scheme}://{authority}");
         Asked {
             parts,
-            body,
+            body: Source::new(body),
             peer: peer.clone(),
             url,
             origin,
             authority,
             ask: None,
             raw: None,
+            label: None,
             content: None,
             bytes: None,
             held: None,
@@ -92,13 +96,42 @@ impl Asked {
         if self.content.is_some() || self.bytes.is_some() {
             return Ok(());
         }
-        let limit = self.raw.as_ref().map_or(limit, |raw| raw.ask.size.min(limit));
-        let (bytes, held) = memory.read(&mut self.body, limit).await?;
-        self.held = Some(held);
-        match self.raw.take() {
-            Some(raw) => self.content = Some(raw.content(bytes)?),
-            None => self.bytes = Some(bytes),
+        match (self.raw.take(), self.ask.as_ref()) {
+            (Some(raw), _) => {
+                let (bytes, held) = memory.read(&mut self.body).await?;
+                self.held = Some(held);
+                self.content = Some(raw.content(bytes)?);
+            }
+            (None, Some(_)) => self.read_form(memory).await?,
+            (None, None) => {
+                self.body.at_most(limit);
+                let (bytes, held) = memory.read(&mut self.body).await?;
+                self.held = Some(held);
+                self.bytes = Some(bytes);
+            }
         }
+        Ok(())
+    }
+
+    /// Reads a form as far as its file, which says what is asked.
+    pub(super) async fn read_fields(&mut self, memory: &Memory) -> Result<(), Problem> {
+        let (ask, label) = memory.in_time(intake::MAX_FIELDS, self.body.file()).await?;
+        (self.ask, self.label) = (Some(ask), Some(label));
+        Ok(())
+    }
+
+    async fn read_form(&mut self, memory: &Memory) -> Result<(), Problem> {
+        if self.label.is_none() {
+            self.read_fields(memory).await?;
+        }
+        let (bytes, held) = memory.read(&mut self.body).await?;
+        self.held = Some(held);
+        let (Some(ask), Some(label)) = (&mut self.ask, self.label.take()) else {
+            return Err(crate::reason::Reason::Internal.into());
+        };
+        // By its head it was as large as the whole form.
+        ask.size = bytes.len() as u64;
+        self.content = Some(intake::content(ask.kind, label, bytes)?);
         Ok(())
     }
 
