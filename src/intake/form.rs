@@ -7,6 +7,7 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 
 use super::multipart::{Event, Parser, Part, fault};
+use super::plan::Limits;
 use super::query::Query;
 use super::{Ask, Label, options, plan};
 use crate::config::resolved::BrokeredWork;
@@ -30,6 +31,7 @@ pub struct Form {
     pub(super) filename: Option<String>,
     /// The most that the file can have: the whole body's length, or `?size=`.
     pub(super) bound: u64,
+    pub(super) limits: Limits,
     /// What is asked, if the query says it.
     pub(super) ask: Option<Ask>,
 }
@@ -169,6 +171,7 @@ impl FormReader {
                 let mut fields = Query::of_fields(&self.fields);
                 let (wanted, kind) = plan::wanted(&mut fields, form.work, named.as_deref())?;
                 fields.refuse_rest("form", "it is not an option here")?;
+                plan::within(Some(form.bound), form.limits.of(kind))?;
                 Ask { wanted, kind, size: form.bound }
             }
         };

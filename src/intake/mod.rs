@@ -22,12 +22,14 @@ mod tests;
 
 pub use fingerprint::{Body, app_fingerprint, fingerprint};
 pub use form::{Form, FormEvent, FormReader, MAX_FIELDS};
-pub use measure::{digest, measure_json};
+pub use measure::{Digest, digest, measure_json};
 pub use options::MAX_TTL;
-pub use plan::{Limits, Plan, Raw, content, plan};
+pub use plan::{Limits, Plan, Raw, content, file, plan};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+
+use crate::spool::Spooled;
 
 /// The kind of content, decided once and carried in the quote.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -93,13 +95,58 @@ pub struct Label {
     pub content_type: Option<String>,
 }
 
+/// Where the bytes of a request are.
+#[derive(Clone, Debug)]
+pub enum Data {
+    /// In memory.
+    Memory(Bytes),
+    /// In a file.
+    File(Spooled),
+    /// With the provider, for nothing so far: [`crate::providers::Provider::receive`] took them as they arrived.
+    Received(Received),
+}
+
+/// What a provider calls the bytes that it took.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Received {
+    /// Its own name for them.
+    pub handle: String,
+    /// How many they are.
+    pub size: u64,
+}
+
+impl Data {
+    /// How many bytes.
+    pub fn size(&self) -> u64 {
+        match self {
+            Data::Memory(bytes) => bytes.len() as u64,
+            Data::File(file) => file.len(),
+            Data::Received(received) => received.size,
+        }
+    }
+
+    /// The bytes, if they are in memory.
+    pub fn memory(&self) -> Option<&Bytes> {
+        match self {
+            Data::Memory(bytes) => Some(bytes),
+            Data::File(_) | Data::Received(_) => None,
+        }
+    }
+}
+
+impl From<Bytes> for Data {
+    fn from(bytes: Bytes) -> Self {
+        Data::Memory(bytes)
+    }
+}
+
 /// The decoded bytes of a request, once its body has been read.
 #[derive(Clone, Debug)]
 pub struct Content {
     /// The bytes to store or run. Of [`Kind::Json`]: valid JSON of 100 levels at most, spelled as the client spelled
     /// it; its numbers may be beyond any float, so pass it on as it stands, never through a parser.
-    pub bytes: Bytes,
-    /// SHA-256 of `bytes`.
+    pub data: Data,
+    /// SHA-256 of the bytes.
     pub digest: [u8; 32],
     /// How they were sent.
     pub encoding: Encoding,

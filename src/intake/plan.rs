@@ -7,17 +7,26 @@ use http::request::Parts;
 use serde_json::json;
 
 use super::query::Query;
-use super::{Ask, Content, Encoding, Form, Kind, Label, Wanted, data, document, measure, multipart, options};
+use super::{
+    Ask, Content, Data, Encoding, Form, Kind, Label, Wanted, data, document, measure, multipart, options,
+};
 use crate::config::resolved::{BrokeredWork, Paid};
 use crate::reason::{Problem, Reason};
 
 /// The largest bodies that are read, in bytes as sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// A JSON body.
+    /// A JSON body, and whatever else must be read whole to be checked: a `.json` file, a program.
     pub json: u64,
     /// A raw body, or the file of a form.
     pub raw: u64,
+}
+
+impl Limits {
+    /// What is checked is held in memory, so it is taken up to what a JSON body may have.
+    pub(super) fn of(self, kind: Kind) -> u64 {
+        if kind == Kind::File { self.raw } else { self.raw.min(self.json) }
+    }
 }
 
 impl From<&Paid> for Limits {
@@ -44,6 +53,8 @@ pub struct Raw {
     pub ask: Ask,
     /// `?filename=`, and `Content-Type` as sent.
     pub label: Label,
+    /// Whether it must be read whole to be checked; else its bytes may be anything, and pass as they come.
+    pub whole: bool,
 }
 
 /// The form of the body that belongs to this head, or why it cannot be taken.
@@ -112,8 +123,14 @@ pub fn content(kind: Kind, label: Label, bytes: Bytes) -> Result<Content, Proble
         Kind::Code => data::refuse_binary_code(&bytes)?,
         Kind::File => {}
     }
+    let digest = measure::digest(&bytes);
+    Ok(file(label, bytes.into(), digest))
+}
+
+/// Bytes that were sent as they are, and may be anything.
+pub fn file(label: Label, data: Data, digest: [u8; 32]) -> Content {
     let Label { filename, content_type } = label;
-    Ok(Content { digest: measure::digest(&bytes), bytes, encoding: Encoding::Raw, filename, content_type })
+    Content { data, digest, encoding: Encoding::Raw, filename, content_type }
 }
 
 fn raw(
@@ -137,12 +154,13 @@ fn raw(
         }
         (length, declared) => length.or(declared).ok_or(Reason::LengthRequired)?,
     };
-    within(Some(size), limits.raw)?;
+    within(Some(size), limits.of(kind))?;
     if size == 0 {
         return Err(missing(work).into());
     }
+    let whole = essence(content_type) == "text/plain" && size <= limits.json;
     let label = Label { filename, content_type: Some(content_type.to_owned()) };
-    Ok(Raw { ask: Ask { wanted, kind, size }, label })
+    Ok(Raw { ask: Ask { wanted, kind, size }, label, whole: whole || kind != Kind::File })
 }
 
 fn form(
@@ -164,7 +182,7 @@ fn form(
         }
         (length, declared) => declared.or(length).ok_or(Reason::LengthRequired)?,
     };
-    within(Some(bound), limits.raw)?;
+    within(Some(bound), limits.of(if work == BrokeredWork::Run { Kind::Code } else { Kind::File }))?;
     if bound == 0 {
         return Err(missing(work).into());
     }
@@ -175,9 +193,10 @@ fn form(
     } else {
         let (wanted, kind) = wanted(&mut query, work, filename.as_deref())?;
         query.refuse_rest("query", "it is not an option here")?;
+        within(Some(bound), limits.of(kind))?;
         Some(Ask { wanted, kind, size: bound })
     };
-    Ok(Form { work, boundary, given, filename, bound, ask })
+    Ok(Form { work, boundary, given, filename, bound, limits, ask })
 }
 
 fn filename(query: &mut Query<'_>, work: BrokeredWork) -> Result<Option<String>, Problem> {
@@ -261,7 +280,7 @@ fn content_length(parts: &Parts) -> Result<Option<u64>, Problem> {
     Ok(Some(length))
 }
 
-fn within(size: Option<u64>, limit: u64) -> Result<(), Problem> {
+pub(super) fn within(size: Option<u64>, limit: u64) -> Result<(), Problem> {
     match size {
         Some(size) if size > limit => Err(Problem::new(Reason::TooLarge)
             .message(format!("the body has {size} bytes; at most {limit} are taken"))

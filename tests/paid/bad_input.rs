@@ -125,7 +125,7 @@ fn types_and_sizes() -> Vec<Case> {
             "payment_required",
         ),
         ("a large document", Request::post("/store", "application/json", large.clone()), 413, "too_large"),
-        ("a large file", Request::post("/store", "image/png", large), 413, "too_large"),
+        ("a large file", Request::post("/store?ttl=60", "image/png", large), 413, "too_large"),
         (
             "a large program",
             Request::post("/run", "text/x-python", vec![b'#'; (1 << 20) + 1]),

@@ -15,19 +15,19 @@ use crate::rig::Setup;
 use crate::sold::{file, pinned, stored};
 
 /// A connection on which a test says exactly what it wants.
-struct Raw(TcpStream);
+pub(crate) struct Raw(pub(crate) TcpStream);
 
 impl Raw {
-    async fn open(address: SocketAddr) -> Raw {
+    pub(crate) async fn open(address: SocketAddr) -> Raw {
         Raw(TcpStream::connect(address).await.unwrap())
     }
 
-    async fn send(&mut self, bytes: impl AsRef<[u8]>) {
+    pub(crate) async fn send(&mut self, bytes: impl AsRef<[u8]>) {
         self.0.write_all(bytes.as_ref()).await.unwrap();
     }
 
     /// One answer's head, and its body if it says how long that is.
-    async fn answer(&mut self) -> (String, Vec<u8>) {
+    pub(crate) async fn answer(&mut self) -> (String, Vec<u8>) {
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
             head.push(self.0.read_u8().await.expect("no answer"));
@@ -44,17 +44,17 @@ impl Raw {
     }
 }
 
-fn head(path: &str, content_type: &str, length: usize, more: &str) -> String {
+pub(crate) fn head(path: &str, content_type: &str, length: usize, more: &str) -> String {
     format!(
         "POST {path} HTTP/1.1\r\nHost: {HOST}\r\nContent-Type: {content_type}\r\nContent-Length: {length}\r\n{more}\r\n"
     )
 }
 
-const EXPECT: &str = "Expect: 100-continue\r\n";
-const FORM: &str = "multipart/form-data; boundary=b";
+pub(crate) const EXPECT: &str = "Expect: 100-continue\r\n";
+pub(crate) const FORM: &str = "multipart/form-data; boundary=b";
 
 /// A form with these fields before a file.
-fn form(fields: &[(&str, &str)], name: &str, content: &[u8]) -> Vec<u8> {
+pub(crate) fn form(fields: &[(&str, &str)], name: &str, content: &[u8]) -> Vec<u8> {
     let mut form = Vec::new();
     for (name, value) in fields {
         form.extend_from_slice(

@@ -18,11 +18,11 @@ fn json(body: &[u8], work: BrokeredWork) {
         Ok(measured) => measured,
         Err(problem) => return refused(&problem),
     };
-    assert_eq!(ask.size, content.bytes.len() as u64);
+    assert_eq!(ask.size, content.data.size());
     assert!(ask.size > 0, "nothing was sold");
     assert_eq!(ask.kind == Kind::Code, work == BrokeredWork::Run);
     if ask.kind == Kind::Json {
-        let text = std::str::from_utf8(&content.bytes).expect("JSON is UTF-8");
+        let text = std::str::from_utf8(content.data.memory().expect("it was")).expect("JSON is UTF-8");
         // What is forwarded must not be deeper than a common parser takes, wrapped in an object.
         let wrapped = format!("{{\"value\":{text}}}");
         serde_json::from_str::<serde_json::Value>(&wrapped)
@@ -61,7 +61,7 @@ fn raw(input: &[u8], work: BrokeredWork) {
         Ok(Plan::Raw(raw)) => {
             assert_eq!(raw.ask.size, body.len() as u64);
             match raw.content(bytes::Bytes::copy_from_slice(body)) {
-                Ok(content) => assert_eq!(content.bytes, body),
+                Ok(content) => assert_eq!(content.data.memory().expect("it was"), body),
                 Err(problem) => refused(&problem),
             }
         }

@@ -137,7 +137,7 @@ fn raw_options_are_checked() {
 fn a_raw_body_is_held_to_its_head() {
     let body = |bytes: &'static [u8]| Bytes::from_static(bytes);
     let content = raw("/store?filename=a.png", Store, "3").unwrap().content(body(b"\xff\0x")).unwrap();
-    assert_eq!((&content.bytes[..], content.encoding), (&b"\xff\0x"[..], Encoding::Raw));
+    assert_eq!((&content.data.memory().unwrap()[..], content.encoding), (&b"\xff\0x"[..], Encoding::Raw));
     assert_eq!(content.content_type.as_deref(), Some("image/png"));
 
     let reason = |uri, work, bytes: &'static [u8]| {

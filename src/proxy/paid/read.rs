@@ -52,16 +52,25 @@ impl Memory {
         bytes: u64,
         reading: impl Future<Output = Result<T, Problem>>,
     ) -> Result<T, Problem> {
-        let longest = self.patience.saturating_add(Duration::from_secs(bytes / SLOWEST));
         let late = |_| Problem::new(Reason::BodyTimeout);
-        tokio::time::timeout(longest, reading).await.map_err(late)?
+        tokio::time::timeout(self.longest(bytes), reading).await.map_err(late)?
+    }
+
+    /// How long so many bytes may take.
+    pub(super) fn longest(&self, bytes: u64) -> Duration {
+        self.patience.saturating_add(Duration::from_secs(bytes / SLOWEST))
+    }
+
+    /// Nothing so far.
+    pub(super) fn nothing(&self) -> Held {
+        Held { free: Arc::clone(&self.free), bytes: 0 }
     }
 
     async fn collect<B>(&self, source: &mut Source<B>) -> Result<(Bytes, Held), Problem>
     where
         B: Body<Data = Bytes, Error = RequestBodyError> + Unpin,
     {
-        let mut held = Held { free: Arc::clone(&self.free), bytes: 0 };
+        let mut held = self.nothing();
         let mut first = Bytes::new();
         let mut rest = BytesMut::new();
         while let Some(data) = source.next().await? {
@@ -81,7 +90,11 @@ impl Memory {
 }
 
 impl Held {
-    fn grow(&mut self, bytes: u64) -> Result<(), Problem> {
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    pub(super) fn grow(&mut self, bytes: u64) -> Result<(), Problem> {
         let lend = |free: u64| free.checked_sub(bytes);
         let lent = self.free.fetch_update(Ordering::AcqRel, Ordering::Relaxed, lend);
         lent.map_err(|_| Problem::new(Reason::Overloaded))?;

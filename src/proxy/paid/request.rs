@@ -1,6 +1,5 @@
 //! A sold request, as far as it has been read.
 
-use bytes::Bytes;
 use http::header::HOST;
 use http::request::Parts;
 use http::{Request, Uri};
@@ -10,16 +9,16 @@ use super::read::{Held, Memory};
 use super::source::Source;
 use crate::broker;
 use crate::gate;
-use crate::intake::{self, Ask, Content, Label, Raw};
+use crate::intake::{self, Ask, Content, Data, Label, Raw};
 use crate::proxy::{Peer, RequestBody};
 use crate::quote_cache::ResourceUrl;
-use crate::reason::Problem;
+use crate::reason::{Problem, Reason};
 use crate::x402::{Asset, Payment};
 
 /// What is known of a request so far.
 pub(super) struct Asked {
     pub(super) parts: Parts,
-    pub(super) body: Source<RequestBody>,
+    pub(super) body: Option<Source<RequestBody>>,
     pub(super) peer: Peer,
     /// The URL as challenges name it.
     pub(super) url: ResourceUrl,
@@ -34,8 +33,8 @@ pub(super) struct Asked {
     pub(super) label: Option<Label>,
     /// On brokered routes, once the body is read.
     pub(super) content: Option<Content>,
-    /// On routes of the app, once the body is read.
-    pub(super) bytes: Option<Bytes>,
+    /// On routes of the app, once the body is read: where it is, and its digest.
+    pub(super) data: Option<(Data, [u8; 32])>,
     /// The memory the body takes.
     pub(super) held: Option<Held>,
 }
@@ -56,7 +55,7 @@ impl Asked {
         let origin = format!("{scheme}://{authority}");
         Asked {
             parts,
-            body: Source::new(body),
+            body: Some(Source::new(body)),
             peer: peer.clone(),
             url,
             origin,
@@ -65,7 +64,7 @@ impl Asked {
             raw: None,
             label: None,
             content: None,
-            bytes: None,
+            data: None,
             held: None,
         }
     }
@@ -84,54 +83,28 @@ impl Asked {
 
     /// Decoded bytes; of a body not read yet, as declared.
     pub(super) fn size(&self) -> u64 {
-        match (&self.content, &self.ask, &self.bytes) {
-            (Some(content), ..) => content.bytes.len() as u64,
+        match (&self.content, &self.ask, &self.data) {
+            (Some(content), ..) => content.data.size(),
             (None, Some(ask), _) => ask.size,
-            (None, None, bytes) => bytes.as_ref().map_or(0, |bytes| bytes.len() as u64),
+            (None, None, data) => data.as_ref().map_or(0, |(data, _)| data.size()),
         }
     }
 
-    /// Reads what is left to be read. There is a payment by now.
-    pub(super) async fn read_body(&mut self, memory: &Memory, limit: u64) -> Result<(), Problem> {
-        if self.content.is_some() || self.bytes.is_some() {
-            return Ok(());
-        }
-        match (self.raw.take(), self.ask.as_ref()) {
-            (Some(raw), _) => {
-                let (bytes, held) = memory.read(&mut self.body).await?;
-                self.held = Some(held);
-                self.content = Some(raw.content(bytes)?);
-            }
-            (None, Some(_)) => self.read_form(memory).await?,
-            (None, None) => {
-                self.body.at_most(limit);
-                let (bytes, held) = memory.read(&mut self.body).await?;
-                self.held = Some(held);
-                self.bytes = Some(bytes);
-            }
-        }
-        Ok(())
+    /// The body, which is here until it is passed on.
+    pub(super) fn source(&mut self) -> Result<&mut Source<RequestBody>, Problem> {
+        self.body.as_mut().ok_or_else(|| Reason::Internal.into())
+    }
+
+    /// What the client calls the bytes.
+    pub(super) fn label(&mut self) -> Result<Label, Problem> {
+        let label = self.raw.as_ref().map(|raw| &raw.label).or(self.label.as_ref());
+        label.cloned().ok_or_else(|| Reason::Internal.into())
     }
 
     /// Reads a form as far as its file, which says what is asked.
     pub(super) async fn read_fields(&mut self, memory: &Memory) -> Result<(), Problem> {
-        let (ask, label) = memory.in_time(intake::MAX_FIELDS, self.body.file()).await?;
+        let (ask, label) = memory.in_time(intake::MAX_FIELDS, self.source()?.file()).await?;
         (self.ask, self.label) = (Some(ask), Some(label));
-        Ok(())
-    }
-
-    async fn read_form(&mut self, memory: &Memory) -> Result<(), Problem> {
-        if self.label.is_none() {
-            self.read_fields(memory).await?;
-        }
-        let (bytes, held) = memory.read(&mut self.body).await?;
-        self.held = Some(held);
-        let (Some(ask), Some(label)) = (&mut self.ask, self.label.take()) else {
-            return Err(crate::reason::Reason::Internal.into());
-        };
-        // By its head it was as large as the whole form.
-        ask.size = bytes.len() as u64;
-        self.content = Some(intake::content(ask.kind, label, bytes)?);
         Ok(())
     }
 
@@ -142,11 +115,10 @@ impl Asked {
         let (fingerprint, has_body) = match (&self.ask, &self.content) {
             (Some(ask), Some(content)) => (intake::fingerprint(method, path, host, ask, content), true),
             _ => {
-                let bytes = self.bytes.as_ref().ok_or(crate::reason::Reason::Internal)?;
-                let digest = intake::digest(bytes);
-                let body = intake::Body::Digest(&digest);
+                let (data, digest) = self.data.as_ref().ok_or(Reason::Internal)?;
+                let body = intake::Body::Digest(digest);
                 let query = self.parts.uri.query();
-                (intake::app_fingerprint(method, path, query, host, body), !bytes.is_empty())
+                (intake::app_fingerprint(method, path, query, host, body), data.size() > 0)
             }
         };
         Ok(broker::Presented {

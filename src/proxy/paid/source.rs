@@ -7,7 +7,7 @@ use http_body::Body;
 use http_body_util::BodyExt;
 use serde_json::json;
 
-use crate::intake::{Ask, Form, FormEvent, FormReader, Label, MAX_FIELDS};
+use crate::intake::{Ask, Digest, Form, FormEvent, FormReader, Label, MAX_FIELDS};
 use crate::proxy::RequestBodyError;
 use crate::reason::{Problem, Reason};
 
@@ -18,6 +18,9 @@ pub(super) struct Source<B> {
     bound: Bound,
     /// Bytes of content that came out.
     seen: u64,
+    digest: Option<Digest>,
+    /// The form was read up to its file.
+    at_file: bool,
 }
 
 /// How much may come out.
@@ -35,7 +38,7 @@ where
 {
     /// A body as it is.
     pub(super) fn new(body: B) -> Self {
-        Source { body, form: None, bound: Bound::AtMost(u64::MAX), seen: 0 }
+        Source { body, form: None, bound: Bound::AtMost(u64::MAX), seen: 0, digest: None, at_file: false }
     }
 
     /// It is to have this many bytes.
@@ -54,6 +57,29 @@ where
         self.form = Some(Box::new(form.reader()));
     }
 
+    /// Whether it is a form whose file was not reached yet.
+    pub(super) fn is_unread_form(&self) -> bool {
+        self.form.is_some() && !self.at_file
+    }
+
+    /// How many bytes will come out, if that is known.
+    pub(super) fn exact(&self) -> Option<u64> {
+        match self.bound {
+            Bound::Exactly(size) => Some(size),
+            Bound::AtMost(_) => None,
+        }
+    }
+
+    /// From now on, the digest of what passes is kept.
+    pub(super) fn hash(&mut self) {
+        self.digest = Some(Digest::default());
+    }
+
+    /// Digest and number of the bytes that passed.
+    pub(super) fn passed(&mut self) -> ([u8; 32], u64) {
+        (self.digest.take().unwrap_or_default().finish(), self.seen)
+    }
+
     /// Bytes that may come, at most; of what is declared, what is declared.
     pub(super) fn longest(&self) -> u64 {
         let (Bound::Exactly(bound) | Bound::AtMost(bound)) = self.bound;
@@ -66,7 +92,10 @@ where
         let form = self.form.as_mut().ok_or(Reason::Internal)?;
         loop {
             match form.event()? {
-                Some(FormEvent::File(ask, label)) => return Ok((ask, label)),
+                Some(FormEvent::File(ask, label)) => {
+                    self.at_file = true;
+                    return Ok((ask, label));
+                }
                 Some(FormEvent::Data(_) | FormEvent::End) => return Err(Reason::Internal.into()),
                 None => match frame(&mut self.body).await? {
                     Some(bytes) => form.push(bytes),
@@ -92,7 +121,12 @@ where
         match self.bound {
             Bound::Exactly(size) if self.seen > size => Err(long(size)),
             Bound::AtMost(limit) if self.seen > limit => Err(too_large(limit)),
-            _ => Ok(Some(bytes)),
+            _ => {
+                if let Some(digest) = &mut self.digest {
+                    digest.update(&bytes);
+                }
+                Ok(Some(bytes))
+            }
         }
     }
 
