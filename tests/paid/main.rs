@@ -12,6 +12,7 @@ mod client;
 mod declared;
 mod facilitator;
 mod fail_closed;
+mod failover;
 mod gateway;
 mod lookups;
 mod official;

@@ -7,6 +7,7 @@ mod faults;
 mod provider;
 mod settle;
 mod trap;
+mod turn;
 mod upfront;
 mod work;
 
@@ -123,6 +124,7 @@ impl Stage {
                 price: Amount::new(PRICE),
                 cost: Amount::new(COST),
                 size: 3,
+                passed_over: Vec::new(),
             },
             offer: Some(offer(usdc(), COST)),
             work: Box::new(Script { steps: steps.to_vec(), log: Arc::clone(&self.log) }),
