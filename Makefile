@@ -15,6 +15,8 @@ LISTEN ?= 127.0.0.1:8080
 MINUTES ?= 10
 ROUNDS ?= 7
 SECONDS_EACH ?= 4
+SETTLEMENTS ?= 1000
+AT_ONCE ?= 64
 
 CLIENTS := tests/clients
 CLIENTS_READY := $(patsubst %/package-lock.json,%/node_modules/.package-lock.json,$(wildcard $(CLIENTS)/package-lock.json))
@@ -25,9 +27,10 @@ SCRIPTS := .ci/run scripts/ensure scripts/timed scripts/audit scripts/fuzz
 
 .PHONY: help
 help: ## list these targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-9s %s\n", $$1, $$2 }'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-12s %s\n", $$1, $$2 }'
 	@echo
-	@echo '  Variables: LISTEN=$(LISTEN) for demo, MINUTES=$(MINUTES) for fuzz, ROUNDS=$(ROUNDS) and SECONDS_EACH=$(SECONDS_EACH) for bench.'
+	@echo '  Variables: LISTEN=$(LISTEN) for demo, MINUTES=$(MINUTES) for fuzz, ROUNDS=$(ROUNDS) and SECONDS_EACH=$(SECONDS_EACH) for bench,'
+	@echo '  SETTLEMENTS=$(SETTLEMENTS) and AT_ONCE=$(AT_ONCE) for bench-settle.'
 
 .PHONY: demo
 demo: build-tools ## start the gateway with stand-ins for all outside services, make paid requests, keep serving
@@ -55,6 +58,10 @@ bench: build-tools ## the edge against nginx, as a table and in target/bench/edg
 	@scripts/ensure nginx wrk python3
 	$(CARGO) build --release --locked
 	python3 -B benches/edge/bench.py --galaksio target/release/galaksio --rounds $(ROUNDS) --seconds $(SECONDS_EACH)
+
+.PHONY: bench-settle
+bench-settle: build-tools $(CLIENTS_READY) ## our facilitator against the official one, as tables and in target/bench/settle.json (four minutes)
+	$(CARGO) bench --locked --bench settle -- --settlements $(SETTLEMENTS) --at-once $(AT_ONCE)
 
 .PHONY: audit
 audit: ## advisories, licences, bans and sources of the dependencies, by deny.toml

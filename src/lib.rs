@@ -5,6 +5,7 @@
 pub mod admin;
 pub mod app;
 pub mod broker;
+pub mod chain;
 pub mod cli;
 pub mod clock;
 pub mod config;

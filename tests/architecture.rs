@@ -15,6 +15,7 @@ const RANKS: &[(&str, u32)] = &[
     ("config", 3),
     ("jobs", 3),
     ("outgoing", 3),
+    ("chain", 4),
     ("intake", 4),
     ("providers", 5),
     ("facilitator", 5),
@@ -38,6 +39,7 @@ const FENCES: &[(&str, &[&str])] = &[
     ("alloy", &["x402/", "wallet/", "chain/", "facilitator/local"]),
     ("alloy_primitives", &["x402/", "wallet/", "chain/", "facilitator/local"]),
     ("prometheus", &["telemetry/", "admin/"]),
+    ("jsonwebtoken", &["facilitator/http"]),
     ("clap", &["cli/", "main.rs"]),
 ];
 

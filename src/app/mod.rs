@@ -21,6 +21,7 @@ use crate::admin::{Admin, FindJobs, Pages};
 use crate::broker::{Broker, Limits, Recovery};
 use crate::clock::Clock;
 use crate::config::resolved::{Action, Config, Store};
+use crate::facilitator::local::{LocalError, LocalFacilitator};
 use crate::facilitator::{Facilitator, HttpFacilitator};
 use crate::jobs::embedded::{self, Embedded};
 use crate::jobs::redis::{OpenError as RedisError, Redis};
@@ -79,6 +80,9 @@ pub enum StartError {
     /// The facilitator's URL is no use.
     #[error("the facilitator's URL is not valid: {0}")]
     Facilitator(#[from] http::uri::InvalidUri),
+    /// The gateway cannot be its own facilitator.
+    #[error(transparent)]
+    Local(#[from] LocalError),
     /// No TLS for outgoing calls.
     #[error("cannot make outgoing TLS connections: {0}")]
     Tls(#[from] rustls::Error),
@@ -181,8 +185,7 @@ impl Build<'_> {
         let jobs: Arc<dyn JobStore> =
             Arc::new(CountedStore::new(self.store(clock).await?, Arc::clone(metrics)));
         let values: Arc<dyn ValueStore> = jobs.clone();
-        let facilitator: Arc<dyn Facilitator> =
-            Arc::new(HttpFacilitator::new(self.outgoing(false)?, &config.facilitator)?);
+        let facilitator = self.facilitator().await?;
         let wallet = match &config.wallet {
             Some(wallet) => {
                 Some(Arc::new(Wallet::new(wallet.key.clone(), &wallet.max_payment, wallet.assets.clone())?))
@@ -230,6 +233,24 @@ impl Build<'_> {
             closed: health.closed(),
         };
         Ok((Paid::new(parts, config), jobs))
+    }
+
+    async fn facilitator(&self) -> Result<Arc<dyn Facilitator>, StartError> {
+        let Build { config, ref clock, health, .. } = *self;
+        if config.facilitator.local.is_none() {
+            let outgoing = self.outgoing(config.facilitator.allow_plain_http)?;
+            return Ok(Arc::new(HttpFacilitator::new(outgoing, &config.facilitator, clock)?));
+        }
+        let local = LocalFacilitator::new(config, clock.clone())?;
+        let problems = local.problems().await;
+        for problem in &problems {
+            tracing::error!(problem, "payments cannot be settled");
+        }
+        if !problems.is_empty() {
+            // Not the end: the app's own traffic flows, and money may come to the gas account any minute.
+            health.set(Some(Reason::FacilitatorAway));
+        }
+        Ok(Arc::new(local))
     }
 
     async fn store(&self, clock: &Clock) -> Result<Arc<dyn JobStore>, StartError> {

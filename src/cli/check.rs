@@ -13,13 +13,32 @@ pub(super) fn run(path: &Path) -> Exit {
     match config::check(path, &config::process_environment()) {
         Ok(loaded) => {
             print!("{}", Summary { path, loaded: &loaded });
-            Exit::Ok
+            settling(&loaded.config)
         }
         Err(mistakes) => {
             eprintln!("{mistakes}");
             Exit::Config
         }
     }
+}
+
+/// Whether the gateway's own facilitator could settle now, if it is to: this asks the chain.
+fn settling(config: &Config) -> Exit {
+    if config.facilitator.local.is_none() {
+        return Exit::Ok;
+    }
+    let problems = match super::facilitator::problems(config) {
+        Ok(problems) => problems,
+        Err(error) => vec![format!("{error:#}")],
+    };
+    if problems.is_empty() {
+        println!("\nthe chain answers, and the gas account has gas");
+        return Exit::Ok;
+    }
+    for problem in problems {
+        eprintln!("galaksio: payments could not be settled: {problem}");
+    }
+    Exit::Failed
 }
 
 /// What a configuration amounts to, for a person.
@@ -40,7 +59,7 @@ impl Display for Summary<'_> {
             line(f, "paid in", &format!("{} to {}", token(accept), accept.pay_to.to_checksum(None)))?;
         }
         if !config.accepts.is_empty() {
-            line(f, "facilitator", &config.facilitator.url)?;
+            line(f, "facilitator", &facilitator(self.loaded))?;
         }
         let unknown_wallet =
             self.loaded.warnings.iter().any(|warning| warning.setting.starts_with("wallet."));
@@ -57,6 +76,21 @@ impl Display for Summary<'_> {
         section(f, "warnings", self.loaded.warnings.iter(), |warning| {
             warning.to_string().replace('\n', "\n  ")
         })
+    }
+}
+
+fn facilitator(loaded: &Loaded) -> String {
+    let settings = &loaded.config.facilitator;
+    match &settings.local {
+        Some(local) => format!(
+            "the gateway itself, on {} chain(s), {} confirmation(s)",
+            loaded.config.chains.len(),
+            local.confirmations
+        ),
+        None if loaded.warnings.iter().any(|warning| warning.setting.starts_with("facilitator.gas_key")) => {
+            "the gateway itself; see the warning below".to_owned()
+        }
+        None => settings.url.to_string(),
     }
 }
 

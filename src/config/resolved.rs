@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use http::{Method, Uri};
-use secrecy::SecretString;
+use secrecy::{SecretSlice, SecretString};
 
-use crate::x402::{Address, Asset, PaymentFlow};
+use crate::x402::{Address, Asset, Network, PaymentFlow};
 
 mod declared;
 
@@ -35,6 +35,8 @@ pub struct Config {
     pub providers: Providers,
     /// The wallet that pays them. `None` if no brokered route is configured.
     pub wallet: Option<Wallet>,
+    /// The chains that are asked what happened, one for each network at most.
+    pub chains: Vec<Chain>,
     /// Where jobs live.
     pub store: Store,
     /// Deadlines and sizes of paid work.
@@ -190,12 +192,51 @@ pub struct Pricing {
 pub struct Facilitator {
     /// Its base URL, without a trailing slash.
     pub url: Uri,
+    /// Whether an `http://` URL is allowed; only on loopback otherwise.
+    pub allow_plain_http: bool,
+    /// The key that calls are signed with, where it is Coinbase's.
+    pub cdp: Option<Cdp>,
+    /// The gateway is its own facilitator; `url` means nothing then.
+    pub local: Option<LocalFacilitator>,
     /// Deadline of one `/verify`.
     pub verify_timeout: Duration,
     /// Deadline of one `/settle`.
     pub settle_timeout: Duration,
     /// How long a request is held while a settlement's outcome is unknown.
     pub unknown_hold: Duration,
+}
+
+/// A facilitator of our own, which puts payments on the chains of `[[chains]]` itself.
+#[derive(Clone, Debug)]
+pub struct LocalFacilitator {
+    /// The private key of the account that pays for gas, 32 bytes of hex.
+    pub gas_key: SecretString,
+    /// The most that a unit of gas may cost, in wei.
+    pub max_fee: u128,
+    /// Blocks that a transfer must be in before it counts, its own among them.
+    pub confirmations: u64,
+    /// Transfers in one transaction at most.
+    pub max_batch: usize,
+    /// Factories that are called to make a payer's smart wallet (ERC-6492).
+    pub wallet_factories: Vec<Address>,
+}
+
+/// An API key of Coinbase's CDP.
+#[derive(Clone, Debug)]
+pub struct Cdp {
+    /// The key's name or id; not a secret.
+    pub key_id: String,
+    /// Its private half.
+    pub key: CdpKey,
+}
+
+/// The private half, in PKCS #8.
+#[derive(Clone, Debug)]
+pub enum CdpKey {
+    /// Signs as `EdDSA`.
+    Ed25519(SecretSlice<u8>),
+    /// Signs as `ES256`.
+    Es256(SecretSlice<u8>),
 }
 
 /// Those who sell the work; `None` is switched off.
@@ -272,6 +313,27 @@ pub struct Wallet {
     pub max_payment: String,
     /// What it may pay in.
     pub assets: Vec<Asset>,
+}
+
+/// A chain, by its JSON-RPC endpoints.
+#[derive(Clone, Debug)]
+pub struct Chain {
+    /// Which.
+    pub network: Network,
+    /// Its endpoints, best first. URLs, which hold keys.
+    pub rpc: Vec<SecretString>,
+    /// A block with this many on top of it is final; `None`: the chain's own `finalized` block.
+    pub final_blocks: Option<u64>,
+    /// Deadline of one call.
+    pub timeout: Duration,
+    /// An endpoint whose newest block is further off our clock than this is not believed.
+    pub max_head_age: Duration,
+    /// How many blocks are asked for logs at once.
+    pub log_range: u64,
+    /// How often the newest block is asked for while somebody waits for a transaction.
+    pub poll: Duration,
+    /// Whether `http://` URLs are allowed; only on loopback otherwise.
+    pub allow_plain_http: bool,
 }
 
 /// Where jobs live.

@@ -107,7 +107,7 @@ impl Setup {
         self.text("store", "kind", "redis").text("store", "url", url)
     }
 
-    /// These routes instead.
+    /// These routes instead, or whatever else `proxy.toml` has tables of.
     pub(crate) fn routes(mut self, routes: &str) -> Setup {
         self.routes = routes.to_owned();
         self
@@ -132,7 +132,9 @@ impl Setup {
             settings.entry(section).or_default().entry(key).or_insert(value);
         };
         default("app", "url", text(&urls.app));
-        default("facilitator", "url", text(&urls.facilitator));
+        if !self.settings.get("facilitator").is_some_and(|settings| settings.contains_key("kind")) {
+            default("facilitator", "url", text(&urls.facilitator));
+        }
         default("providers.xcache", "url", text(&urls.xcache));
         default("providers.openx402", "url", text(&urls.openx402));
         default("providers.merit", "url", text(&urls.merit));

@@ -1,5 +1,6 @@
 //! The whole of `proxy.toml`: each table in its file, and here what must hold between them.
 
+mod chains;
 mod declared;
 mod edge;
 mod money;
@@ -20,7 +21,8 @@ pub(super) fn config(document: &Document<'_>, root: &Node, secrets: Secrets) -> 
     let routes = routes::routes(root.tables("routes"));
     let accepts = money::accepts(root.tables("accepts"));
     let pricing = money::pricing(&root.table("pricing"));
-    let facilitator = providers::facilitator(&root.table("facilitator"));
+    let facilitator_table = root.table("facilitator");
+    let facilitator = providers::facilitator(document, &facilitator_table, secrets);
     let providers_table = root.table("providers");
     let providers = providers::providers(&providers_table);
     let plain_http = providers.as_ref().is_none_or(|providers| providers.allow_plain_http);
@@ -29,6 +31,7 @@ pub(super) fn config(document: &Document<'_>, root: &Node, secrets: Secrets) -> 
     let providers = providers.zip(declared).map(|(providers, declared)| Providers { declared, ..providers });
     let wallet_table = root.table("wallet");
     let wallet = money::wallet(document, &wallet_table, accepts.as_deref().unwrap_or_default(), secrets);
+    let chains = chains::chains(root.tables("chains"));
     let store = paid::store(&root.table("store"));
     let paid_table = root.table("paid");
     let paid = paid::paid(&paid_table);
@@ -39,6 +42,9 @@ pub(super) fn config(document: &Document<'_>, root: &Node, secrets: Secrets) -> 
 
     if let (Some(paid), Some(pricing), Some(edge)) = (&paid, &pricing, &edge) {
         paid::fits(&paid_table, paid, pricing, edge.max_header_bytes);
+    }
+    if let (Some(facilitator), Some(accepts), Some(chains)) = (&facilitator, &accepts, &chains) {
+        providers::can_settle(&facilitator_table, facilitator, accepts, chains);
     }
     if let (Some(routes), Some(paid)) = (&routes, &paid) {
         routes::own_endpoints(routes, paid, &paid_table);
@@ -67,6 +73,7 @@ pub(super) fn config(document: &Document<'_>, root: &Node, secrets: Secrets) -> 
         facilitator: facilitator?,
         providers: providers?,
         wallet: wallet?,
+        chains: chains?,
         store: store?,
         paid: paid?,
         admin: admin?,

@@ -2,25 +2,210 @@
 
 use http::Uri;
 
-use crate::config::document::Section;
+use crate::config::document::{Document, Section};
 use crate::config::parse::{self, Wrong};
-use crate::config::resolved::{Facilitator, Merit, OpenX402, Providers, SetShape, XCache};
+use crate::config::resolved::{
+    Cdp, Chain, Facilitator, LocalFacilitator, Merit, OpenX402, Providers, SetShape, XCache,
+};
+use crate::config::{Secrets, cdp, key};
 
-pub(super) fn facilitator(section: &Section<'_>) -> Option<Facilitator> {
-    let url = section.setting("url", "https://x402.org/facilitator", parse::base_url);
+use super::money::ReadAccept;
+
+/// The facilitator that a gateway without the setting uses: of test networks only.
+const TEST_FACILITATOR: &str = "https://x402.org/facilitator";
+/// Coinbase's, where `[facilitator.cdp]` has a key for it.
+const CDP_FACILITATOR: &str = "https://api.cdp.coinbase.com/platform/v2/x402";
+
+pub(super) fn facilitator(
+    document: &Document<'_>,
+    section: &Section<'_>,
+    secrets: Secrets,
+) -> Option<Facilitator> {
+    let kind = section.setting("kind", "http", |node| match parse::text(node)?.as_str() {
+        "http" => Ok(Kind::Http),
+        "local" => Ok(Kind::Local),
+        other => Err(Wrong::new(format!("{other:?} is not a facilitator"), "write \"http\" or \"local\"")),
+    });
+    let url = section.setting("url", TEST_FACILITATOR, parse::base_url);
+    let local = local(document, section, kind?, secrets);
+    let cdp_table = section.table("cdp");
+    let cdp = cdp(document, &cdp_table, secrets);
     let allow_plain_http = section.setting("allow_plain_http", false, parse::boolean);
     let verify_timeout = section.setting("verify_timeout", "10s", parse::duration);
     let settle_timeout = section.setting("settle_timeout", "30s", parse::duration);
     let unknown_hold = section.setting("unknown_hold", "30s", parse::duration);
     section.finish();
-    let url = url?;
-    encrypted(section, &url, allow_plain_http?, "facilitator.allow_plain_http");
+    let (mut url, allow_plain_http) = (url?, allow_plain_http?);
+    if cdp_table.is_present() && url == TEST_FACILITATOR {
+        url = Uri::from_static(CDP_FACILITATOR);
+    }
+    encrypted(section, &url, allow_plain_http, "facilitator.allow_plain_http");
     Some(Facilitator {
         url,
+        allow_plain_http,
+        cdp: cdp?,
+        local: local?,
         verify_timeout: verify_timeout?,
         settle_timeout: settle_timeout?,
         unknown_hold: unknown_hold?,
     })
+}
+
+/// Who settles.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// A service under a URL.
+    Http,
+    /// The gateway itself.
+    Local,
+}
+
+fn local(
+    document: &Document<'_>,
+    section: &Section<'_>,
+    kind: Kind,
+    secrets: Secrets,
+) -> Option<Option<LocalFacilitator>> {
+    let key_file = section.optional("gas_key_file", parse::path);
+    let key_env = section.optional("gas_key_env", parse::name);
+    let max_fee = section.setting("max_fee", "5gwei", parse::gas_price);
+    let confirmations = section.setting("confirmations", 1, parse::count);
+    let max_batch = section.setting("max_batch", 32, parse::count);
+    let wallet_factories = section.list("wallet_factories", vec![], parse::address);
+    let unused = |keys: &[&str], who: &str| {
+        for key in keys.iter().filter(|key| section.has(key)) {
+            section.mistake(key, format!("`{key}` means nothing to {who}"), "remove it");
+        }
+    };
+    const LOCAL: [&str; 6] =
+        ["gas_key_file", "gas_key_env", "max_fee", "confirmations", "max_batch", "wallet_factories"];
+    if kind == Kind::Http {
+        unused(&LOCAL, "a facilitator under a URL");
+        return Some(None);
+    }
+    unused(&["url", "cdp", "allow_plain_http"], "the gateway's own facilitator");
+    let (key_file, key_env) = (key_file?, key_env?);
+    let (setting, present, found) = match (&key_file, &key_env) {
+        (Some(path), None) => ("gas_key_file", path.exists(), key::from_file(path)),
+        (None, Some(name)) => {
+            let present = document.environment.get(name).is_some_and(|text| !text.trim().is_empty());
+            ("gas_key_env", present, key::from_environment(name, document.environment))
+        }
+        (Some(_), Some(_)) => {
+            section.mistake(
+                "gas_key_env",
+                "the key is named twice",
+                "keep gas_key_file or gas_key_env, not both",
+            );
+            return None;
+        }
+        (None, None) => {
+            let fix = "set gas_key_file or gas_key_env: the key of an account that has some of the chain's own coin, \
+                       and is used for nothing else";
+            section.mistake("kind", "settling costs gas, and there is no key to pay for it", fix);
+            return None;
+        }
+    };
+    match found {
+        Ok(gas_key) => Some(Some(LocalFacilitator {
+            gas_key,
+            max_fee: max_fee?,
+            confirmations: confirmations?,
+            max_batch: max_batch?,
+            wallet_factories: wallet_factories?,
+        })),
+        Err(wrong) if !present && secrets == Secrets::MayBeAbsent => {
+            let reason = format!("{}; `serve` will not start without it", wrong.reason);
+            section.warning(setting, reason, wrong.fix);
+            Some(None)
+        }
+        Err(wrong) => {
+            section.mistake(setting, wrong.reason, wrong.fix);
+            None
+        }
+    }
+}
+
+/// What the gateway's own facilitator needs beside its own settings: an endpoint of each chain it is to settle on, and
+/// that nobody is paid at the account that pays for gas.
+pub(super) fn can_settle(
+    section: &Section<'_>,
+    facilitator: &Facilitator,
+    accepts: &[ReadAccept<'_>],
+    chains: &[Chain],
+) {
+    let Some(local) = &facilitator.local else { return };
+    for read in accepts {
+        let network = read.accept.asset.network;
+        if !chains.iter().any(|chain| chain.network == network) {
+            let reason = format!(
+                "payments on {network} are to be settled here, and no endpoint of that chain is known"
+            );
+            section.mistake(
+                "kind",
+                reason,
+                format!("add [[chains]] with network = \"{network}\" and its rpc"),
+            );
+        }
+        if key::address(&local.gas_key) == Some(read.accept.pay_to) {
+            let reason = format!(
+                "{} is the account that pays for gas; income must not lie at a hot key",
+                read.accept.pay_to
+            );
+            read.section.mistake(
+                "pay_to",
+                reason,
+                "be paid at another address, best one whose key is offline",
+            );
+        }
+    }
+}
+
+fn cdp(document: &Document<'_>, section: &Section<'_>, secrets: Secrets) -> Option<Option<Cdp>> {
+    let key_id = section.optional("key_id", parse::name);
+    let key_id_env = section.setting("key_id_env", "CDP_API_KEY_ID", parse::name);
+    let secret_file = section.optional("secret_file", parse::path);
+    let secret_env = section.setting("secret_env", "CDP_API_KEY_SECRET", parse::name);
+    section.finish();
+    if !section.is_present() {
+        return Some(None);
+    }
+    let (key_id, key_id_env, secret_file, secret_env) = (key_id?, key_id_env?, secret_file?, secret_env?);
+    for (value, variable) in [("key_id", "key_id_env"), ("secret_file", "secret_env")] {
+        if section.has(value) && section.has(variable) {
+            section.mistake(variable, "it is named twice", format!("keep {value} or {variable}, not both"));
+            return None;
+        }
+    }
+    let in_environment = |name: &str| document.environment.get(name).filter(|text| !text.trim().is_empty());
+    let missing = |setting: &str, wrong: Wrong| {
+        if secrets == Secrets::MayBeAbsent {
+            let reason = format!("{}; `serve` will not start without it", wrong.reason);
+            section.warning(setting, reason, wrong.fix);
+            return Some(None);
+        }
+        section.mistake(setting, wrong.reason, wrong.fix);
+        None
+    };
+    let Some(key_id) = key_id.or_else(|| in_environment(&key_id_env).map(|id| id.trim().to_owned())) else {
+        let reason = format!("the environment variable {key_id_env} is not set, and key_id is not written");
+        return missing("key_id", Wrong::new(reason, "write key_id, or export the variable"));
+    };
+    let (setting, present, key) = match &secret_file {
+        Some(path) => ("secret_file", path.exists(), cdp::from_file(path)),
+        None => {
+            let present = in_environment(&secret_env).is_some();
+            ("secret_env", present, cdp::from_environment(&secret_env, document.environment))
+        }
+    };
+    match key {
+        Ok(key) => Some(Some(Cdp { key_id, key })),
+        Err(wrong) if !present => missing(setting, wrong),
+        Err(wrong) => {
+            section.mistake(setting, wrong.reason, wrong.fix);
+            None
+        }
+    }
 }
 
 pub(super) fn providers(section: &Section<'_>) -> Option<Providers> {
