@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use http::Request;
+use http::{Request, Uri};
 use secrecy::ExposeSecret;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
@@ -22,7 +22,7 @@ use crate::broker::{Broker, Limits, Recovery};
 use crate::clock::Clock;
 use crate::config::resolved::{Action, Config, Store};
 use crate::facilitator::local::{LocalError, LocalFacilitator};
-use crate::facilitator::{Facilitator, HttpFacilitator};
+use crate::facilitator::{Facilitator, HttpFacilitator, Pool};
 use crate::jobs::embedded::{self, Embedded};
 use crate::jobs::redis::{OpenError as RedisError, Redis};
 use crate::jobs::{JobStore, ValueStore};
@@ -185,7 +185,8 @@ impl Build<'_> {
         let jobs: Arc<dyn JobStore> =
             Arc::new(CountedStore::new(self.store(clock).await?, Arc::clone(metrics)));
         let values: Arc<dyn ValueStore> = jobs.clone();
-        let facilitator = self.facilitator().await?;
+        let pool = Arc::new(self.facilitators(&values).await?);
+        let facilitator: Arc<dyn Facilitator> = pool.clone();
         let wallet = match &config.wallet {
             Some(wallet) => {
                 Some(Arc::new(Wallet::new(wallet.key.clone(), &wallet.max_payment, wallet.assets.clone())?))
@@ -218,6 +219,7 @@ impl Build<'_> {
             limits(config),
         ));
         runtime.spawn(Arc::clone(&quotes).run(stopped));
+        runtime.spawn(pool.watch());
         runtime.spawn(Recovery::new(Arc::clone(&broker), config.paid.lease).run(counted(drain)));
         runtime.spawn(Arc::clone(health).watch(jobs.clone(), facilitator, config.clone()));
         let parts = Parts {
@@ -235,22 +237,33 @@ impl Build<'_> {
         Ok((Paid::new(parts, config), jobs))
     }
 
-    async fn facilitator(&self) -> Result<Arc<dyn Facilitator>, StartError> {
-        let Build { config, ref clock, health, .. } = *self;
-        if config.facilitator.local.is_none() {
-            let outgoing = self.outgoing(config.facilitator.allow_plain_http)?;
-            return Ok(Arc::new(HttpFacilitator::new(outgoing, &config.facilitator, clock)?));
+    async fn facilitators(&self, values: &Arc<dyn ValueStore>) -> Result<Pool, StartError> {
+        let settings = &self.config.facilitator;
+        let outgoing = self.outgoing(settings.allow_plain_http)?;
+        let mut members: Vec<(String, Arc<dyn Facilitator>)> = Vec::new();
+        for (at, endpoint) in settings.endpoints().enumerate() {
+            if at == 0 && settings.local.is_some() {
+                members.push(("local".to_owned(), Arc::new(self.local_facilitator().await?)));
+                continue;
+            }
+            let facilitator = HttpFacilitator::new(outgoing.clone(), settings, endpoint, &self.clock)?;
+            members.push((facilitator_name(endpoint.0), Arc::new(facilitator)));
         }
-        let local = LocalFacilitator::new(config, clock.clone())?;
+        let observer = Arc::clone(self.metrics);
+        Ok(Pool::open(members, settings.hedge_after, Arc::clone(values), observer).await)
+    }
+
+    async fn local_facilitator(&self) -> Result<LocalFacilitator, StartError> {
+        let local = LocalFacilitator::new(self.config, self.clock.clone())?;
         let problems = local.problems().await;
         for problem in &problems {
-            tracing::error!(problem, "payments cannot be settled");
+            tracing::error!(problem, "the gateway's own facilitator cannot settle");
         }
-        if !problems.is_empty() {
+        if !problems.is_empty() && self.config.facilitator.fallback.is_empty() {
             // Not the end: the app's own traffic flows, and money may come to the gas account any minute.
-            health.set(Some(Reason::FacilitatorAway));
+            self.health.set(Some(Reason::FacilitatorAway));
         }
-        Ok(Arc::new(local))
+        Ok(local)
     }
 
     async fn store(&self, clock: &Clock) -> Result<Arc<dyn JobStore>, StartError> {
@@ -267,6 +280,15 @@ impl Build<'_> {
         let connect_timeout = self.config.providers.connect_timeout;
         Outgoing::new(outgoing::Settings { connect_timeout, allow_plain_http })
     }
+}
+
+/// What metrics and the log call a facilitator: its URL without the scheme.
+fn facilitator_name(url: &Uri) -> String {
+    format!(
+        "{}{}",
+        url.authority().map_or("", |authority| authority.as_str()),
+        url.path().trim_end_matches('/')
+    )
 }
 
 /// Lets recovery begin a job unless the process is ending, and makes the end wait for it.

@@ -4,6 +4,7 @@
 //! than most do. What then remains agrees about everything up to [`Heads::last_final`].
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use alloy::primitives::B256;
@@ -43,6 +44,8 @@ pub(super) struct Heads {
     pub(super) newest: Head,
     /// A block that is final for all of them.
     pub(super) last_final: Head,
+    /// Those to ask for a proof, by their place in the pool.
+    pub(super) fit: Vec<usize>,
     /// Those that name another final block.
     liars: Vec<usize>,
 }
@@ -69,6 +72,7 @@ impl Chain {
         }
         let heads = Arc::new(self.look().await?);
         *last = Some((Instant::now(), Arc::clone(&heads)));
+        self.known.store(heads.newest.number, Ordering::Relaxed);
         Ok(heads)
     }
 
@@ -151,9 +155,10 @@ impl Chain {
         let Some(last_final) = most else {
             return Err(why.filter(|_| votes.is_empty()).unwrap_or(ChainError::Disagree(lowest)));
         };
-        let liars =
-            votes.iter().filter(|(_, head)| head.hash != last_final.hash).map(|(at, _)| *at).collect();
-        Ok(Heads { newest, last_final, liars })
+        let (fit, liars): (Vec<_>, Vec<_>) =
+            votes.into_iter().partition(|(_, head)| head.hash == last_final.hash);
+        let places = |votes: Vec<(usize, Head)>| votes.into_iter().map(|(at, _)| at).collect();
+        Ok(Heads { newest, last_final, fit: places(fit), liars: places(liars) })
     }
 
     async fn block_of(&self, view: View, number: u64) -> Result<Head, ChainError> {

@@ -4,6 +4,7 @@
 //! transport   JSON-RPC over our own HTTP client
 //! pool        several endpoints, in order of health, each failing over to the next
 //! heads       where the chain stands; endpoints that are stale, behind or lie are left out
+//! proof       what the chain proves about one authorization
 //! mined       waiting for transactions, one look for everybody
 //! ```
 //!
@@ -13,12 +14,14 @@
 mod heads;
 mod mined;
 mod pool;
+mod proof;
 mod rpc;
 #[cfg(test)]
 mod tests;
 mod transport;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use alloy::providers::RootProvider;
@@ -27,6 +30,7 @@ use alloy::rpc::types::TransactionReceipt;
 use secrecy::ExposeSecret;
 
 pub use heads::Head;
+pub use proof::{Proof, Since, Sought, Unpaid};
 
 use crate::clock::Clock;
 use crate::config::resolved;
@@ -52,6 +56,12 @@ pub enum ChainError {
     /// The endpoints name different final blocks at this height, and no majority is right.
     #[error("the RPC endpoints disagree about final block {0}")]
     Disagree(u64),
+    /// They agree about the block and not about what is in it.
+    #[error("the RPC endpoints contradict each other about what was paid up to block {0}")]
+    Contradict(u64),
+    /// The token says that the nonce is gone, and nothing that was found says how.
+    #[error("the nonce is used or cancelled, and {0}")]
+    NoEvidence(&'static str),
 }
 
 impl ChainError {
@@ -71,9 +81,12 @@ pub struct Chain {
     provider: RootProvider,
     mined: Arc<Mined>,
     last_look: Arc<LastLook>,
+    /// The newest height as of the last look; 0 before the first.
+    known: Arc<AtomicU64>,
     clock: Clock,
     final_blocks: Option<u64>,
     max_head_age: Duration,
+    log_range: u64,
 }
 
 impl Chain {
@@ -98,9 +111,11 @@ impl Chain {
             mined: Arc::new(Mined::new(provider.clone(), settings.poll)),
             provider,
             last_look: Arc::default(),
+            known: Arc::default(),
             clock,
             final_blocks: settings.final_blocks,
             max_head_age: settings.max_head_age,
+            log_range: settings.log_range,
         })
     }
 
@@ -119,6 +134,12 @@ impl Chain {
     /// none is left out.
     pub async fn newest(&self) -> Result<Head, ChainError> {
         Ok(self.heads().await?.newest)
+    }
+
+    /// The newest height as of the last look, however old that is: a lower bound, without asking. `None` before the
+    /// first look.
+    pub fn height(&self) -> Option<u64> {
+        Some(self.known.load(Ordering::Relaxed)).filter(|height| *height > 0)
     }
 
     /// A block that all endpoints agree is final.
@@ -142,5 +163,26 @@ impl Chain {
                 tracing::warn!(network = %self.network, %why, "the chain cannot be asked");
             }
         }
+    }
+}
+
+/// The chains that are configured.
+#[derive(Clone, Debug, Default)]
+pub struct Chains(Vec<Chain>);
+
+impl Chains {
+    /// All of these settings.
+    pub fn new(settings: &[resolved::Chain], clock: &Clock) -> Result<Self, rustls::Error> {
+        settings.iter().map(|one| Chain::new(one, clock.clone())).collect::<Result<_, _>>().map(Chains)
+    }
+
+    /// The one of this network, if it can be asked.
+    pub fn of(&self, network: Network) -> Option<&Chain> {
+        self.0.iter().find(|chain| chain.network == network)
+    }
+
+    /// Each of them.
+    pub fn iter(&self) -> impl Iterator<Item = &Chain> {
+        self.0.iter()
     }
 }

@@ -1,7 +1,8 @@
 //! The questions asked of one endpoint, and their answers: only the fields that every chain has.
 
-use alloy::primitives::{B256, U64};
+use alloy::primitives::{Address, B256, Bytes, U64};
 use alloy::rpc::client::RpcClientInner;
+use alloy::rpc::types::Log;
 use alloy::transports::TransportError;
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -33,6 +34,49 @@ pub(super) async fn chain_id(client: &RpcClientInner) -> Result<u64, ChainError>
 /// The block a tag or a number names; `None` where the endpoint has none of that name.
 pub(super) async fn block(client: &RpcClientInner, name: &str) -> Result<Option<Block>, ChainError> {
     client.request("eth_getBlockByNumber", (name.to_owned(), false)).await.map_err(failed)
+}
+
+/// What the contract at `to` returns for `input`, as of block `at`.
+pub(super) async fn read(
+    client: &RpcClientInner,
+    to: Address,
+    input: Vec<u8>,
+    at: &str,
+) -> Result<Bytes, ChainError> {
+    let call = serde_json::json!({ "to": to, "input": Bytes::from(input) });
+    client.request("eth_call", (call, at.to_owned())).await.map_err(failed)
+}
+
+/// The logs of one contract in these blocks, by their first topics.
+pub(super) async fn logs(
+    client: &RpcClientInner,
+    address: Address,
+    topics: [Vec<B256>; 3],
+    from: u64,
+    to: &str,
+) -> Result<Vec<Log>, ChainError> {
+    let filter = serde_json::json!({
+        "address": address, "topics": topics, "fromBlock": quantity(from), "toBlock": to,
+    });
+    client.request("eth_getLogs", (filter,)).await.map_err(failed)
+}
+
+/// What became of a transaction, as far as proof needs it.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Receipt {
+    pub(super) status: U64,
+    pub(super) block_number: U64,
+    pub(super) block_hash: B256,
+    pub(super) logs: Vec<Log>,
+}
+
+/// The receipt of a mined transaction.
+pub(super) async fn receipt(
+    client: &RpcClientInner,
+    transaction: B256,
+) -> Result<Option<Receipt>, ChainError> {
+    client.request("eth_getTransactionReceipt", (transaction,)).await.map_err(failed)
 }
 
 /// A number, as JSON-RPC writes it.

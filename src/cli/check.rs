@@ -90,7 +90,10 @@ fn facilitator(loaded: &Loaded) -> String {
         None if loaded.warnings.iter().any(|warning| warning.setting.starts_with("facilitator.gas_key")) => {
             "the gateway itself; see the warning below".to_owned()
         }
-        None => settings.url.to_string(),
+        None => {
+            let urls: Vec<String> = settings.endpoints().map(|(url, _)| url.to_string()).collect();
+            urls.join(", then ")
+        }
     }
 }
 

@@ -187,7 +187,7 @@ pub struct Pricing {
     pub quote_loss_limit: String,
 }
 
-/// The facilitator.
+/// The facilitators: the first, and what holds for all.
 #[derive(Clone, Debug)]
 pub struct Facilitator {
     /// Its base URL, without a trailing slash.
@@ -204,6 +204,27 @@ pub struct Facilitator {
     pub settle_timeout: Duration,
     /// How long a request is held while a settlement's outcome is unknown.
     pub unknown_hold: Duration,
+    /// A verification without an answer for this long is asked of the next one too.
+    pub hedge_after: Duration,
+    /// Those that are asked where the first does not answer, in order.
+    pub fallback: Vec<Fallback>,
+}
+
+/// A further facilitator.
+#[derive(Clone, Debug)]
+pub struct Fallback {
+    /// See [`Facilitator::url`].
+    pub url: Uri,
+    /// See [`Facilitator::cdp`].
+    pub cdp: Option<Cdp>,
+}
+
+impl Facilitator {
+    /// All of them, in the order they are asked.
+    pub fn endpoints(&self) -> impl Iterator<Item = (&Uri, Option<&Cdp>)> {
+        let fallback = self.fallback.iter().map(|fallback| (&fallback.url, fallback.cdp.as_ref()));
+        std::iter::once((&self.url, self.cdp.as_ref())).chain(fallback)
+    }
 }
 
 /// A facilitator of our own, which puts payments on the chains of `[[chains]]` itself.

@@ -36,20 +36,21 @@ pub struct HttpFacilitator {
 }
 
 impl HttpFacilitator {
-    /// The facilitator of `config`, called through `outgoing`.
+    /// The facilitator at `url`, one of those of `config`, called through `outgoing`.
     pub fn new(
         outgoing: Outgoing,
         config: &resolved::Facilitator,
+        (url, cdp): (&Uri, Option<&resolved::Cdp>),
         clock: &Clock,
     ) -> Result<Self, http::uri::InvalidUri> {
-        let base = config.url.to_string();
+        let base = url.to_string();
         let at = |path| format!("{}{path}", base.trim_end_matches('/')).parse();
         Ok(HttpFacilitator {
             outgoing,
             verify: at("/verify")?,
             settle: at("/settle")?,
             supported: at("/supported")?,
-            signer: config.cdp.as_ref().map(|cdp| Signer::new(cdp, clock.clone())),
+            signer: cdp.map(|cdp| Signer::new(cdp, clock.clone())),
             verify_timeout: config.verify_timeout,
             settle_timeout: config.settle_timeout,
         })

@@ -23,6 +23,7 @@ mod official;
 mod payer;
 #[allow(dead_code, reason = "shared with other suites, each of which uses its part")]
 mod peers;
+mod proof;
 #[allow(dead_code, reason = "shared with the tests of the paid flow, which use all of it")]
 #[path = "../paid/rig.rs"]
 mod rig;

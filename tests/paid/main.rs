@@ -13,11 +13,13 @@ mod declared;
 mod facilitator;
 mod fail_closed;
 mod failover;
+mod front;
 mod gateway;
 mod lookups;
 mod official;
 mod once;
 mod payer;
+mod pool;
 mod processes;
 mod providers;
 #[path = "../store/redis_server.rs"]

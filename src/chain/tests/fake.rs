@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use alloy::primitives::keccak256;
+use alloy::primitives::{Bytes, keccak256};
 use parking_lot::Mutex;
 use secrecy::SecretString;
 use serde_json::{Value, json};
@@ -11,10 +11,14 @@ use crate::chain::Chain;
 use crate::clock::Clock;
 use crate::config::resolved;
 use crate::outgoing::stub::{Reply, Seen, Stub};
-use crate::x402::{B256, Network};
+use crate::x402::abi::{self, TokenEvent, TokenRead};
+use crate::x402::{Address, B256, Network};
 
 /// The time of every fake's block 0; each later block is two seconds younger.
 pub(super) const GENESIS: u64 = 1_700_000_000;
+
+/// The token of every fake.
+pub(super) const TOKEN: Address = Address::repeat_byte(0x70);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Mood {
@@ -39,8 +43,14 @@ pub(super) struct Says {
     pub(super) finalized: Option<u64>,
     /// From this block on, its hashes are others.
     pub(super) fork: Option<u64>,
-    /// Transactions with their blocks.
-    pub(super) transactions: Vec<(B256, u64)>,
+    /// Transactions with their blocks, and the token's events in each.
+    pub(super) transactions: Vec<(B256, u64, Vec<TokenEvent>)>,
+    /// It forgets its logs.
+    pub(super) without_logs: bool,
+    /// It answers every filter with all logs it has.
+    pub(super) heedless: bool,
+    /// There is no token.
+    pub(super) without_code: bool,
 }
 
 pub(super) struct Fake {
@@ -57,6 +67,9 @@ impl Fake {
             finalized: Some(newest.saturating_sub(10)),
             fork: None,
             transactions: Vec::new(),
+            without_logs: false,
+            heedless: false,
+            without_code: false,
         };
         let says = Arc::new(Mutex::new(says));
         let answers = Arc::clone(&says);
@@ -110,11 +123,27 @@ impl Says {
                 if number <= self.newest { self.block(number) } else { Value::Null }
             }
             "eth_getTransactionReceipt" => {
-                let found = self
-                    .transactions
-                    .iter()
-                    .find(|(hash, block)| json!(hash) == params[0] && *block <= self.newest);
-                found.map_or(Value::Null, |(hash, block)| self.receipt(*hash, *block, &[]))
+                let found = self.transactions.iter();
+                let found = found
+                    .filter(|(_, block, _)| *block <= self.newest)
+                    .find(|(hash, ..)| json!(hash) == params[0]);
+                found.map_or(Value::Null, |(hash, block, events)| self.receipt(*hash, *block, events))
+            }
+            "eth_getLogs" => self.logs(&params[0]),
+            "eth_call" if self.without_code => json!("0x"),
+            "eth_call" => {
+                let at = match params[1].as_str().unwrap() {
+                    "latest" => self.newest,
+                    number => u64::from_str_radix(&number[2..], 16).unwrap(),
+                };
+                let input: Bytes = serde_json::from_value(params[0]["input"].clone()).unwrap();
+                match TokenRead::decode(&input) {
+                    Some(TokenRead::AuthorizationState(_, nonce)) => {
+                        let gone = self.is_gone(nonce, at);
+                        json!(Bytes::from(abi::encode_bool(gone)))
+                    }
+                    _ => return Err(3),
+                }
             }
             _ => return Err(-32_601),
         })
@@ -126,8 +155,12 @@ impl Says {
     }
 
     fn block(&self, number: u64) -> Value {
-        let hashes: Vec<B256> =
-            self.transactions.iter().filter(|(_, block)| *block == number).map(|(hash, _)| *hash).collect();
+        let hashes: Vec<B256> = self
+            .transactions
+            .iter()
+            .filter(|(_, block, _)| *block == number)
+            .map(|(hash, ..)| *hash)
+            .collect();
         json!({
             "number": format!("{number:#x}"),
             "hash": self.hash(number),
@@ -136,13 +169,56 @@ impl Says {
         })
     }
 
-    pub(super) fn receipt(&self, hash: B256, block: u64, logs: &[Value]) -> Value {
+    fn is_gone(&self, sought: B256, at: u64) -> bool {
+        let of = |event: &TokenEvent| match event {
+            TokenEvent::AuthorizationUsed { nonce, .. } | TokenEvent::AuthorizationCanceled { nonce, .. } => {
+                *nonce == sought
+            }
+            TokenEvent::Transfer { .. } => false,
+        };
+        self.transactions.iter().any(|(_, block, events)| *block <= at && events.iter().any(of))
+    }
+
+    fn logs(&self, filter: &Value) -> Value {
+        let number = |bound: &Value| match bound.as_str().unwrap() {
+            "latest" => self.newest,
+            number => u64::from_str_radix(&number[2..], 16).unwrap(),
+        };
+        let blocks = number(&filter["fromBlock"])..=number(&filter["toBlock"]);
+        assert!(blocks.end() - blocks.start() <= 100, "a range of {blocks:?}");
+        let heeded = |log: &Value| {
+            let topics = log["topics"].as_array().unwrap();
+            let mut wanted = filter["topics"].as_array().unwrap().iter().enumerate();
+            blocks.contains(&number(&log["blockNumber"]))
+                && wanted.all(|(at, any)| topics.get(at).is_some_and(|t| any.as_array().unwrap().contains(t)))
+        };
+        let all = self.transactions.iter().filter(|(_, block, _)| *block <= self.newest);
+        let all = all.flat_map(|(hash, block, events)| self.logs_of(*hash, *block, events));
+        all.filter(|log| !self.without_logs && (self.heedless || heeded(log))).collect()
+    }
+
+    fn logs_of(&self, hash: B256, block: u64, events: &[TokenEvent]) -> Vec<Value> {
+        let log = |(index, event): (usize, &TokenEvent)| {
+            let (topics, data) = event.encode();
+            json!({
+                "address": TOKEN, "topics": topics, "data": Bytes::from(data),
+                "blockNumber": format!("{block:#x}"), "blockHash": self.hash(block),
+                "transactionHash": hash, "transactionIndex": "0x0",
+                // Other transactions of the block come first.
+                "logIndex": format!("{:#x}", index + 7), "removed": false,
+            })
+        };
+        events.iter().enumerate().map(log).collect()
+    }
+
+    fn receipt(&self, hash: B256, block: u64, events: &[TokenEvent]) -> Value {
         json!({
             "transactionHash": hash, "transactionIndex": "0x0",
             "blockHash": self.hash(block), "blockNumber": format!("{block:#x}"),
             "from": format!("0x{:040x}", 1), "to": format!("0x{:040x}", 2), "contractAddress": null,
             "status": "0x1", "type": "0x2", "gasUsed": "0x1", "cumulativeGasUsed": "0x1",
-            "effectiveGasPrice": "0x1", "logsBloom": format!("0x{:0512x}", 0), "logs": logs,
+            "effectiveGasPrice": "0x1", "logsBloom": format!("0x{:0512x}", 0),
+            "logs": self.logs_of(hash, block, events),
         })
     }
 }

@@ -1,6 +1,7 @@
 //! The endpoints of a chain, well and unwell.
 
 mod fake;
+mod proof;
 
 use std::time::Duration;
 
@@ -146,7 +147,7 @@ async fn a_transaction_is_known_soon_after_its_block_for_everybody_who_waits() {
     let fake = Fake::start(100).await;
     let early = B256::repeat_byte(1);
     let late = B256::repeat_byte(2);
-    fake.says.lock().transactions = vec![(early, 100), (late, 103)];
+    fake.says.lock().transactions = vec![(early, 100, Vec::new()), (late, 103, Vec::new())];
     let (chain, _) = chain(&[&fake], 100);
     // Mined before anybody waited for it.
     assert_eq!(chain.mined(early, PATIENCE).await.unwrap().block_number, Some(100));

@@ -3,6 +3,7 @@
 mod chains;
 mod declared;
 mod edge;
+mod local;
 mod money;
 mod paid;
 mod providers;
@@ -44,7 +45,7 @@ pub(super) fn config(document: &Document<'_>, root: &Node, secrets: Secrets) -> 
         paid::fits(&paid_table, paid, pricing, edge.max_header_bytes);
     }
     if let (Some(facilitator), Some(accepts), Some(chains)) = (&facilitator, &accepts, &chains) {
-        providers::can_settle(&facilitator_table, facilitator, accepts, chains);
+        local::can_settle(&facilitator_table, facilitator, accepts, chains);
     }
     if let (Some(routes), Some(paid)) = (&routes, &paid) {
         routes::own_endpoints(routes, paid, &paid_table);

@@ -4,12 +4,10 @@ use http::Uri;
 
 use crate::config::document::{Document, Section};
 use crate::config::parse::{self, Wrong};
-use crate::config::resolved::{
-    Cdp, Chain, Facilitator, LocalFacilitator, Merit, OpenX402, Providers, SetShape, XCache,
-};
-use crate::config::{Secrets, cdp, key};
+use crate::config::resolved::{Cdp, Facilitator, Fallback, Merit, OpenX402, Providers, SetShape, XCache};
+use crate::config::{Secrets, cdp};
 
-use super::money::ReadAccept;
+use super::local;
 
 /// The facilitator that a gateway without the setting uses: of test networks only.
 const TEST_FACILITATOR: &str = "https://x402.org/facilitator";
@@ -21,26 +19,33 @@ pub(super) fn facilitator(
     section: &Section<'_>,
     secrets: Secrets,
 ) -> Option<Facilitator> {
-    let kind = section.setting("kind", "http", |node| match parse::text(node)?.as_str() {
-        "http" => Ok(Kind::Http),
-        "local" => Ok(Kind::Local),
-        other => Err(Wrong::new(format!("{other:?} is not a facilitator"), "write \"http\" or \"local\"")),
-    });
     let url = section.setting("url", TEST_FACILITATOR, parse::base_url);
-    let local = local(document, section, kind?, secrets);
+    let local = local::local(document, section, secrets);
     let cdp_table = section.table("cdp");
     let cdp = cdp(document, &cdp_table, secrets);
     let allow_plain_http = section.setting("allow_plain_http", false, parse::boolean);
     let verify_timeout = section.setting("verify_timeout", "10s", parse::duration);
     let settle_timeout = section.setting("settle_timeout", "30s", parse::duration);
     let unknown_hold = section.setting("unknown_hold", "30s", parse::duration);
+    let hedge_after = section.setting("hedge_after", "1s", parse::duration);
+    let fallback = fallback(document, section, secrets, allow_plain_http.unwrap_or(true));
     section.finish();
     let (mut url, allow_plain_http) = (url?, allow_plain_http?);
     if cdp_table.is_present() && url == TEST_FACILITATOR {
         url = Uri::from_static(CDP_FACILITATOR);
     }
     encrypted(section, &url, allow_plain_http, "facilitator.allow_plain_http");
+    let fallback = fallback?;
+    let mut urls = vec![&url];
+    for (read, table) in &fallback {
+        if urls.contains(&&read.url) {
+            table.mistake("url", "this facilitator is already asked", "remove one, or name another");
+        }
+        urls.push(&read.url);
+    }
     Some(Facilitator {
+        fallback: fallback.into_iter().map(|(read, _)| read).collect(),
+        hedge_after: hedge_after?,
         url,
         allow_plain_http,
         cdp: cdp?,
@@ -51,114 +56,32 @@ pub(super) fn facilitator(
     })
 }
 
-/// Who settles.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    /// A service under a URL.
-    Http,
-    /// The gateway itself.
-    Local,
-}
-
-fn local(
+fn fallback<'a>(
     document: &Document<'_>,
-    section: &Section<'_>,
-    kind: Kind,
+    section: &Section<'a>,
     secrets: Secrets,
-) -> Option<Option<LocalFacilitator>> {
-    let key_file = section.optional("gas_key_file", parse::path);
-    let key_env = section.optional("gas_key_env", parse::name);
-    let max_fee = section.setting("max_fee", "5gwei", parse::gas_price);
-    let confirmations = section.setting("confirmations", 1, parse::count);
-    let max_batch = section.setting("max_batch", 32, parse::count);
-    let wallet_factories = section.list("wallet_factories", vec![], parse::address);
-    let unused = |keys: &[&str], who: &str| {
-        for key in keys.iter().filter(|key| section.has(key)) {
-            section.mistake(key, format!("`{key}` means nothing to {who}"), "remove it");
-        }
-    };
-    const LOCAL: [&str; 6] =
-        ["gas_key_file", "gas_key_env", "max_fee", "confirmations", "max_batch", "wallet_factories"];
-    if kind == Kind::Http {
-        unused(&LOCAL, "a facilitator under a URL");
-        return Some(None);
+    allow_plain_http: bool,
+) -> Option<Vec<(Fallback, Section<'a>)>> {
+    let mut whole = true;
+    let mut read = Vec::new();
+    for table in section.tables("fallback") {
+        let cdp_table = table.table("cdp");
+        let cdp = cdp(document, &cdp_table, secrets);
+        let url = match cdp_table.is_present() {
+            true => table
+                .optional("url", parse::base_url)
+                .map(|url| url.unwrap_or_else(|| Uri::from_static(CDP_FACILITATOR))),
+            false => table.required("url", parse::base_url),
+        };
+        table.finish();
+        let (Some(url), Some(cdp)) = (url, cdp) else {
+            whole = false;
+            continue;
+        };
+        encrypted(&table, &url, allow_plain_http, "facilitator.allow_plain_http");
+        read.push((Fallback { url, cdp }, table));
     }
-    unused(&["url", "cdp", "allow_plain_http"], "the gateway's own facilitator");
-    let (key_file, key_env) = (key_file?, key_env?);
-    let (setting, present, found) = match (&key_file, &key_env) {
-        (Some(path), None) => ("gas_key_file", path.exists(), key::from_file(path)),
-        (None, Some(name)) => {
-            let present = document.environment.get(name).is_some_and(|text| !text.trim().is_empty());
-            ("gas_key_env", present, key::from_environment(name, document.environment))
-        }
-        (Some(_), Some(_)) => {
-            section.mistake(
-                "gas_key_env",
-                "the key is named twice",
-                "keep gas_key_file or gas_key_env, not both",
-            );
-            return None;
-        }
-        (None, None) => {
-            let fix = "set gas_key_file or gas_key_env: the key of an account that has some of the chain's own coin, \
-                       and is used for nothing else";
-            section.mistake("kind", "settling costs gas, and there is no key to pay for it", fix);
-            return None;
-        }
-    };
-    match found {
-        Ok(gas_key) => Some(Some(LocalFacilitator {
-            gas_key,
-            max_fee: max_fee?,
-            confirmations: confirmations?,
-            max_batch: max_batch?,
-            wallet_factories: wallet_factories?,
-        })),
-        Err(wrong) if !present && secrets == Secrets::MayBeAbsent => {
-            let reason = format!("{}; `serve` will not start without it", wrong.reason);
-            section.warning(setting, reason, wrong.fix);
-            Some(None)
-        }
-        Err(wrong) => {
-            section.mistake(setting, wrong.reason, wrong.fix);
-            None
-        }
-    }
-}
-
-/// What the gateway's own facilitator needs beside its own settings: an endpoint of each chain it is to settle on, and
-/// that nobody is paid at the account that pays for gas.
-pub(super) fn can_settle(
-    section: &Section<'_>,
-    facilitator: &Facilitator,
-    accepts: &[ReadAccept<'_>],
-    chains: &[Chain],
-) {
-    let Some(local) = &facilitator.local else { return };
-    for read in accepts {
-        let network = read.accept.asset.network;
-        if !chains.iter().any(|chain| chain.network == network) {
-            let reason = format!(
-                "payments on {network} are to be settled here, and no endpoint of that chain is known"
-            );
-            section.mistake(
-                "kind",
-                reason,
-                format!("add [[chains]] with network = \"{network}\" and its rpc"),
-            );
-        }
-        if key::address(&local.gas_key) == Some(read.accept.pay_to) {
-            let reason = format!(
-                "{} is the account that pays for gas; income must not lie at a hot key",
-                read.accept.pay_to
-            );
-            read.section.mistake(
-                "pay_to",
-                reason,
-                "be paid at another address, best one whose key is offline",
-            );
-        }
-    }
+    whole.then_some(read)
 }
 
 fn cdp(document: &Document<'_>, section: &Section<'_>, secrets: Secrets) -> Option<Option<Cdp>> {

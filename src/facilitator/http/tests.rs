@@ -11,12 +11,14 @@ const HASH: &str = "0x1234567890abcdef1234567890abcdef1234567890abcdef1234567890
 const SOON: Duration = Duration::from_millis(150);
 const LATER: Duration = Duration::from_secs(10);
 
-fn config(url: Uri, timeout: Duration) -> resolved::Facilitator {
+fn config(timeout: Duration) -> resolved::Facilitator {
     resolved::Facilitator {
-        url,
+        url: Uri::from_static("http://127.0.0.1:1"),
         allow_plain_http: false,
         cdp: None,
         local: None,
+        hedge_after: timeout,
+        fallback: Vec::new(),
         verify_timeout: timeout,
         settle_timeout: timeout,
         unknown_hold: LATER,
@@ -25,7 +27,8 @@ fn config(url: Uri, timeout: Duration) -> resolved::Facilitator {
 
 fn client(url: Uri, timeout: Duration) -> HttpFacilitator {
     let settings = Settings { connect_timeout: LATER, allow_plain_http: false };
-    HttpFacilitator::new(Outgoing::new(settings).unwrap(), &config(url, timeout), &Clock::system()).unwrap()
+    let (config, outgoing) = (config(timeout), Outgoing::new(settings).unwrap());
+    HttpFacilitator::new(outgoing, &config, (&url, None), &Clock::system()).unwrap()
 }
 
 fn payment() -> PaymentRequest {

@@ -25,7 +25,7 @@ use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 
-use super::contracts::{self, Call, MULTICALL3, Shown};
+use super::contracts::{self, Call, Claimed, MULTICALL3, Shown};
 use super::fees::Fee;
 use super::numbers::Numbers;
 use super::order::Order;
@@ -267,8 +267,7 @@ impl Account {
     /// Makes transactions of what waits, and sends them. Whether anything was sent.
     async fn send_waiting(&mut self) -> bool {
         let mut fresh = Vec::new();
-        loop {
-            let Some(known) = &mut self.known else { break };
+        while let Some(known) = &mut self.known {
             let Some(fee) = Fee::at(known.head.base_fee, known.tip, self.terms.max_fee) else { break };
             if known.numbers.iter().filter(|(_, sent)| !sent.mined).count() >= MAX_OUT {
                 break;
@@ -345,6 +344,7 @@ impl Account {
             Word::Refused(why) if first => {
                 tracing::warn!(number, why, "a transaction was refused");
                 self.held = Some(Instant::now() + HOLD);
+                self.closely = true;
                 if let Some(sent) = known.numbers.give_back(number) {
                     self.queue.extend(sent.items);
                 }
@@ -531,8 +531,12 @@ impl Account {
             sent.since = Some(head.number);
             again.push(number);
         }
-        if let Some(fee) = Fee::at(head.base_fee, tip, max) {
-            for number in known.numbers.gaps() {
+        let gaps = known.numbers.gaps();
+        // Blocks may wait for what is above a gap, so it is not to wait for a block.
+        self.closely |= !gaps.is_empty();
+        let held = self.held.is_some_and(|until| Instant::now() < until);
+        if let Some(fee) = Fee::at(head.base_fee, tip, max).filter(|_| !held) {
+            for number in gaps {
                 tracing::info!(number, "a gap in the account's numbers is filled");
                 let mut filler = Sent::unknown(self.signer.address());
                 filler.sign(&self.signer, id, number, fee);
@@ -637,7 +641,7 @@ fn carry(group: &[Item]) -> (Call, u64) {
 
 /// Tells each transfer what the logs of its transaction show of it.
 fn tell_fates(items: Vec<Item>, mined: &Mined) {
-    let mut claimed = Vec::new();
+    let mut claimed = Claimed::default();
     for item in items {
         let Order { asset, authorization, .. } = &*item.order;
         let shown = contracts::shows(&mined.logs, asset.address, authorization, &mut claimed);

@@ -73,8 +73,7 @@ pub(super) fn transfer(token: Address, authorization: &Authorization, signature:
             validAfter: valid_after,
             validBefore: valid_before,
             nonce,
-            // Tokens take 27 and 28 only.
-            v: if signature[64] < 27 { signature[64] + 27 } else { signature[64] },
+            v: signature[64],
             r: B256::from_slice(&signature[..32]),
             s: B256::from_slice(&signature[32..64]),
         }
@@ -153,31 +152,36 @@ pub(super) fn unwrap(signature: &[u8]) -> (Bytes, Option<Deployment>) {
     }
 }
 
+/// Logs of one transaction that prove something already: where an authorization is used, and where its money moves.
+#[derive(Debug, Default)]
+pub(super) struct Claimed(Vec<(usize, usize)>);
+
 /// Whether `logs` of one transaction show this transfer: its authorization used, and the money moved as authorised.
-///
-/// `claimed` are the logs that prove another one: two equal transfers of the same payer need two of them.
+/// Two equal transfers of one payer need two logs that say so, hence `claimed`.
 pub(super) fn shows(
     logs: &[Log],
     token: Address,
     authorization: &Authorization,
-    claimed: &mut Vec<usize>,
+    claimed: &mut Claimed,
 ) -> Shown {
     let Authorization { from, to, value, nonce, .. } = *authorization;
-    let find = |event: TokenEvent, claimed: &[usize]| {
+    let says = |log: &Log, event: TokenEvent| {
         let (topics, data) = event.encode();
-        logs.iter().enumerate().position(|(at, log)| {
-            log.address() == token
-                && log.topics() == topics
-                && log.data().data[..] == data[..]
-                && !claimed.contains(&at)
-        })
+        log.address() == token && log.topics() == topics && log.data().data[..] == data[..]
     };
-    if find(TokenEvent::AuthorizationUsed { authorizer: from, nonce }, &[]).is_none() {
-        return Shown::Nothing;
-    }
-    match find(TokenEvent::Transfer { from, to, value }, claimed) {
+    let used = TokenEvent::AuthorizationUsed { authorizer: from, nonce };
+    let transfer = TokenEvent::Transfer { from, to, value };
+    let Some(used) = logs.iter().position(|log| says(log, used)) else { return Shown::Nothing };
+    let known = claimed.0.iter().find(|(of, _)| *of == used).map(|(_, at)| *at);
+    let free = |at: usize| claimed.0.iter().all(|(_, taken)| *taken != at);
+    let at = match known {
+        // The same authorization, asked for in two spellings.
+        Some(at) => logs.get(at).filter(|log| says(log, transfer)).map(|_| at),
+        None => logs.iter().enumerate().position(|(at, log)| free(at) && says(log, transfer)),
+    };
+    match at {
         Some(at) => {
-            claimed.push(at);
+            claimed.0.push((used, at));
             Shown::Transfer
         }
         None => Shown::UsedWithoutTransfer,
@@ -193,4 +197,110 @@ pub(super) enum Shown {
     UsedWithoutTransfer,
     /// It was not spent here.
     Nothing,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::money::Amount;
+
+    const TOKEN: Address = Address::repeat_byte(7);
+
+    fn authorization(nonce: u8) -> Authorization {
+        Authorization {
+            from: Address::repeat_byte(1),
+            to: Address::repeat_byte(2),
+            value: Amount::new(5),
+            valid_after: 0,
+            valid_before: 100,
+            nonce: B256::repeat_byte(nonce),
+        }
+    }
+
+    fn log(token: Address, event: TokenEvent) -> Log {
+        let (topics, data) = event.encode();
+        let inner = alloy::primitives::Log::new(token, topics, data.into()).unwrap();
+        Log { inner, ..Log::default() }
+    }
+
+    fn used(nonce: u8) -> Log {
+        let Authorization { from, nonce, .. } = authorization(nonce);
+        log(TOKEN, TokenEvent::AuthorizationUsed { authorizer: from, nonce })
+    }
+
+    fn moved(to: u8, units: u128) -> Log {
+        let (from, to) = (Address::repeat_byte(1), Address::repeat_byte(to));
+        log(TOKEN, TokenEvent::Transfer { from, to, value: Amount::new(units) })
+    }
+
+    #[test]
+    fn each_of_two_equal_transfers_needs_a_log_of_its_own() {
+        let show =
+            |logs: &[Log], claimed: &mut Claimed, nonce| shows(logs, TOKEN, &authorization(nonce), claimed);
+        let claimed = &mut Claimed::default();
+        let logs = [used(1), moved(2, 5), used(2), moved(2, 5)];
+        assert_eq!(show(&logs, claimed, 1), Shown::Transfer);
+        assert_eq!(show(&logs, claimed, 2), Shown::Transfer);
+        assert_eq!(show(&logs, claimed, 3), Shown::Nothing);
+        // The same one again is the same one.
+        assert_eq!(show(&logs, claimed, 2), Shown::Transfer);
+        let claimed = &mut Claimed::default();
+        let logs = [used(1), used(2), moved(2, 5)];
+        assert_eq!(show(&logs, claimed, 1), Shown::Transfer);
+        assert_eq!(show(&logs, claimed, 2), Shown::UsedWithoutTransfer);
+    }
+
+    #[test]
+    fn money_that_went_elsewhere_or_was_another_tokens_proves_nothing() {
+        let show = |logs: &[Log]| shows(logs, TOKEN, &authorization(1), &mut Claimed::default());
+        assert_eq!(show(&[]), Shown::Nothing);
+        assert_eq!(show(&[moved(2, 5)]), Shown::Nothing);
+        assert_eq!(show(&[used(1)]), Shown::UsedWithoutTransfer);
+        assert_eq!(show(&[used(1), moved(3, 5)]), Shown::UsedWithoutTransfer);
+        assert_eq!(show(&[used(1), moved(2, 4)]), Shown::UsedWithoutTransfer);
+        let mut other = moved(2, 5);
+        other.inner.address = Address::ZERO;
+        assert_eq!(show(&[used(1), other]), Shown::UsedWithoutTransfer);
+        let mut other = used(1);
+        other.inner.address = Address::ZERO;
+        assert_eq!(show(&[other, moved(2, 5)]), Shown::Nothing);
+    }
+
+    #[test]
+    fn a_wrapped_signature_is_unwrapped_and_nothing_else_is() {
+        let factory = Address::repeat_byte(9);
+        let wrap = |factory: Address| {
+            let body =
+                (factory, Bytes::from_static(b"make"), Bytes::from_static(b"inner")).abi_encode_params();
+            [body, WRAPPED.to_vec()].concat()
+        };
+        let (inner, deployment) = unwrap(&wrap(factory));
+        assert_eq!((&inner[..], deployment.unwrap().factory), (&b"inner"[..], factory));
+        assert_eq!(unwrap(&wrap(Address::ZERO)).1, None);
+        for plain in [&[][..], &[1; 65], WRAPPED.as_slice(), &wrap(factory)[1..]] {
+            assert_eq!(unwrap(plain), (Bytes::copy_from_slice(plain), None));
+        }
+    }
+
+    #[test]
+    fn the_form_of_the_transfer_follows_the_length_of_the_signature() {
+        let form = |length| transfer(TOKEN, &authorization(1), &vec![27; length]).input[..4].to_vec();
+        // The selectors of FiatTokenV2_2.
+        assert_eq!(form(65), [0xe3, 0xee, 0x16, 0x0e]);
+        for length in [0, 64, 66, 200] {
+            assert_eq!(form(length), [0xcf, 0x09, 0x29, 0x95]);
+        }
+    }
+
+    #[test]
+    fn only_the_magic_word_is_a_yes() {
+        let mut yes = [0; 32];
+        yes[..4].copy_from_slice(&MAGIC);
+        assert!(said_valid(&yes));
+        let mut dirty = yes;
+        dirty[31] = 1;
+        for no in [&[][..], &MAGIC, &[0; 32], &[0xff; 32], &dirty] {
+            assert!(!said_valid(no));
+        }
+    }
 }

@@ -124,9 +124,17 @@ impl Order {
         let asset = Asset { network, address: wanted.asset, name, version: domain_version, decimals: 0 };
         let domain = Domain::new(&asset);
         let authorization = *payment.authorization();
-        let (signature, deployment) = contracts::unwrap(payment.signature());
-        let recovered = <&[u8; 65]>::try_from(&signature[..])
-            .is_ok_and(|signature| domain.recover(&authorization, signature) == Ok(authorization.from));
+        let (mut signature, deployment) = contracts::unwrap(payment.signature());
+        // A signature that recovers to nobody must never stand for the zero address.
+        let recovered = !authorization.from.is_zero()
+            && <&[u8; 65]>::try_from(&signature[..])
+                .is_ok_and(|signature| domain.recover(&authorization, signature) == Ok(authorization.from));
+        if recovered && signature[64] < 27 {
+            // Tokens take 27 and 28 only.
+            let mut spelled = signature.to_vec();
+            spelled[64] += 27;
+            signature = spelled.into();
+        }
         Ok(Order {
             version,
             asset,
@@ -137,8 +145,7 @@ impl Order {
             deployment,
             digest: domain.digest(&authorization),
             separator: domain.separator(),
-            // A signature that recovers to nobody must never stand for the zero address.
-            recovered: recovered && !authorization.from.is_zero(),
+            recovered,
         })
     }
 

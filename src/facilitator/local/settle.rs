@@ -16,7 +16,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{sleep, timeout};
 
 use super::account::{Fate, Item, Terms};
-use super::contracts::{self, Shown};
+use super::contracts::{self, Claimed, Shown};
 use super::order::{No, Order, reason};
 use super::rpc::{self, Away, Batch};
 use super::verify::{self, Facts, Reader, Trial};
@@ -353,8 +353,12 @@ impl Settler {
                 newest.saturating_add(1) >= block.to::<u64>().saturating_add(self.terms.confirmations)
             });
             if deep {
-                let shown =
-                    contracts::shows(&mined.logs, order.asset.address, &order.authorization, &mut Vec::new());
+                let shown = contracts::shows(
+                    &mined.logs,
+                    order.asset.address,
+                    &order.authorization,
+                    &mut Claimed::default(),
+                );
                 return Ok(match shown {
                     Shown::Transfer => End::Paid(transaction),
                     Shown::UsedWithoutTransfer | Shown::Nothing => {

@@ -108,9 +108,8 @@ fn outgoing() -> Outgoing {
 }
 
 fn caller(stub: &Stub, key: &CdpKey, clock: &Clock) -> HttpFacilitator {
-    let cdp = Some(Cdp { key_id: KEY_ID.into(), key: key.clone() });
-    let config = resolved::Facilitator { cdp, ..config(stub.url(BASE), LATER) };
-    HttpFacilitator::new(outgoing(), &config, clock).unwrap()
+    let cdp = Cdp { key_id: KEY_ID.into(), key: key.clone() };
+    HttpFacilitator::new(outgoing(), &config(LATER), (&stub.url(BASE), Some(&cdp)), clock).unwrap()
 }
 
 #[tokio::test]
