@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use crate::anvil::{Chain, Settings};
 use crate::client::Request;
+use crate::matrix::in_readme;
 use crate::payer::Payer;
 use crate::peers::Peer;
 use crate::rig::{PAY_TO, Setup};
@@ -22,6 +23,8 @@ const PURSE: u64 = 100_000;
 /// A server, told apart by the language that only it runs.
 struct Shop {
     name: &'static str,
+    /// As it is published, and the version it speaks.
+    what: [&'static str; 2],
     payee: Address,
     peer: Peer,
 }
@@ -32,19 +35,19 @@ fn every_official_server_sells_to_the_gateway() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let chain = runtime.block_on(Chain::start(Settings::default()));
     let facilitator = runtime.block_on(Peer::facilitator(&chain, None));
-    let shop = |name, number, start: &dyn Fn(Address) -> Peer| {
+    let shop = |name, what, number, start: &dyn Fn(Address) -> Peer| {
         let payee = Address::repeat_byte(number);
-        Shop { name, payee, peer: start(payee) }
+        Shop { name, what, payee, peer: start(payee) }
     };
     let at = facilitator.url.as_str();
     let shops = [
-        shop("express-v2", 0xe2, &|payee| Peer::server_v2(at, payee, "$0.001")),
-        shop("express-v1", 0xe1, &|payee| Peer::server_v1(at, payee, "$0.001")),
-        shop("axum-v2", 0xa2, &|payee| Peer::server_axum(at, payee, 2)),
-        shop("axum-v1", 0xa1, &|payee| Peer::server_axum(at, payee, 1)),
+        shop("express-v2", ["@x402/express 2.27", "v2"], 0xe2, &|payee| Peer::server_v2(at, payee, "$0.001")),
+        shop("express-v1", ["x402-express 1.2", "v1"], 0xe1, &|payee| Peer::server_v1(at, payee, "$0.001")),
+        shop("axum-v2", ["x402-axum 2.0", "v2"], 0xa2, &|payee| Peer::server_axum(at, payee, 2)),
+        shop("axum-v1", ["x402-axum 2.0", "v1"], 0xa1, &|payee| Peer::server_axum(at, payee, 1)),
     ];
     let mut declared = String::new();
-    for Shop { name, peer, payee } in &shops {
+    for Shop { name, peer, payee, .. } in &shops {
         write!(
             declared,
             r#"
@@ -67,8 +70,11 @@ pay_to = "{payee}"
     let gateway = stage.gateway();
     let client = gateway.client();
 
+    let mut table =
+        "\n| server | x402 | client pays by v1 | client pays by v2 |\n|---|---|---|---|\n".to_owned();
     runtime.block_on(async {
         for shop in &shops {
+            write!(table, "| `{}` | {} |", shop.what[0], shop.what[1]).unwrap();
             for (version, sold) in [(Version::V1, 1), (Version::V2, 2)] {
                 let (payer, code) = (Payer::new(), format!("{} says \"hé\"}}", shop.name));
                 chain.mint(payer.address(), PURSE).await;
@@ -100,11 +106,17 @@ pay_to = "{payee}"
                     chain.balance(PAY_TO.parse().unwrap()).await,
                 ];
                 assert_eq!(after, [before[0] - COST, before[1] + COST, before[2] + PRICE]);
+                let (charged, paid) = (after[2] - before[2], after[1] - before[1]);
                 assert_eq!(chain.balance(payer.address()).await, PURSE - PRICE);
                 assert_eq!(shop.done().await, sold, "{} worked once for each", shop.name);
+                write!(table, " {charged} / {paid} |").unwrap();
             }
+            table.push('\n');
         }
     });
+    table.push('\n');
+    println!("{table}");
+    in_readme("table of servers", &table);
 }
 
 impl Shop {
