@@ -49,7 +49,7 @@ use tally::Tally;
 pub use delivery::{Delivery, DeliveryBody};
 pub use idempotency::IdempotencyKey;
 pub use recovery::Recovery;
-pub use work::{BodyStream, FILES, Product, ProviderWork, Work, WorkError, WorkFault};
+pub use work::{Another, BodyStream, FILES, Product, ProviderWork, Work, WorkError, WorkFault};
 
 /// A payment, as it was presented with a request.
 #[derive(Clone, Debug)]

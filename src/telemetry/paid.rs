@@ -82,6 +82,8 @@ pub(super) struct PaidMetrics {
     facilitator: HistogramVec,
     facilitator_available: IntGaugeVec,
     provider: HistogramVec,
+    ejected: IntGaugeVec,
+    failovers: IntCounterVec,
     store: HistogramVec,
     jobs: IntGaugeVec,
     jobs_ended: IntCounterVec,
@@ -128,6 +130,16 @@ impl PaidMetrics {
                 &["provider", "operation", "outcome"],
                 CALL_BUCKETS,
                 "Orders carried out by providers, paying included: ok, or the class of fault.",
+            ),
+            ejected: catalogue.gauges(
+                "provider_ejected",
+                &["provider"],
+                "1 from when orders of a provider failed in a row, so that it is left alone, until one succeeds.",
+            ),
+            failovers: catalogue.counters(
+                "provider_failovers_total",
+                &["provider"],
+                "Orders that went to another provider, because this one failed before it was paid.",
             ),
             store: catalogue.histograms(
                 "store_duration_seconds",
@@ -208,6 +220,16 @@ impl Metrics {
         let outcome = outcome(fault);
         let labels = [provider, operation, outcome.as_str()];
         self.paid.provider.with_label_values(&labels).observe(duration.as_secs_f64());
+    }
+
+    /// A provider is left alone from now on, or does its work again.
+    pub fn provider_ejected(&self, provider: &str, ejected: bool) {
+        self.paid.ejected.with_label_values(&[provider]).set(i64::from(ejected));
+    }
+
+    /// An order went to another provider than this one.
+    pub fn provider_failed_over(&self, provider: &str) {
+        self.paid.failovers.with_label_values(&[provider]).inc();
     }
 
     /// The job store was called. `operation` is the name of the method: `claim`, `append`.

@@ -33,6 +33,8 @@ fn touched() -> Metrics {
     metrics.called("x402.org/facilitator", Operation::Settle, Outcome::Yes, MS);
     metrics.available("x402.org/facilitator", true);
     metrics.provider_performed("xcache", "set", None, MS);
+    metrics.provider_ejected("xcache", true);
+    metrics.provider_failed_over("xcache");
     metrics.store_called("claim", true, MS);
     metrics.jobs_in_state(State::Held, 3);
     metrics.job_ended(JobKind::Run, State::Completed);

@@ -14,6 +14,7 @@ mod client;
 mod declared;
 mod facilitator;
 mod fail_closed;
+mod failover;
 mod front;
 mod gateway;
 mod lookups;

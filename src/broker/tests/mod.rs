@@ -8,6 +8,7 @@ mod proof;
 mod provider;
 mod settle;
 mod trap;
+mod turn;
 mod upfront;
 mod work;
 
@@ -128,6 +129,7 @@ impl Stage {
                 price: Amount::new(PRICE),
                 cost: Amount::new(COST),
                 size: 3,
+                passed_over: Vec::new(),
             },
             offer: Some(offer(usdc(), COST)),
             work: Box::new(Script { steps: steps.to_vec(), log: Arc::clone(&self.log) }),
