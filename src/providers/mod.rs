@@ -2,8 +2,10 @@
 //!
 //! An adapter translates between our [`Order`] and one provider's API. It decides *when* to pay, and
 //! asks its [`Purse`] for it; it never sees a key, a journal or a budget, so it cannot spend
-//! what was not recorded. To add one: implement [`Provider`], name it in the registry.
+//! what was not recorded. To add one: implement [`Provider`], name it in the registry; or declare it in `proxy.toml`,
+//! which needs no code.
 
+mod declared;
 mod encode;
 mod exchange;
 mod merit;
@@ -13,6 +15,7 @@ mod registry;
 mod testing;
 mod xcache;
 
+pub use declared::Declared;
 pub use merit::Merit;
 pub use openx402::OpenX402;
 pub use registry::{Registry, Surroundings};

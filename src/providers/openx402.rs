@@ -13,7 +13,7 @@ use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
 
 use super::encode::FormFile;
-use super::exchange::{Exchange, Line, at, is_plain_id, object, success};
+use super::exchange::{Exchange, Line, at, is_plain_id, is_web_url, object, success};
 use super::{Done, Fault, NotSold, Offer, Operation, Order, Provider, ProviderError, Purse};
 use crate::config::resolved;
 use crate::intake::{Ask, Kind, Wanted};
@@ -162,10 +162,6 @@ fn pinned(answer: &Map<String, Value>, endpoint: &str, order: &Order) -> Result<
 
 fn text<'a>(answer: &'a Map<String, Value>, field: &str) -> Option<&'a str> {
     answer.get(field).and_then(Value::as_str)
-}
-
-fn is_web_url(text: &str) -> bool {
-    matches!(text.parse::<http::Uri>(), Ok(url) if matches!(url.scheme_str(), Some("https" | "http")))
 }
 
 fn failed(answer: &Map<String, Value>) -> bool {
