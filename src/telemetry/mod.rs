@@ -13,6 +13,7 @@ mod money;
 mod paid;
 mod quotes;
 mod store;
+mod striped;
 
 #[cfg(test)]
 mod tests;

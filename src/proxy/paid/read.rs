@@ -1,7 +1,10 @@
 //! Reading a body into memory, within a limit on each and on all together.
 
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -52,7 +55,12 @@ impl Memory {
         }
         let longest = self.patience.saturating_add(Duration::from_secs(declared.unwrap_or(limit) / SLOWEST));
         let late = |_| Problem::new(Reason::BodyTimeout);
-        tokio::time::timeout(longest, self.collect(body, limit)).await.map_err(late)?
+        let mut collected = pin!(self.collect(body, limit));
+        // A short body is nearly always here with its head, and then needs no timer.
+        if let Poll::Ready(done) = poll_fn(|cx| Poll::Ready(collected.as_mut().poll(cx))).await {
+            return done;
+        }
+        tokio::time::timeout(longest, collected).await.map_err(late)?
     }
 
     async fn collect<B>(&self, body: &mut B, limit: u64) -> Result<(Bytes, Held), Problem>
