@@ -1,6 +1,6 @@
 //! The composition root: builds every part from the configuration, runs them, and ends them in order.
 //!
-//! Two runtimes. The edge's is pingora's. Paid work, and every call it makes, runs on one of our own, which ends last:
+//! Several runtimes. Each worker of the edge has one. Paid work, and every call it makes, runs on one of our own, which ends last:
 //! a connection to a facilitator must not die under a settlement because clients are gone.
 
 mod health;

@@ -6,6 +6,7 @@ use prometheus::{Histogram, HistogramVec, IntCounterVec, IntGaugeVec};
 
 use super::catalogue::Catalogue;
 use super::metrics::Metrics;
+use super::striped::Striped;
 use crate::facilitator::{FacilitatorError, Observer, Operation, Outcome, Settlement, Verdict};
 use crate::jobs::{JobKind, State};
 use crate::providers::Fault;
@@ -75,7 +76,7 @@ impl From<&Result<Settlement, FacilitatorError>> for Settled {
 
 #[derive(Debug)]
 pub(super) struct PaidMetrics {
-    challenge: Histogram,
+    challenge: Striped<Histogram>,
     verify: HistogramVec,
     settle: HistogramVec,
     facilitator_errors: IntCounterVec,
@@ -92,7 +93,7 @@ pub(super) struct PaidMetrics {
 impl PaidMetrics {
     pub(super) fn new(catalogue: &mut Catalogue) -> Self {
         PaidMetrics {
-            challenge: catalogue.histogram(
+            challenge: catalogue.striped_histogram(
                 "challenge_duration_seconds",
                 CHALLENGE_BUCKETS,
                 "From a measured request to its challenge, the quote included.",
@@ -183,7 +184,7 @@ impl Observer for Metrics {
 impl Metrics {
     /// A challenge was made.
     pub fn challenged(&self, duration: Duration) {
-        self.paid.challenge.observe(duration.as_secs_f64());
+        self.paid.challenge.mine().observe(duration.as_secs_f64());
     }
 
     /// `/verify` was called.

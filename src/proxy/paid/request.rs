@@ -1,5 +1,7 @@
 //! A sold request, as far as it has been read.
 
+use std::borrow::Cow;
+
 use http::header::HOST;
 use http::request::Parts;
 use http::{Request, Uri};
@@ -23,7 +25,7 @@ pub(super) struct Asked {
     /// The URL as challenges name it.
     pub(super) url: ResourceUrl,
     /// Scheme and authority, as the client knows us.
-    origin: String,
+    scheme: Cow<'static, str>,
     authority: String,
     /// On brokered routes: what is asked for.
     pub(super) ask: Option<Ask>,
@@ -40,25 +42,24 @@ pub(super) struct Asked {
 }
 
 impl Asked {
-    pub(super) fn new(request: Request<RequestBody>, peer: &Peer, public_url: Option<&Uri>) -> Self {
+    pub(super) fn new(request: Request<RequestBody>, peer: Peer, public_url: Option<&Uri>) -> Self {
         let (parts, body) = request.into_parts();
         let named = |uri: &Uri| uri.authority().map(|authority| authority.as_str().to_owned());
         let (scheme, authority) = match public_url {
-            Some(url) => (url.scheme_str().unwrap_or("https"), named(url)),
+            Some(url) => (Cow::Owned(url.scheme_str().unwrap_or("https").to_owned()), named(url)),
             None => {
                 let host = parts.headers.get(HOST).and_then(|host| host.to_str().ok());
-                (peer.scheme(&parts.headers), host.map(str::to_owned).or_else(|| named(&parts.uri)))
+                (peer.scheme(&parts.headers).into(), host.map(str::to_owned).or_else(|| named(&parts.uri)))
             }
         };
         let authority = authority.unwrap_or_default();
-        let url = ResourceUrl::new(scheme, &authority, parts.uri.path());
-        let origin = format!("{scheme}://{authority}");
+        let url = ResourceUrl::new(&scheme, &authority, parts.uri.path());
         Asked {
             parts,
             body: Some(Source::new(body)),
-            peer: peer.clone(),
+            peer,
             url,
-            origin,
+            scheme,
             authority,
             ask: None,
             raw: None,
@@ -140,7 +141,7 @@ impl Asked {
 
     /// What the URL of a stored file starts with.
     pub(super) fn files_url(&self, segment: Option<&str>) -> String {
-        format!("{}/{}/", self.origin, segment.unwrap_or_default().trim_matches('/'))
+        format!("{}://{}/{}/", self.scheme, self.authority, segment.unwrap_or_default().trim_matches('/'))
     }
 }
 
