@@ -14,6 +14,7 @@ mod fail_closed;
 mod front;
 mod gateway;
 mod lookups;
+mod named;
 mod official;
 mod once;
 mod payer;

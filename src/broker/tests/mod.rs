@@ -4,6 +4,7 @@
 
 mod duplicates;
 mod faults;
+mod named;
 mod provider;
 mod settle;
 mod trap;
@@ -116,6 +117,7 @@ impl Stage {
             requirement,
             job: Some(JobId::new()),
             key: None,
+            names: Vec::new(),
             kind: JobKind::Run,
             sold: Sold {
                 provider: "merit".into(),

@@ -173,7 +173,7 @@ impl Inner {
         if let Some(closed) = self.closed() {
             return Err(closed);
         }
-        if let Some(key) = asked.idempotency_key()
+        if let Some(key) = asked.idempotency_key()?
             && let Some(delivery) = self.parts.broker.unresolved(&key).await?
         {
             return self.deliver(rule, &asked, delivery).await;
@@ -191,6 +191,7 @@ impl Inner {
         if let Some(closed) = self.closed() {
             return Err(closed);
         }
+        asked.idempotency_key()?;
         self.measure(rule, asked).await?;
         match self.admit(rule, asked, payment).await? {
             Admitted::Sale(sale) => {
