@@ -377,7 +377,10 @@ async fn pay(
         max_timeout_seconds: 60,
         flow: PaymentFlow::Authorization,
     };
-    let said = purse.pay(step, &challenge(Version::V2, &requirement)).await;
+    let mut challenge = challenge(Version::V2, &requirement);
+    let extensions = r#"{"payment-identifier":{"info":{"required":true}}}"#;
+    challenge.extensions = Some(RawValue::from_string(extensions.into()).unwrap());
+    let said = purse.pay(step, &challenge).await;
     let error = said.as_ref().err().cloned();
     log.purse.lock().push(said.map(|header| header.value.to_str().unwrap().to_owned()));
     match error {

@@ -204,3 +204,30 @@ async fn a_store_that_is_away_is_no_reason_to_sell_twice() {
     stage.store.go_away(false);
     assert_eq!(stage.sell(named(stage.sale(2, &[PAY]))).await.reason, Reason::Replayed);
 }
+
+/// What a provider is told a payment is called says nothing of the client's names, and is the same whenever it is repeated.
+#[tokio::test(start_paused = true)]
+async fn providers_get_names_of_our_own() {
+    let stage = Stage::new();
+    let twice = Do::Pay("pin", COST / 2);
+    stage.sell(named(stage.sale(1, &[Do::Pay("execute", COST / 2), twice.clone(), twice]))).await;
+    stage.sell(stage.sale(2, &[PAY])).await;
+    let ids: Vec<String> = stage
+        .log
+        .purse
+        .lock()
+        .iter()
+        .map(|said| {
+            let payment = base64_simd::STANDARD.decode_to_vec(said.as_ref().unwrap()).unwrap();
+            let payment: serde_json::Value = serde_json::from_slice(&payment).unwrap();
+            let info = &payment["extensions"]["payment-identifier"]["info"];
+            assert_eq!(info["required"], true);
+            info["id"].as_str().unwrap().to_owned()
+        })
+        .collect();
+    assert_eq!(ids.len(), 4);
+    assert_eq!(ids[1], ids[2]);
+    assert!(ids[0] != ids[1] && ids[0] != ids[3] && ids[1] != ids[3], "{ids:?}");
+    let plain = |id: &String| id.len() == 36 && id.starts_with("pay_") && id.as_bytes() != ID;
+    assert!(ids.iter().all(plain), "{ids:?}");
+}
