@@ -28,7 +28,10 @@ pub(super) const CARRY_PATIENCE: Duration = Duration::from_secs(600);
 impl Broker {
     /// Does what the payment buys, once, and says what to answer. Runs to its end whatever the client
     /// does, so the caller spawns it and only listens. `guard` is dropped when nothing is left to be written.
-    pub async fn sell(self: Arc<Self>, sale: Sale, guard: impl Send + 'static) -> Delivery {
+    pub async fn sell(self: Arc<Self>, mut sale: Sale, guard: impl Send + 'static) -> Delivery {
+        if let Some(delivery) = self.hold_names(&mut sale).await {
+            return delivery;
+        }
         let Some(slot) = self.slot() else { return self.overloaded(&sale.payment).await };
         let fresh = self.fresh_job(&sale);
         let (job, lease, slot) = match self.jobs.claim(&fresh, self.limits.lease).await {
@@ -76,11 +79,28 @@ impl Broker {
         {
             return Stop::Journal(away.into()).into_delivery();
         }
+        if job.state == State::Claimed {
+            match self.lost_a_name(&sale.names).await {
+                Ok(false) => {}
+                Ok(true) => return self.interrupted_by_another(journal).await,
+                Err(away) => return Stop::Journal(away.into()).into_delivery(),
+            }
+        }
         let outcome = match flow {
             PaymentFlow::Authorization => self.settle_on_success(journal, sale).await,
             PaymentFlow::Upfront => self.settle_upfront(journal, sale).await,
         };
         outcome.unwrap_or_else(|stop| stop.into_delivery())
+    }
+
+    /// Another payment took over what this one is called while it was away. Nothing was spent, so it ends; repeated, it
+    /// finds the other's answer.
+    async fn interrupted_by_another(&self, journal: &Journal) -> Delivery {
+        let failure = failure(Reason::Interrupted, "another payment is used for the same request");
+        match journal.record(Event::Rejected { failure }).await {
+            Ok(job) => Delivery::of_rest(&job, true),
+            Err(error) => Stop::from(error).into_delivery(),
+        }
     }
 
     /// verify, work, settle, deliver.

@@ -300,7 +300,7 @@ fn overloaded() -> Delivery {
 }
 
 /// What is known of the client's money, wherever its job stands.
-fn charged(job: &Job) -> Charged {
+pub(super) fn charged(job: &Job) -> Charged {
     match (&job.receipt, job.state) {
         (Some(_), _) => Charged::Yes,
         (None, state) if state.at_rest() => Charged::No,

@@ -18,6 +18,7 @@ mod failover;
 mod front;
 mod gateway;
 mod lookups;
+mod named;
 mod official;
 mod once;
 mod payer;

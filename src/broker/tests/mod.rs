@@ -4,6 +4,7 @@
 
 mod duplicates;
 mod faults;
+mod named;
 mod proof;
 mod provider;
 mod settle;
@@ -122,6 +123,7 @@ impl Stage {
             requirement,
             job: Some(JobId::new()),
             key: None,
+            names: Vec::new(),
             kind: JobKind::Run,
             sold: Sold {
                 provider: "merit".into(),
@@ -415,7 +417,10 @@ async fn pay(
         max_timeout_seconds: 60,
         flow: PaymentFlow::Authorization,
     };
-    let said = purse.pay(step, &challenge(Version::V2, &requirement)).await;
+    let mut challenge = challenge(Version::V2, &requirement);
+    let extensions = r#"{"payment-identifier":{"info":{"required":true}}}"#;
+    challenge.extensions = Some(RawValue::from_string(extensions.into()).unwrap());
+    let said = purse.pay(step, &challenge).await;
     let error = said.as_ref().err().cloned();
     log.purse.lock().push(said.map(|header| header.value.to_str().unwrap().to_owned()));
     match error {

@@ -179,7 +179,7 @@ impl Inner {
         if let Some(closed) = self.closed() {
             return Err(closed);
         }
-        if let Some(key) = asked.idempotency_key()
+        if let Some(key) = asked.idempotency_key()?
             // Rare, as is what follows on it: neither is part of every challenge's future.
             && let Some(delivery) = Box::pin(self.parts.broker.unresolved(&key)).await?
         {
@@ -198,6 +198,7 @@ impl Inner {
         if let Some(closed) = self.closed() {
             return Err(closed);
         }
+        asked.idempotency_key()?;
         self.measure(rule, asked).await?;
         match self.admit(rule, asked, payment).await? {
             Admitted::Sale(sale) => {

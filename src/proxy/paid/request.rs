@@ -9,13 +9,16 @@ use http::{Request, Uri};
 use super::Rule;
 use super::read::{Held, Memory};
 use super::source::Source;
-use crate::broker;
+use crate::broker::{self, NameSort, NamedRoute};
 use crate::gate;
 use crate::intake::{self, Ask, Content, Data, Label, Raw};
 use crate::proxy::{Peer, RequestBody};
 use crate::quote_cache::ResourceUrl;
 use crate::reason::{Problem, Reason};
 use crate::x402::{Asset, Payment};
+
+/// The longest `Idempotency-Key`, in bytes.
+const MAX_KEY: usize = 255;
 
 /// What is known of a request so far.
 pub(super) struct Asked {
@@ -132,11 +135,37 @@ impl Asked {
         })
     }
 
-    /// The client's own name for this request.
-    pub(super) fn idempotency_key(&self) -> Option<broker::IdempotencyKey> {
-        let key = self.parts.headers.get("idempotency-key")?;
-        let (method, path) = (&self.parts.method, self.parts.uri.path());
-        Some(broker::IdempotencyKey::new(method, &self.authority, path, key.as_bytes()))
+    /// The client's own name for this request, for a look at what became of it.
+    pub(super) fn idempotency_key(&self) -> Result<Option<broker::IdempotencyKey>, Problem> {
+        let key = self.key_field()?;
+        Ok(key.map(|key| broker::IdempotencyKey::new(&self.named_route(), key)))
+    }
+
+    /// The client's own names for this request, as the payer's.
+    pub(super) fn names(&self, payment: &Payment) -> Result<Vec<broker::RequestName>, Problem> {
+        let route = self.named_route();
+        let named =
+            |sort, name: &[u8]| broker::RequestName::new(sort, payment.authorization().from, &route, name);
+        let identifier = payment.identifier().map(str::as_bytes);
+        let identifier = identifier.map(|id| named(NameSort::PaymentIdentifier, id));
+        let key = self.key_field()?.map(|key| named(NameSort::IdempotencyKey, key));
+        Ok(identifier.into_iter().chain(key).collect())
+    }
+
+    fn key_field(&self) -> Result<Option<&[u8]>, Problem> {
+        let mut lines = self.parts.headers.get_all("idempotency-key").iter();
+        let Some(key) = lines.next() else { return Ok(None) };
+        let printable = |byte: &u8| (0x20..0x7f).contains(byte);
+        let key = key.as_bytes();
+        if lines.next().is_some() || !(1..=MAX_KEY).contains(&key.len()) || !key.iter().all(printable) {
+            let why = format!("send one Idempotency-Key of 1 to {MAX_KEY} printable ASCII characters");
+            return Err(Problem::new(Reason::IdentifierInvalid).message(why));
+        }
+        Ok(Some(key))
+    }
+
+    fn named_route(&self) -> NamedRoute {
+        NamedRoute::new(&self.parts.method, &self.authority, self.parts.uri.path())
     }
 
     /// What the URL of a stored file starts with.
