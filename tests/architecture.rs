@@ -39,6 +39,7 @@ const FENCES: &[(&str, &[&str])] = &[
     ("alloy", &["x402/", "wallet/", "chain/", "facilitator/local"]),
     ("alloy_primitives", &["x402/", "wallet/", "chain/", "facilitator/local"]),
     ("prometheus", &["telemetry/", "admin/"]),
+    ("jsonwebtoken", &["facilitator/http"]),
     ("clap", &["cli/", "main.rs"]),
 ];
 

@@ -16,8 +16,6 @@ use crate::telemetry::Metrics;
 
 /// Between two looks at the store.
 const STORE_EVERY: Duration = Duration::from_secs(1);
-/// Looks at the store between two at the facilitator.
-const FACILITATOR_EVERY: u32 = 15;
 /// Looks at the store between two counts of its jobs.
 const COUNT_EVERY: u32 = 5;
 
@@ -53,14 +51,10 @@ impl Health {
     ) {
         let mut tick = tokio::time::interval(STORE_EVERY);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut facilitator_check = None;
         for round in (0u32..).cycle() {
             tick.tick().await;
             let store = jobs.get("health", "probe").await.err().map(|away| away.to_string());
-            // One that is away is asked every second, so that selling goes on soon after it is back.
-            if round % FACILITATOR_EVERY == 0 || facilitator_check.is_some() {
-                facilitator_check = self.facilitator(&*facilitator, &config, round == 0).await;
-            }
+            let facilitator_check = self.facilitator(&*facilitator, &config, round == 0).await;
             if round % COUNT_EVERY == 0
                 && let Ok(counts) = jobs.count_by_state().await
             {
@@ -91,7 +85,8 @@ impl Health {
         self.closed.store(reason.map(|reason| Arc::new(Problem::new(reason))));
     }
 
-    /// Why the facilitator cannot be used. One that answers anything at all is there.
+    /// Why no facilitator can be used, by what is known of them; nobody is asked for it. One that answers anything at
+    /// all is there.
     async fn facilitator(
         &self,
         facilitator: &dyn Facilitator,
@@ -111,7 +106,9 @@ impl Health {
             }
             Err(FacilitatorError::NotSent(why)) => Some(why),
             Err(FacilitatorError::Unknown(why)) => {
-                tracing::warn!(why, "the facilitator did not say what it supports");
+                if first {
+                    tracing::warn!(why, "the facilitator did not say what it supports");
+                }
                 None
             }
         }

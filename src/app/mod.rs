@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use http::Request;
+use http::{Request, Uri};
 use secrecy::ExposeSecret;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
@@ -22,7 +22,7 @@ use crate::broker::{Broker, Limits, Recovery};
 use crate::chain::Chains;
 use crate::clock::Clock;
 use crate::config::resolved::{Action, Config, Store};
-use crate::facilitator::{Facilitator, HttpFacilitator};
+use crate::facilitator::{Facilitator, HttpFacilitator, Pool};
 use crate::jobs::embedded::{self, Embedded};
 use crate::jobs::redis::{OpenError as RedisError, Redis};
 use crate::jobs::{JobStore, ValueStore};
@@ -185,8 +185,8 @@ impl Build<'_> {
         let jobs: Arc<dyn JobStore> =
             Arc::new(CountedStore::new(self.store(clock).await?, Arc::clone(metrics)));
         let values: Arc<dyn ValueStore> = jobs.clone();
-        let facilitator: Arc<dyn Facilitator> =
-            Arc::new(HttpFacilitator::new(self.outgoing(false)?, &config.facilitator)?);
+        let pool = Arc::new(self.facilitators(&values).await?);
+        let facilitator: Arc<dyn Facilitator> = pool.clone();
         let wallet = match &config.wallet {
             Some(wallet) => {
                 Some(Arc::new(Wallet::new(wallet.key.clone(), &wallet.max_payment, wallet.assets.clone())?))
@@ -224,6 +224,7 @@ impl Build<'_> {
         );
         let broker = Arc::new(broker.proved_by(chains));
         runtime.spawn(Arc::clone(&quotes).run(stopped));
+        runtime.spawn(pool.watch());
         runtime.spawn(Recovery::new(Arc::clone(&broker), config.paid.lease).run(counted(drain)));
         runtime.spawn(Arc::clone(health).watch(jobs.clone(), facilitator, config.clone()));
         let parts = Parts {
@@ -241,6 +242,18 @@ impl Build<'_> {
         Ok((Paid::new(parts, config), jobs))
     }
 
+    async fn facilitators(&self, values: &Arc<dyn ValueStore>) -> Result<Pool, StartError> {
+        let settings = &self.config.facilitator;
+        let outgoing = self.outgoing(settings.allow_plain_http)?;
+        let mut members: Vec<(String, Arc<dyn Facilitator>)> = Vec::new();
+        for endpoint in settings.endpoints() {
+            let facilitator = HttpFacilitator::new(outgoing.clone(), settings, endpoint, &self.clock)?;
+            members.push((facilitator_name(endpoint.0), Arc::new(facilitator)));
+        }
+        let observer = Arc::clone(self.metrics);
+        Ok(Pool::open(members, settings.hedge_after, Arc::clone(values), observer).await)
+    }
+
     async fn store(&self, clock: &Clock) -> Result<Arc<dyn JobStore>, StartError> {
         let retention = self.config.paid.retention;
         Ok(match &self.config.store {
@@ -255,6 +268,15 @@ impl Build<'_> {
         let connect_timeout = self.config.providers.connect_timeout;
         Outgoing::new(outgoing::Settings { connect_timeout, allow_plain_http })
     }
+}
+
+/// What metrics and the log call a facilitator: its URL without the scheme.
+fn facilitator_name(url: &Uri) -> String {
+    format!(
+        "{}{}",
+        url.authority().map_or("", |authority| authority.as_str()),
+        url.path().trim_end_matches('/')
+    )
 }
 
 /// Lets recovery begin a job unless the process is ending, and makes the end wait for it.

@@ -45,7 +45,10 @@ impl Broker {
         loop {
             if !refused {
                 let asked = Instant::now();
-                let answer = self.facilitator.settle(&request).await;
+                let answer = match fresh {
+                    true => self.facilitator.settle(&request).await,
+                    false => self.facilitator.settle_again(&request).await,
+                };
                 self.metrics.settled(asked.elapsed(), telemetry::Settled::from(&answer));
                 match answer {
                     Ok(Settlement::Settled(receipt)) => return Settled::Yes(receipt),

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use http::{Method, Uri};
-use secrecy::SecretString;
+use secrecy::{SecretSlice, SecretString};
 
 use crate::x402::{Address, Asset, Network, PaymentFlow};
 
@@ -180,17 +180,60 @@ pub struct Pricing {
     pub quote_loss_limit: String,
 }
 
-/// The facilitator.
+/// The facilitators: the first, and what holds for all.
 #[derive(Clone, Debug)]
 pub struct Facilitator {
     /// Its base URL, without a trailing slash.
     pub url: Uri,
+    /// Whether an `http://` URL is allowed; only on loopback otherwise.
+    pub allow_plain_http: bool,
+    /// The key that calls are signed with, where it is Coinbase's.
+    pub cdp: Option<Cdp>,
     /// Deadline of one `/verify`.
     pub verify_timeout: Duration,
     /// Deadline of one `/settle`.
     pub settle_timeout: Duration,
     /// How long a request is held while a settlement's outcome is unknown.
     pub unknown_hold: Duration,
+    /// A verification without an answer for this long is asked of the next one too.
+    pub hedge_after: Duration,
+    /// Those that are asked where the first does not answer, in order.
+    pub fallback: Vec<Fallback>,
+}
+
+/// A further facilitator.
+#[derive(Clone, Debug)]
+pub struct Fallback {
+    /// See [`Facilitator::url`].
+    pub url: Uri,
+    /// See [`Facilitator::cdp`].
+    pub cdp: Option<Cdp>,
+}
+
+impl Facilitator {
+    /// All of them, in the order they are asked.
+    pub fn endpoints(&self) -> impl Iterator<Item = (&Uri, Option<&Cdp>)> {
+        let fallback = self.fallback.iter().map(|fallback| (&fallback.url, fallback.cdp.as_ref()));
+        std::iter::once((&self.url, self.cdp.as_ref())).chain(fallback)
+    }
+}
+
+/// An API key of Coinbase's CDP.
+#[derive(Clone, Debug)]
+pub struct Cdp {
+    /// The key's name or id; not a secret.
+    pub key_id: String,
+    /// Its private half.
+    pub key: CdpKey,
+}
+
+/// The private half, in PKCS #8.
+#[derive(Clone, Debug)]
+pub enum CdpKey {
+    /// Signs as `EdDSA`.
+    Ed25519(SecretSlice<u8>),
+    /// Signs as `ES256`.
+    Es256(SecretSlice<u8>),
 }
 
 /// Those who sell the work; `None` is switched off.

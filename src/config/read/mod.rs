@@ -20,7 +20,7 @@ pub(super) fn config(document: &Document<'_>, root: &Node, secrets: Secrets) -> 
     let routes = routes::routes(root.tables("routes"));
     let accepts = money::accepts(root.tables("accepts"));
     let pricing = money::pricing(&root.table("pricing"));
-    let facilitator = providers::facilitator(&root.table("facilitator"));
+    let facilitator = providers::facilitator(document, &root.table("facilitator"), secrets);
     let providers_table = root.table("providers");
     let providers = providers::providers(&providers_table);
     let wallet_table = root.table("wallet");

@@ -302,6 +302,41 @@ url = "http://localhost.example.com/execute?x=1"
 }
 
 #[test]
+fn fallbacks_are_facilitators_of_their_own() {
+    expect_after(
+        GOOD,
+        r#"[facilitator]
+url = "https://f.example/x402"
+hedge_after = "0s"
+[[facilitator.fallback]]
+url = "http://10.0.0.7"
+[[facilitator.fallback]]
+url = "https://f.example/x402/"
+[[facilitator.fallback]]
+timeout = "1s"
+"#,
+        &[
+            (3, 15, "facilitator.hedge_after", "a time of nothing", ""),
+            (5, 1, "facilitator.fallback[0].url", "not encrypted", "facilitator.allow_plain_http"),
+            (8, 1, "facilitator.fallback[2]", "`url` is missing", ""),
+            (9, 1, "facilitator.fallback[2].timeout", "is not a setting", ""),
+        ],
+    );
+    expect_after(
+        GOOD,
+        "[[facilitator.fallback]]\nurl = \"https://x402.org/facilitator/\"\n",
+        &[(2, 1, "facilitator.fallback[0].url", "already asked", "remove one")],
+    );
+    let loaded = load(&format!(
+        "{GOOD}[facilitator]\nurl = \"https://f.example\"\n\
+         [[facilitator.fallback]]\nurl = \"https://a.example\"\n[[facilitator.fallback]]\nurl = \"https://b.example\"\n"
+    ));
+    let facilitator = loaded.unwrap().config.facilitator;
+    let urls: Vec<String> = facilitator.endpoints().map(|(url, _)| url.to_string()).collect();
+    assert_eq!(urls, ["https://f.example/", "https://a.example/", "https://b.example/"]);
+}
+
+#[test]
 fn deadlines_and_sizes_that_contradict_one_another() {
     expect_after(
         GOOD,
