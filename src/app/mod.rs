@@ -18,7 +18,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
 
 use crate::admin::{Admin, FindJobs, Pages};
-use crate::broker::{Broker, Limits, Recovery};
+use crate::broker::{Audit, Broker, Limits, Recovery};
 use crate::chain::Chains;
 use crate::clock::Clock;
 use crate::config::resolved::{Action, Config, Store};
@@ -225,6 +225,7 @@ impl Build<'_> {
         let broker = Arc::new(broker.proved_by(chains));
         runtime.spawn(Arc::clone(&quotes).run(stopped));
         runtime.spawn(pool.watch());
+        runtime.spawn(Audit::new(Arc::clone(&broker)).run());
         runtime.spawn(Recovery::new(Arc::clone(&broker), config.paid.lease).run(counted(drain)));
         runtime.spawn(Arc::clone(health).watch(jobs.clone(), facilitator, config.clone()));
         let parts = Parts {

@@ -5,6 +5,7 @@
 //! pool        several endpoints, in order of health, each failing over to the next
 //! heads       where the chain stands; endpoints that are stale, behind or lie are left out
 //! proof       what the chain proves about one authorization
+//! income      what a payee received in a range of blocks
 //! mined       waiting for transactions, one look for everybody
 //! ```
 //!
@@ -12,6 +13,7 @@
 //! transactions; everybody else sees this module's own.
 
 mod heads;
+mod income;
 mod mined;
 mod pool;
 mod proof;
@@ -20,6 +22,7 @@ mod rpc;
 mod tests;
 mod transport;
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -31,12 +34,13 @@ use async_trait::async_trait;
 use secrecy::ExposeSecret;
 
 pub use heads::Head;
+pub use income::Income;
 pub use proof::{Proof, Since, Sought, Unpaid};
 
 use crate::clock::Clock;
 use crate::config::resolved;
 use crate::outgoing::{self, Outgoing};
-use crate::x402::{B256, Network};
+use crate::x402::{Address, B256, Network};
 use heads::LastLook;
 use mined::Mined;
 use pool::{Endpoint, Failover};
@@ -173,6 +177,18 @@ pub trait Prove: Send + Sync {
     /// What is proven about `sought`; `None` where nobody can be asked about this network.
     async fn prove(&self, network: Network, sought: &Sought) -> Option<Result<Proof, ChainError>>;
 
+    /// A block that is final; `None` where nobody can be asked about this network.
+    async fn last_final(&self, network: Network) -> Option<Result<Head, ChainError>>;
+
+    /// What a payee received in these blocks; see [`Chain::income`].
+    async fn income(
+        &self,
+        network: Network,
+        asset: Address,
+        to: Address,
+        blocks: RangeInclusive<u64>,
+    ) -> Option<Result<Vec<Income>, ChainError>>;
+
     /// The newest height that is known of this network, without asking.
     fn height(&self, network: Network) -> Option<u64>;
 
@@ -184,6 +200,20 @@ pub trait Prove: Send + Sync {
 impl Prove for Chains {
     async fn prove(&self, network: Network, sought: &Sought) -> Option<Result<Proof, ChainError>> {
         Some(self.of(network)?.prove(sought).await)
+    }
+
+    async fn last_final(&self, network: Network) -> Option<Result<Head, ChainError>> {
+        Some(self.of(network)?.last_final().await)
+    }
+
+    async fn income(
+        &self,
+        network: Network,
+        asset: Address,
+        to: Address,
+        blocks: RangeInclusive<u64>,
+    ) -> Option<Result<Vec<Income>, ChainError>> {
+        Some(self.of(network)?.income(asset, to, blocks).await)
     }
 
     fn height(&self, network: Network) -> Option<u64> {

@@ -22,5 +22,6 @@ pub use catalogue::Described;
 pub use edge::{Open, RouteMetrics};
 pub use logging::{LogError, init_logging};
 pub use metrics::Metrics;
+pub use money::Audited;
 pub use paid::{Settled, Verified};
 pub use store::CountedStore;
