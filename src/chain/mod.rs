@@ -6,12 +6,14 @@
 //! heads       where the chain stands; endpoints that are stale, behind or lie are left out
 //! proof       what the chain proves about one authorization
 //! income      what a payee received in a range of blocks
+//! check       whether the chain and its tokens are what the configuration says
 //! mined       waiting for transactions, one look for everybody
 //! ```
 //!
 //! Nothing here signs, and nothing here knows jobs. alloy's types are for `facilitator/local`, which builds
 //! transactions; everybody else sees this module's own.
 
+mod check;
 mod heads;
 mod income;
 mod mined;
@@ -31,8 +33,10 @@ use alloy::providers::RootProvider;
 use alloy::rpc::client::RpcClient;
 use alloy::rpc::types::TransactionReceipt;
 use async_trait::async_trait;
+use futures_util::future::join_all;
 use secrecy::ExposeSecret;
 
+pub use check::Misfit;
 pub use heads::Head;
 pub use income::Income;
 pub use proof::{Proof, Since, Sought, Unpaid};
@@ -40,7 +44,7 @@ pub use proof::{Proof, Since, Sought, Unpaid};
 use crate::clock::Clock;
 use crate::config::resolved;
 use crate::outgoing::{self, Outgoing};
-use crate::x402::{Address, B256, Network};
+use crate::x402::{Address, Asset, B256, Network};
 use heads::LastLook;
 use mined::Mined;
 use pool::{Endpoint, Failover};
@@ -55,6 +59,9 @@ pub enum ChainError {
     /// No endpoint answered.
     #[error("no RPC endpoint answers: {0}")]
     Away(String),
+    /// An endpoint answered with an error of its own words.
+    #[error("an RPC endpoint refuses: {0}")]
+    Refused(String),
     /// Those that answered are not fit to be believed.
     #[error("no RPC endpoint is fit to be believed: {0}")]
     Unfit(String),
@@ -73,6 +80,7 @@ impl ChainError {
     fn of(self, endpoint: &str) -> Self {
         match self {
             ChainError::Away(why) => ChainError::Away(format!("{endpoint}: {why}")),
+            ChainError::Refused(why) => ChainError::Refused(format!("{endpoint}: {why}")),
             other => other,
         }
     }
@@ -238,6 +246,18 @@ impl Chains {
     /// The one of this network, if it can be asked.
     pub fn of(&self, network: Network) -> Option<&Chain> {
         self.0.iter().find(|chain| chain.network == network)
+    }
+
+    /// Everything that does not fit these assets, on all chains, and what could not be asked.
+    pub async fn check(&self, assets: &[&Asset]) -> (Vec<Misfit>, Vec<ChainError>) {
+        let (mut misfits, mut unknown) = (Vec::new(), Vec::new());
+        for found in join_all(self.0.iter().map(|chain| chain.check(assets))).await {
+            match found {
+                Ok(found) => misfits.extend(found),
+                Err(why) => unknown.push(why),
+            }
+        }
+        (misfits, unknown)
     }
 
     /// Each of them.
