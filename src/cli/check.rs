@@ -4,16 +4,21 @@ use std::fmt::{self, Display, Write};
 use std::path::Path;
 
 use super::Exit;
+use crate::chain::Chains;
+use crate::clock::Clock;
 use crate::config::resolved::{Accept, Action, BrokeredWork, Config, Providers, Store};
 use crate::config::{self, Loaded};
 use crate::wallet::Wallet;
 use crate::x402::{Network, PaymentFlow};
 
-pub(super) fn run(path: &Path) -> Exit {
+pub(super) fn run(path: &Path, online: bool) -> Exit {
     match config::check(path, &config::process_environment()) {
         Ok(loaded) => {
-            print!("{}", Summary { path, loaded: &loaded });
-            settling(&loaded.config)
+            let exit = if online { ask(&loaded.config) } else { Exit::Ok };
+            if exit == Exit::Ok {
+                print!("{}", Summary { path, loaded: &loaded });
+            }
+            exit
         }
         Err(mistakes) => {
             eprintln!("{mistakes}");
@@ -22,7 +27,15 @@ pub(super) fn run(path: &Path) -> Exit {
     }
 }
 
-/// Whether the gateway's own facilitator could settle now, if it is to: this asks the chain.
+/// Whether the chains are what the configuration says, and the gateway's own facilitator, if it is to, could settle now.
+fn ask(config: &Config) -> Exit {
+    match ask_chains(config) {
+        Exit::Ok => settling(config),
+        failed => failed,
+    }
+}
+
+/// Whether the gateway's own facilitator could settle now, if it is to.
 fn settling(config: &Config) -> Exit {
     if config.facilitator.local.is_none() {
         return Exit::Ok;
@@ -32,13 +45,40 @@ fn settling(config: &Config) -> Exit {
         Err(error) => vec![format!("{error:#}")],
     };
     if problems.is_empty() {
-        println!("\nthe chain answers, and the gas account has gas");
+        println!("the chain answers, and the gas account has gas");
         return Exit::Ok;
     }
     for problem in problems {
         eprintln!("galaksio: payments could not be settled: {problem}");
     }
     Exit::Failed
+}
+
+/// Whether the chains are what the configuration says; what is not goes to standard error.
+fn ask_chains(config: &Config) -> Exit {
+    if config.chains.is_empty() {
+        eprintln!("galaksio: there is no [[chains]] table, so there is nobody to ask");
+        return Exit::Failed;
+    }
+    let asked = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string());
+    let asked = asked.and_then(|runtime| {
+        let chains = Chains::new(&config.chains, &Clock::system()).map_err(|error| error.to_string())?;
+        Ok(runtime.block_on(chains.check(&config.assets())))
+    });
+    let (misfits, unknown) = match asked {
+        Ok(found) => found,
+        Err(why) => {
+            eprintln!("galaksio: {why}");
+            return Exit::Failed;
+        }
+    };
+    misfits.iter().for_each(|misfit| eprintln!("{misfit}"));
+    unknown.iter().for_each(|why| eprintln!("{why}"));
+    match (misfits.is_empty(), unknown.is_empty()) {
+        (false, _) => Exit::Config,
+        (true, false) => Exit::Failed,
+        (true, true) => Exit::Ok,
+    }
 }
 
 /// What a configuration amounts to, for a person.
@@ -64,6 +104,10 @@ impl Display for Summary<'_> {
         let unknown_wallet =
             self.loaded.warnings.iter().any(|warning| warning.setting.starts_with("wallet."));
         line(f, "wallet", &if unknown_wallet { "see the warning below".to_owned() } else { wallet(config) })?;
+        for chain in &config.chains {
+            let plural = if chain.rpc.len() == 1 { "endpoint" } else { "endpoints" };
+            line(f, "chain", &format!("{}, {} {plural}", network(chain.network), chain.rpc.len()))?;
+        }
         line(f, "jobs in", &store(&config.store))?;
         match config.admin.listen {
             Some(address) => line(f, "admin at", &address)?,
