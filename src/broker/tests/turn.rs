@@ -111,7 +111,7 @@ async fn sale(stage: &Stage, sellers: &[&Arc<Seller>]) -> Sale {
         operation: "execute".into(),
         ask: Ask { wanted: Wanted::Run { language: "python".into() }, kind: Kind::Code, size: 3 },
         content: Content {
-            bytes: bytes::Bytes::from_static(b"1+1"),
+            data: bytes::Bytes::from_static(b"1+1").into(),
             digest: [0; 32],
             encoding: Encoding::Raw,
             filename: None,
