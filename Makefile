@@ -100,7 +100,7 @@ build-tools:
 
 .PHONY: test-tools
 test-tools: $(CLIENTS_READY) $(SELLER_READY)
-	@scripts/ensure redis-server
+	@scripts/ensure redis-server curl
 
 $(CLIENTS)/node_modules/.package-lock.json: $(CLIENTS)/package-lock.json
 	@scripts/ensure node npm

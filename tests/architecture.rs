@@ -11,6 +11,7 @@ const RANKS: &[(&str, u32)] = &[
     ("ids", 0),
     ("clock", 0),
     ("reason", 1),
+    ("spool", 1),
     ("x402", 2),
     ("config", 3),
     ("jobs", 3),
