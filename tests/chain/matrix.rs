@@ -19,20 +19,68 @@ use crate::rig::{PAY_TO, Setup, Stage};
 /// What a payer starts with, in atomic units.
 const PURSE: u64 = 100_000;
 
-/// Something that is sold, and what it costs.
+/// Something that is sold.
 struct Route {
-    name: &'static str,
-    method: &'static str,
+    /// As in the table.
+    title: &'static str,
+    path: &'static str,
+    /// The language of a program to run.
+    language: &'static str,
     /// What the client pays, in atomic units.
     price: u64,
-    /// Who does the work for the gateway, and for how much.
-    provider: Option<(Service, u64)>,
+    worker: Worker,
 }
 
-const ROUTES: [Route; 3] = [
-    Route { name: "/store", method: "POST", price: 12_000, provider: Some((Service::OpenX402, 10_000)) },
-    Route { name: "/run", method: "POST", price: 336, provider: Some((Service::Merit, 280)) },
-    Route { name: "/premium/report", method: "GET", price: 1_000, provider: None },
+/// Who does the work, and what the gateway pays for it, in atomic units.
+#[derive(Clone, Copy)]
+enum Worker {
+    App,
+    /// A stand-in for a provider, with a ledger of its own.
+    Sandbox(Service, u64),
+    /// A server of the official middleware, which is paid on the same chain.
+    Official(Address, u64),
+}
+
+/// Who is paid by [`Worker::Official`].
+const MODERN: Address = Address::repeat_byte(0x72);
+const LEGACY: Address = Address::repeat_byte(0x71);
+
+const ROUTES: [Route; 5] = [
+    Route {
+        title: "`/store`",
+        path: "/store",
+        language: "",
+        price: 12_000,
+        worker: Worker::Sandbox(Service::OpenX402, 10_000),
+    },
+    Route {
+        title: "`/run`",
+        path: "/run",
+        language: "python",
+        price: 336,
+        worker: Worker::Sandbox(Service::Merit, 280),
+    },
+    Route {
+        title: "`/run` by `@x402/express` 2.27",
+        path: "/run",
+        language: "modern",
+        price: 1_200,
+        worker: Worker::Official(MODERN, 1_000),
+    },
+    Route {
+        title: "`/run` by `x402-express` 1.2",
+        path: "/run",
+        language: "legacy",
+        price: 2_400,
+        worker: Worker::Official(LEGACY, 2_000),
+    },
+    Route {
+        title: "`/premium/report`",
+        path: "/premium/report",
+        language: "",
+        price: 1_000,
+        worker: Worker::App,
+    },
 ];
 
 /// Who settles for the gateway.
@@ -51,6 +99,15 @@ impl Facilitator {
             Facilitator::Ours => "`kind = \"local\"`",
         }
     }
+}
+
+/// A server of the official middleware, as an operator would declare it.
+fn declared(name: &str, shop: &Peer) -> String {
+    format!(
+        "[[provider]]\nname = {name:?}\nkind = \"run\"\nlanguages = [{name:?}]\nurl = \"{}/work\"\n\
+         body = '{{\"code\": \"{{text}}\"}}'\nresult = {{ stdout = \"/body/code\" }}\n",
+        shop.url
+    )
 }
 
 /// What the gateway sells, before the chain that its own facilitator needs.
@@ -87,7 +144,8 @@ struct Shop {
     // In the order in which they are to go.
     gateway: Gateway,
     stage: Stage,
-    _official: Option<Peer>,
+    /// The facilitator of the shops, and of the gateway where it has none; the shops.
+    _peers: [Peer; 3],
     _gas_key: NamedTempFile,
     chain: Chain,
     runtime: Runtime,
@@ -104,25 +162,25 @@ impl Shop {
         let (key, _) = runtime.block_on(chain.gas_key());
         let gas_key = NamedTempFile::new().unwrap();
         std::fs::write(gas_key.path(), key).unwrap();
-        let (mut setup, mut official) = (Setup::new(), None);
+        let official = runtime.block_on(Peer::facilitator(&chain, None));
+        let modern = Peer::server_v2(&official.url, MODERN, "$0.001");
+        let legacy = Peer::server_v1(&official.url, LEGACY, "$0.002");
+        let mut tables = SOLD.to_owned() + &declared("modern", &modern) + &declared("legacy", &legacy);
+        let mut setup = Setup::new();
         match facilitator {
-            Facilitator::Official => {
-                let peer = runtime.block_on(Peer::facilitator(&chain, None));
-                setup = setup.routes(SOLD).text("facilitator", "url", &peer.url);
-                official = Some(peer);
-            }
+            Facilitator::Official => setup = setup.text("facilitator", "url", &official.url),
             Facilitator::Ours => {
-                let tables =
-                    format!("{SOLD}[[chains]]\nnetwork = \"base-sepolia\"\nrpc = [{:?}]\n", chain.url);
+                write!(tables, "[[chains]]\nnetwork = \"base-sepolia\"\nrpc = [{:?}]\n", chain.url).unwrap();
                 let key_file = gas_key.path().to_str().unwrap();
-                setup = setup.routes(&tables).text("facilitator", "kind", "local");
-                setup = setup.text("facilitator", "gas_key_file", key_file);
+                setup =
+                    setup.text("facilitator", "kind", "local").text("facilitator", "gas_key_file", key_file);
             }
         }
-        let stage = setup.start();
+        let _peers = [official, modern, legacy];
+        let stage = setup.routes(&tables).start();
         runtime.block_on(chain.mint(stage.wallet(), PURSE));
         let gateway = stage.gateway();
-        Shop { gateway, stage, _official: official, _gas_key: gas_key, chain, runtime, facilitator }
+        Shop { gateway, stage, _peers, _gas_key: gas_key, chain, runtime, facilitator }
     }
 
     fn sell(&self) -> Vec<Row> {
@@ -140,52 +198,60 @@ impl Shop {
 
     /// A client with fresh money buys once; the chain must show that, and nothing else.
     async fn purchase(&self, client: Client, route: &Route) -> String {
-        let what = format!("{} buys {} through {}", client.name, route.name, self.facilitator.name());
+        let what = format!("{} buys {} through {}", client.name, route.title, self.facilitator.name());
         let (key, payer) = self.chain.payer(PURSE).await;
         let since = self.chain.head().await.number + 1;
-        let before = self.books(payer, route).await;
-        let seen = self.paid(route).len();
+        let before = self.books(payer, route.worker).await;
+        let seen = self.paid(route.worker).len();
 
-        let url = format!("http://{}{}", self.gateway.address, route.name);
-        let answer = client.buy(&key, route.method, &url, body(route).as_ref()).await;
+        let url = format!("http://{}{}", self.gateway.address, route.path);
+        let body = body(route);
+        let method = if body.is_some() { "POST" } else { "GET" };
+        let answer = client.buy(&key, method, &url, body.as_ref()).await;
         assert_eq!(answer["status"], 200, "{what}: {answer}");
         assert_eq!(answer["receipt"]["success"], true, "{what}: {answer}");
         delivered(route, &answer["body"]);
 
-        // The client's payment, which the facilitator settled.
+        // The client's payment, which the facilitator settled; and the gateway's, if its provider is on this chain.
+        let mut transfers = self.chain.transfers_since(since).await;
         let payee = PAY_TO.parse().unwrap();
-        let transfers = self.chain.transfers_since(since).await;
-        assert_eq!(transfers.len(), 1, "{what}: {transfers:?}");
-        let transfer = transfers[0];
+        let client_leg = transfers.iter().position(|transfer| transfer.from == payer);
+        let transfer = transfers.remove(client_leg.expect(&what));
         let price = u128::from(route.price);
-        assert_eq!((transfer.from, transfer.to, transfer.value.units()), (payer, payee, price), "{what}");
+        assert_eq!((transfer.to, transfer.value.units()), (payee, price), "{what}");
         assert_eq!(answer["receipt"]["transaction"], transfer.transaction.to_string(), "{what}");
+        let others = matches!(route.worker, Worker::Official(..));
+        assert_eq!(transfers.len(), usize::from(others), "{what}: {transfers:?}");
 
-        // The gateway's own payment. The provider's stand-in booked it on a ledger of its own; anybody may hand it to
-        // the chain, which takes it if the signature is what the token wants.
-        let payments = self.paid(route).split_off(seen);
-        assert_eq!(payments.len(), usize::from(route.provider.is_some()), "{what}");
-        for (authorization, signature) in payments {
-            let transaction = self.chain.submit(Address::repeat_byte(1), &authorization, &signature).await;
+        if let Worker::Sandbox(..) = route.worker {
+            // The stand-in booked the gateway's payment on a ledger. Anybody may hand it to the chain, which takes it
+            // if the signature is what the token wants.
+            let payments = self.paid(route.worker).split_off(seen);
+            assert_eq!(payments.len(), 1, "{what}");
+            let (authorization, signature) = &payments[0];
+            let transaction = self.chain.submit(Address::repeat_byte(1), authorization, signature).await;
             assert!(self.chain.mined(transaction).await, "{what}: the provider's payment is void");
         }
 
         let mut expected = before;
         expected.payer -= route.price;
         expected.payee += route.price;
-        if let Some((_, cost)) = route.provider {
-            expected.wallet -= cost;
-            expected.provider += cost;
-        }
-        assert_eq!(self.books(payer, route).await, expected, "{what}");
-        match route.provider {
-            Some((_, cost)) => format!("{} / {cost}", route.price),
-            None => route.price.to_string(),
-        }
+        let cost = match route.worker {
+            Worker::App => 0,
+            Worker::Sandbox(_, cost) | Worker::Official(_, cost) => cost,
+        };
+        expected.wallet -= cost;
+        expected.provider += cost;
+        assert_eq!(self.books(payer, route.worker).await, expected, "{what}");
+        if cost == 0 { route.price.to_string() } else { format!("{} / {cost}", route.price) }
     }
 
-    async fn books(&self, payer: Address, route: &Route) -> Books {
-        let provider = route.provider.map_or(Address::ZERO, |(service, _)| pay_to(service));
+    async fn books(&self, payer: Address, worker: Worker) -> Books {
+        let provider = match worker {
+            Worker::App => Address::ZERO,
+            Worker::Sandbox(service, _) => pay_to(service),
+            Worker::Official(payee, _) => payee,
+        };
         Books {
             payer: self.chain.balance(payer).await,
             payee: self.chain.balance(PAY_TO.parse().unwrap()).await,
@@ -194,9 +260,9 @@ impl Shop {
         }
     }
 
-    /// What the route's provider was paid with so far, each payment once.
-    fn paid(&self, route: &Route) -> Vec<(Authorization, Vec<u8>)> {
-        let Some((service, _)) = route.provider else { return Vec::new() };
+    /// What a stand-in was paid with so far, each payment once.
+    fn paid(&self, worker: Worker) -> Vec<(Authorization, Vec<u8>)> {
+        let Worker::Sandbox(service, _) = worker else { return Vec::new() };
         let requests = self.stage.sandbox().requests.seen(service);
         let mut payments: Vec<_> = requests.iter().filter_map(|request| payment(&request.headers)).collect();
         let mut known: Vec<B256> = Vec::new();
@@ -218,18 +284,21 @@ struct Books {
     provider: u64,
 }
 
+const PROGRAM: &str = "print(6 * 7)";
+
 fn body(route: &Route) -> Option<Value> {
-    match route.name {
+    match route.path {
         "/store" => Some(json!({ "data": { "order": 7 }, "options": { "permanent": true } })),
-        "/run" => Some(json!({ "code": "print(6 * 7)", "language": "python" })),
+        "/run" => Some(json!({ "code": PROGRAM, "language": route.language })),
         _ => None,
     }
 }
 
 fn delivered(route: &Route, body: &Value) {
-    match route.name {
-        "/store" => assert!(body["result"]["cid"].is_string(), "{body}"),
-        "/run" => assert!(body["result"]["stdout"].is_string(), "{body}"),
+    match (route.path, route.worker) {
+        ("/store", _) => assert!(body["result"]["cid"].is_string(), "{body}"),
+        (_, Worker::Official(..)) => assert_eq!(body["result"]["stdout"], PROGRAM, "{body}"),
+        ("/run", _) => assert!(body["result"]["stdout"].is_string(), "{body}"),
         _ => assert_eq!(body["title"], "Monthly report", "{body}"),
     }
 }
@@ -247,9 +316,9 @@ fn payment(headers: &HeaderMap) -> Option<(Authorization, Vec<u8>)> {
 fn table(rows: &[Row]) -> String {
     let mut table = "\n| client | x402 | facilitator |".to_owned();
     for route in &ROUTES {
-        write!(table, " `{}` |", route.name).unwrap();
+        write!(table, " {} |", route.title).unwrap();
     }
-    table += "\n|---|---|---|---|---|---|\n";
+    table += "\n|---|---|---|---|---|---|---|---|\n";
     for row in rows {
         writeln!(table, "| {} |", row.join(" | ")).unwrap();
     }
