@@ -22,6 +22,7 @@ use crate::broker::{Audit, Broker, Limits, Recovery};
 use crate::chain::{Chains, Misfit};
 use crate::clock::Clock;
 use crate::config::resolved::{Action, Config, Store};
+use crate::facilitator::local::{LocalError, LocalFacilitator};
 use crate::facilitator::{Facilitator, HttpFacilitator, Pool};
 use crate::jobs::embedded::{self, Embedded};
 use crate::jobs::redis::{OpenError as RedisError, Redis};
@@ -48,6 +49,8 @@ const CHECK: Duration = Duration::from_secs(10);
 
 /// Between two looks at where a chain stands, while nobody asks.
 const CHAINS_EVERY: Duration = Duration::from_secs(5);
+/// Between two looks at what is left for gas.
+const GAS_EVERY: Duration = Duration::from_secs(5);
 
 /// A gateway that is built, and listens, but does not answer yet.
 pub struct App {
@@ -89,6 +92,9 @@ pub enum StartError {
     /// The facilitator's URL is no use.
     #[error("the facilitator's URL is not valid: {0}")]
     Facilitator(#[from] http::uri::InvalidUri),
+    /// The gateway cannot be its own facilitator.
+    #[error(transparent)]
+    Local(#[from] LocalError),
     /// No TLS for outgoing calls.
     #[error("cannot make outgoing TLS connections: {0}")]
     Tls(#[from] rustls::Error),
@@ -254,7 +260,11 @@ impl Build<'_> {
         let settings = &self.config.facilitator;
         let outgoing = self.outgoing(settings.allow_plain_http)?;
         let mut members: Vec<(String, Arc<dyn Facilitator>)> = Vec::new();
-        for endpoint in settings.endpoints() {
+        for (at, endpoint) in settings.endpoints().enumerate() {
+            if at == 0 && settings.local.is_some() {
+                members.push(("local".to_owned(), self.local_facilitator().await?));
+                continue;
+            }
             let facilitator = HttpFacilitator::new(outgoing.clone(), settings, endpoint, &self.clock)?;
             members.push((facilitator_name(endpoint.0), Arc::new(facilitator)));
         }
@@ -276,6 +286,29 @@ impl Build<'_> {
             true => Ok(()),
             false => Err(StartError::Misfits(misfits)),
         }
+    }
+
+    async fn local_facilitator(&self) -> Result<Arc<LocalFacilitator>, StartError> {
+        let local = Arc::new(LocalFacilitator::new(self.config, self.clock.clone())?);
+        let problems = local.problems().await;
+        for problem in &problems {
+            tracing::error!(problem, "the gateway's own facilitator cannot settle");
+        }
+        if !problems.is_empty() && self.config.facilitator.fallback.is_empty() {
+            // Not the end: the app's own traffic flows, and money may come to the gas account any minute.
+            self.health.set(Some(Reason::FacilitatorAway));
+        }
+        let (watched, metrics) = (Arc::clone(&local), Arc::clone(self.metrics));
+        self.runtime.spawn(async move {
+            let mut tick = tokio::time::interval(GAS_EVERY);
+            loop {
+                tick.tick().await;
+                for lane in watched.status() {
+                    metrics.gas_left(lane.network, lane.gas);
+                }
+            }
+        });
+        Ok(local)
     }
 
     async fn store(&self, clock: &Clock) -> Result<Arc<dyn JobStore>, StartError> {

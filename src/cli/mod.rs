@@ -4,6 +4,7 @@
 
 mod check;
 mod demo;
+mod facilitator;
 mod pay;
 mod serve;
 #[cfg(test)]
@@ -64,6 +65,11 @@ enum Command {
     Check(Check),
     /// Buy work from a gateway, as any x402 client would
     Pay(Box<pay::Pay>),
+    /// Verify and settle payments for others, by the configuration's own facilitator
+    ///
+    /// Serves POST /verify, POST /settle and GET /supported, for version 1 and 2. Whoever reaches it can make it spend
+    /// gas, so it belongs on loopback or a network of yours.
+    Facilitator(Settle),
     /// Run the gateway against stand-ins for every outside service, and make paid requests of it
     Demo(Demo),
     /// Print the version
@@ -96,6 +102,15 @@ struct Serve {
     upgrade: bool,
 }
 
+#[derive(Debug, Args)]
+struct Settle {
+    #[command(flatten)]
+    file: ConfigFile,
+    /// Where to listen; port 0 takes a free one
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:4020")]
+    listen: SocketAddr,
+}
+
 /// The arguments of `galaksio demo`.
 #[derive(Clone, Copy, Debug, Args)]
 pub struct Demo {
@@ -117,6 +132,7 @@ impl Cli {
             Command::Serve(arguments) => serve::run(&arguments.file.config, arguments.upgrade),
             Command::Check(arguments) => check::run(&arguments.file.config, arguments.online),
             Command::Pay(arguments) => pay::run(&arguments),
+            Command::Facilitator(arguments) => facilitator::run(&arguments.file.config, arguments.listen),
             Command::Demo(arguments) => demo::run(arguments),
             Command::Version => {
                 println!("galaksio {}", env!("CARGO_PKG_VERSION"));

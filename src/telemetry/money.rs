@@ -8,7 +8,7 @@ use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 use super::catalogue::Catalogue;
 use super::metrics::Metrics;
 use crate::money::Amount;
-use crate::x402::Asset;
+use crate::x402::{Asset, Network};
 
 #[derive(Debug)]
 pub(super) struct MoneyMetrics {
@@ -17,6 +17,7 @@ pub(super) struct MoneyMetrics {
     exposure: IntGaugeVec,
     audited: IntCounterVec,
     to_be_audited: IntGauge,
+    gas: IntGaugeVec,
 }
 
 /// What was found of a payment that a facilitator said was settled.
@@ -55,6 +56,11 @@ impl MoneyMetrics {
                 "settlements_to_be_audited",
                 "Settled client payments that are still to be looked for on the chain.",
             ),
+            gas: catalogue.gauges(
+                "gas_gwei",
+                &["network"],
+                "What the gateway's own facilitator has left for gas, in gwei (a billionth of the chain's coin).",
+            ),
         }
     }
 }
@@ -91,6 +97,12 @@ impl Metrics {
         let [network, address] = labels(asset);
         let units = i64::try_from(amount.units()).unwrap_or(i64::MAX);
         self.money.exposure.with_label_values(&[&network, &address]).set(units);
+    }
+
+    /// So much is left for gas, in wei.
+    pub fn gas_left(&self, network: Network, wei: u128) {
+        let gwei = i64::try_from(wei / 1_000_000_000).unwrap_or(i64::MAX);
+        self.money.gas.with_label_values(&[&network.to_string()]).set(gwei);
     }
 }
 

@@ -27,6 +27,7 @@ const STILL: &[(&str, &str)] = &[
     ("galaksio_exposure_atomic", "what was exposed is settled"),
     ("galaksio_settlements_audited_total", "there is no chain to ask"),
     ("galaksio_settlements_to_be_audited", "there is no chain to ask"),
+    ("galaksio_gas_gwei", "the facilitator is not the gateway's own"),
 ];
 
 #[test]
