@@ -24,6 +24,8 @@ pub(crate) enum Fault {
     Down,
     /// This method's calls never arrive.
     Lost(&'static str),
+    /// Every call arrives this late.
+    Slow(Duration),
     /// This method's calls arrive, and their answers never come back.
     Unanswered(&'static str),
 }
@@ -101,6 +103,7 @@ impl Relay {
         };
         match fault {
             Fault::Down => return strike(),
+            Fault::Slow(delay) => tokio::time::sleep(delay).await,
             Fault::Lost(method) if hit(method) => return strike(),
             _ => {}
         }
