@@ -4,7 +4,8 @@
 //! order        a request, read; the reasons, spelled as the TypeScript facilitator spells them
 //! verify       what the chain says of it, in one round trip, and the verdict
 //! settle       one settlement, however often it is asked for
-//! account      the gas account: numbers, fees, batches, receipts (numbers and fees are pure)
+//! account      the gas account: what is sent, under which number, and what became of it; its parts are sent,
+//!              transaction, and (pure) numbers and fees
 //! contracts    what is said to token, wallet and Multicall3
 //! serve        the same over HTTP, for others (`galaksio facilitator`)
 //! ```
@@ -17,6 +18,7 @@ mod fees;
 mod numbers;
 mod order;
 mod rpc;
+mod sent;
 mod serve;
 mod settle;
 mod transaction;

@@ -15,10 +15,11 @@ use serde_json::json;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{sleep, timeout};
 
-use super::account::{Fate, Item, Terms};
+use super::account::Terms;
 use super::contracts::{self, Claimed, Shown};
 use super::order::{No, Order, reason};
 use super::rpc::{self, Away, Batch};
+use super::sent::{Fate, Item};
 use super::verify::{self, Facts, Reader, Trial};
 use crate::chain::Chain;
 use crate::clock::Clock;
@@ -270,7 +271,7 @@ impl Settler {
 
     /// The end, if the authorization is used: whoever submitted it, the payee may have the money.
     async fn already(&self, order: &Order, facts: &Facts) -> Result<(), End> {
-        if facts.used != Some(true) {
+        if !facts.is_used() {
             return Ok(());
         }
         // What is public on the chain proves nothing about who asks; the signature does.
