@@ -42,11 +42,11 @@ use crate::chain::Chain;
 use crate::clock::Clock;
 use crate::config::resolved;
 use crate::x402::abi::{TokenRead, domain_separator};
-use crate::x402::{Address, Asset, Network, Receipt, Version};
+use crate::x402::{Address, Asset, B256, Network, Receipt, Version};
 use account::{Status, Terms};
 use order::{No, Order, reason};
 use rpc::{Away, Batch};
-use settle::{End, Settler};
+use settle::{End, Found, Settler};
 use verify::Reader;
 
 /// A transfer takes less gas than this; the account is empty if it cannot pay for one.
@@ -58,6 +58,17 @@ pub struct LocalFacilitator {
     verify_timeout: Duration,
     settle_timeout: Duration,
     clock: Clock,
+}
+
+/// What those who call make of a success that they are told twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Callers {
+    /// They take each payment once, whatever we say, as the gateway does. A settlement that is repeated succeeds again,
+    /// so that an answer that was lost is no loss.
+    TakeOnce,
+    /// They may deliver for each success: the official servers do, to ten requests with one payment at once. Success is
+    /// told once; then the nonce is used.
+    MayRepeat,
 }
 
 /// One chain.
@@ -215,34 +226,7 @@ impl Facilitator for LocalFacilitator {
     }
 
     async fn settle(&self, request: &PaymentRequest) -> Result<Settlement, FacilitatorError> {
-        let (lane, order) = match Order::read(request).and_then(|order| Ok((self.lane(&order)?, order))) {
-            Ok(found) => found,
-            Err(no) => {
-                let nothing = Receipt { success: false, transaction: String::new(), ..unpaid() };
-                return Ok(Settlement::Refused(refused(nothing, no)));
-            }
-        };
-        let receipt = Receipt { network: order.network_name(), payer: Some(order.payer()), ..unpaid() };
-        let hash = |transaction: Option<crate::x402::B256>| {
-            transaction.map(|transaction| transaction.to_string()).unwrap_or_default()
-        };
-        match lane.settler.settle(order, self.settle_timeout).await {
-            End::Paid(transaction) => Ok(Settlement::Settled(Receipt {
-                success: true,
-                transaction: hash(Some(transaction)),
-                ..receipt
-            })),
-            End::No(no, transaction) => {
-                Ok(Settlement::Refused(refused(Receipt { transaction: hash(transaction), ..receipt }, no)))
-            }
-            End::Pending(transaction) => Ok(Settlement::Pending(Receipt {
-                transaction: hash(transaction),
-                error_reason: Some(reason::PENDING.to_owned()),
-                ..receipt
-            })),
-            End::Away(Away(why)) => Err(FacilitatorError::NotSent(why)),
-            End::Unknown(why) => Err(FacilitatorError::Unknown(why)),
-        }
+        self.settle_for(request, Callers::TakeOnce).await
     }
 
     /// What it can settle; an error while it could not.
@@ -255,6 +239,41 @@ impl Facilitator for LocalFacilitator {
 }
 
 impl LocalFacilitator {
+    async fn settle_for(
+        &self,
+        request: &PaymentRequest,
+        callers: Callers,
+    ) -> Result<Settlement, FacilitatorError> {
+        let (lane, order) = match Order::read(request).and_then(|order| Ok((self.lane(&order)?, order))) {
+            Ok(found) => found,
+            Err(no) => return Ok(Settlement::Refused(refused(unpaid(), no))),
+        };
+        let receipt = Receipt { network: order.network_name(), payer: Some(order.payer()), ..unpaid() };
+        let with = |transaction: Option<B256>| Receipt {
+            transaction: transaction.map(|transaction| transaction.to_string()).unwrap_or_default(),
+            ..receipt
+        };
+        match lane.settler.settle(order.clone(), self.settle_timeout).await {
+            End::Paid(transaction, found)
+                if callers == Callers::MayRepeat
+                    && (found == Found::Before || !lane.settler.tell_first(&order)) =>
+            {
+                let no = No::saying(reason::USED, "it was settled before");
+                Ok(Settlement::Refused(refused(with(Some(transaction)), no)))
+            }
+            End::Paid(transaction, _) => {
+                Ok(Settlement::Settled(Receipt { success: true, ..with(Some(transaction)) }))
+            }
+            End::No(no, transaction) => Ok(Settlement::Refused(refused(with(transaction), no))),
+            End::Pending(transaction) => Ok(Settlement::Pending(Receipt {
+                error_reason: Some(reason::PENDING.to_owned()),
+                ..with(transaction)
+            })),
+            End::Away(Away(why)) => Err(FacilitatorError::NotSent(why)),
+            End::Unknown(why) => Err(FacilitatorError::Unknown(why)),
+        }
+    }
+
     fn kinds(&self) -> Vec<Supported> {
         let kind = |network, version| Supported { version, scheme: "exact".to_owned(), network };
         let networks = self.lanes.iter().map(|lane| lane.chain.network());

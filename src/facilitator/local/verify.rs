@@ -8,7 +8,7 @@ use alloy::primitives::{Bytes, U256};
 use alloy::rpc::client::Waiter;
 use moka::sync::Cache;
 
-use super::contracts::{self, Call};
+use super::contracts::{self, Call, MULTICALL3};
 use super::order::{No, Order, reason};
 use super::rpc::{self, Away, Batch};
 use crate::chain::Chain;
@@ -122,11 +122,15 @@ impl Reader {
     /// signature that looks like an ordinary one.
     pub(super) async fn read(&self, order: &Order, trial: Trial) -> Result<Facts, Away> {
         let payer = order.authorization.from;
-        let missing = match &order.deployment {
-            Some(deployment) if !self.has_code(payer).await? => Some(deployment),
-            _ => None,
-        };
-        let factory_allowed = missing.map(|deployment| self.factories.contains(&deployment.factory));
+        let (mut missing, mut factory_allowed) = (None, None);
+        if let Some(deployment) = &order.deployment {
+            let [there, multicall] = self.have_code([payer, MULTICALL3]).await?;
+            if !there {
+                missing = Some(deployment);
+                // Without Multicall3 nothing would be called, which looks like a call that went well.
+                factory_allowed = Some(multicall && self.factories.contains(&deployment.factory));
+            }
+        }
         let trial = if factory_allowed == Some(false) { Trial::None } else { trial };
         let token = order.asset.address;
         let known = self.tokens.get(&token);
@@ -216,11 +220,12 @@ impl Reader {
         Ok(token)
     }
 
-    async fn has_code(&self, address: Address) -> Result<bool, Away> {
+    async fn have_code(&self, addresses: [Address; 2]) -> Result<[bool; 2], Away> {
         let mut batch = Batch::new(&self.chain);
-        let code = batch.code(address)?;
+        let [one, two] = addresses;
+        let (one, two) = (batch.code(one)?, batch.code(two)?);
         batch.send().await?;
-        Ok(!rpc::answer(code).await?.is_empty())
+        Ok([!rpc::answer(one).await?.is_empty(), !rpc::answer(two).await?.is_empty()])
     }
 
     fn ask_wallet(&self, order: &Order) -> Call {
