@@ -19,6 +19,7 @@ use tokio::sync::watch;
 
 use crate::admin::{Admin, FindJobs, Pages};
 use crate::broker::{Broker, Limits, Recovery};
+use crate::chain::Chains;
 use crate::clock::Clock;
 use crate::config::resolved::{Action, Config, Store};
 use crate::facilitator::local::{LocalError, LocalFacilitator};
@@ -43,6 +44,8 @@ use observer::Observer;
 /// How long the paid runtime's last tasks may take to end, once nothing waits for them any more.
 const LAST_TASKS: Duration = Duration::from_secs(5);
 
+/// Between two looks at where a chain stands, while nobody asks.
+const CHAINS_EVERY: Duration = Duration::from_secs(5);
 /// Between two looks at what is left for gas.
 const GAS_EVERY: Duration = Duration::from_secs(5);
 
@@ -213,14 +216,19 @@ impl Build<'_> {
         let settings = Settings::from(config);
         let quotes = QuoteCache::open(settings, sellers, values, clock.clone(), Arc::clone(metrics)).await?;
         let quotes = Arc::new(quotes);
-        let broker = Arc::new(Broker::new(
+        let chains = Arc::new(Chains::new(&config.chains, clock)?);
+        for chain in chains.iter() {
+            runtime.spawn(chain.clone().watch(CHAINS_EVERY));
+        }
+        let broker = Broker::new(
             Arc::clone(&jobs),
             Arc::clone(&facilitator),
             wallet,
             Arc::clone(metrics),
             clock.clone(),
             limits(config),
-        ));
+        );
+        let broker = Arc::new(broker.proved_by(chains));
         runtime.spawn(Arc::clone(&quotes).run(stopped));
         runtime.spawn(pool.watch());
         runtime.spawn(Recovery::new(Arc::clone(&broker), config.paid.lease).run(counted(drain)));

@@ -159,8 +159,9 @@ fn sellers(work: BrokeredWork, providers: &Providers) -> String {
         (BrokeredWork::Store, "openx402", providers.openx402.is_some()),
         (BrokeredWork::Run, "merit", providers.merit.is_some()),
     ];
-    let names: Vec<&str> =
-        known.iter().filter(|(does, _, on)| *does == work && *on).map(|(_, name, _)| *name).collect();
+    let built_in = known.iter().filter(|(does, _, on)| *does == work && *on).map(|(_, name, _)| *name);
+    let declared = providers.declared.iter().filter(|declared| declared.kind.work() == work);
+    let names: Vec<&str> = built_in.chain(declared.map(|declared| declared.name.as_str())).collect();
     names.join(" or ")
 }
 
@@ -219,6 +220,13 @@ pay_to = "0x066e4FBb1Cb2fd7dE4fb1432a7B1C1169B4c2C8F"
 markup = "2.05%"
 fee = "$0.001"
 [providers.merit]
+[[provider]]
+name = "acme"
+kind = "run"
+url = "https://acme.example/run"
+body = "raw"
+languages = ["python"]
+result = { stdout = "/out" }
 [wallet]
 key_env = "K"
 [store]
@@ -231,7 +239,7 @@ url = "redis://:hunter2@localhost"
             "t.toml: no mistakes",
             "paid in      USD Coin on base (0x833589fCD6eDb6E08f4c7C32D4f71b54bdA02913) to 0x066e4FBb",
             "wallet       pays providers from 0x7E5F4552091A69125d5DfCb7b8C2659029395Bdf on base, up to $1 at once",
-            "  POST     /run             the provider's price + 2.05% + $0.001, by merit, charged when it succeeded",
+            "  POST     /run             the provider's price + 2.05% + $0.001, by merit or acme, charged when it succeeded",
             "  GET,POST /premium/*       $0.001, by the app, charged upfront",
             "  any      everything else  free, by the app",
             "  providers.merit.url = $MERIT_SYSTEMS_URL",

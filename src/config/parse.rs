@@ -2,6 +2,7 @@
 //!
 //! Each parser is pure and says, when it refuses, what is wrong and what to write instead.
 
+mod template;
 mod web;
 
 use std::path::PathBuf;
@@ -11,6 +12,7 @@ use super::node::{Node, Value};
 use crate::money::Amount;
 use crate::x402::{Address, Network, PaymentFlow};
 
+pub(super) use template::{pointer, request_body};
 pub(crate) use web::is_private;
 pub(super) use web::{
     base_url, ip_block, method, origin, own_segment, route_path, rpc_url, socket_address,

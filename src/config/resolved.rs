@@ -9,6 +9,13 @@ use secrecy::{SecretSlice, SecretString};
 
 use crate::x402::{Address, Asset, Network, PaymentFlow};
 
+mod declared;
+
+pub use declared::{
+    Condition, Declared, DeclaredKind, Keeping, Placeholder, Pointer, RequestBody, ResultMapping,
+    ResumeClass, Segment, Template,
+};
+
 /// Everything `galaksio serve` needs.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -30,6 +37,8 @@ pub struct Config {
     pub wallet: Option<Wallet>,
     /// The chains that are asked what happened, one for each network at most.
     pub chains: Vec<Chain>,
+    /// What it may spend, lose and have out.
+    pub limits: Limits,
     /// Where jobs live.
     pub store: Store,
     /// Deadlines and sizes of paid work.
@@ -262,6 +271,8 @@ pub struct Providers {
     pub openx402: Option<OpenX402>,
     /// Merit Systems.
     pub merit: Option<Merit>,
+    /// Those that `[[provider]]` declares, in the order written.
+    pub declared: Vec<Declared>,
     /// TCP and TLS connect, for all.
     pub connect_timeout: Duration,
     /// Whether `http://` URLs are allowed; only on loopback otherwise.
@@ -325,6 +336,27 @@ pub struct Wallet {
     pub max_payment: String,
     /// What it may pay in.
     pub assets: Vec<Asset>,
+    /// Whom it may pay; empty: whoever a provider asked to have paid when it was first seen.
+    pub payees: Vec<Address>,
+}
+
+/// What the wallet may spend, lose and have out, over all gateways on one store. In millionths of a dollar.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Signed to providers in any hour.
+    pub spend_per_hour: u64,
+    /// Signed to one provider in any hour.
+    pub provider_spend_per_hour: u64,
+    /// Signed to providers at one time, for client payments that have not settled.
+    pub exposure: u64,
+    /// The same, for the payments of one client.
+    pub payer_exposure: u64,
+    /// Paid to providers in any hour for work that no client paid for: then clients pay upfront.
+    pub loss_per_hour: u64,
+    /// Lost in any hour on quotes that a provider's price has overtaken.
+    pub quote_loss_per_hour: u64,
+    /// What the provider's price must leave of the client's; `None`: whatever it leaves.
+    pub profit_floor: Option<u64>,
 }
 
 /// A chain, by its JSON-RPC endpoints.
@@ -368,10 +400,14 @@ pub enum Store {
 /// Deadlines and sizes of paid work.
 #[derive(Clone, Debug)]
 pub struct Paid {
-    /// JSON body at most, in bytes.
+    /// JSON body at most, in bytes; likewise a `.json` file and a program, which are checked whole.
     pub max_json_body: u64,
-    /// Raw body at most, in bytes.
+    /// Raw body, and file of a form, at most, in bytes.
     pub max_raw_body: u64,
+    /// Bytes of paid request bodies held in temporary files at once, over all requests.
+    pub max_spool: u64,
+    /// Where those files are.
+    pub spool_dir: PathBuf,
     /// Bytes of paid request bodies held in memory at once, over all requests.
     pub max_body_memory: u64,
     /// `maxTimeoutSeconds` of challenges.

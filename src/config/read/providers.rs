@@ -143,6 +143,7 @@ pub(super) fn providers(section: &Section<'_>) -> Option<Providers> {
         xcache: xcache?,
         openx402: openx402?,
         merit: merit?,
+        declared: Vec::new(),
         connect_timeout: connect_timeout?,
         allow_plain_http: allow_plain_http?,
     })
@@ -205,7 +206,7 @@ fn merit(section: &Section<'_>, plain_http: bool) -> Option<Option<Merit>> {
 }
 
 /// Signed payments and prices must not cross a network where they can be read or changed.
-fn encrypted(section: &Section<'_>, url: &Uri, allowed: bool, switch: &str) {
+pub(super) fn encrypted(section: &Section<'_>, url: &Uri, allowed: bool, switch: &str) {
     if !allowed && !parse::is_private(url) {
         let reason = format!(
             "{url} is not encrypted and not on this machine; payments sent there can be read and changed"
