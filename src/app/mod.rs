@@ -18,8 +18,8 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
 
 use crate::admin::{Admin, FindJobs, Pages};
-use crate::broker::{Broker, Limits, Recovery};
-use crate::chain::Chains;
+use crate::broker::{Audit, Broker, Limits, Recovery};
+use crate::chain::{Chains, Misfit};
 use crate::clock::Clock;
 use crate::config::resolved::{Action, Config, Store};
 use crate::facilitator::local::{LocalError, LocalFacilitator};
@@ -43,6 +43,9 @@ use observer::Observer;
 
 /// How long the paid runtime's last tasks may take to end, once nothing waits for them any more.
 const LAST_TASKS: Duration = Duration::from_secs(5);
+
+/// How long a start waits for the chains to be compared with the configuration.
+const CHECK: Duration = Duration::from_secs(10);
 
 /// Between two looks at where a chain stands, while nobody asks.
 const CHAINS_EVERY: Duration = Duration::from_secs(5);
@@ -71,6 +74,9 @@ pub enum StartError {
     /// The app's URL is no use.
     #[error(transparent)]
     Forward(#[from] ForwardError),
+    /// A chain, or a token on it, is another than the configuration says.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+    Misfits(Vec<Misfit>),
     /// The embedded store cannot be opened.
     #[error(transparent)]
     Embedded(#[from] embedded::OpenError),
@@ -217,6 +223,7 @@ impl Build<'_> {
         let quotes = QuoteCache::open(settings, sellers, values, clock.clone(), Arc::clone(metrics)).await?;
         let quotes = Arc::new(quotes);
         let chains = Arc::new(Chains::new(&config.chains, clock)?);
+        self.fits(&chains).await?;
         for chain in chains.iter() {
             runtime.spawn(chain.clone().watch(CHAINS_EVERY));
         }
@@ -231,6 +238,7 @@ impl Build<'_> {
         let broker = Arc::new(broker.proved_by(chains));
         runtime.spawn(Arc::clone(&quotes).run(stopped));
         runtime.spawn(pool.watch());
+        runtime.spawn(Audit::new(Arc::clone(&broker)).run());
         runtime.spawn(Recovery::new(Arc::clone(&broker), config.paid.lease).run(counted(drain)));
         runtime.spawn(Arc::clone(health).watch(jobs.clone(), facilitator, config.clone()));
         let parts = Parts {
@@ -262,6 +270,22 @@ impl Build<'_> {
         }
         let observer = Arc::clone(self.metrics);
         Ok(Pool::open(members, settings.hedge_after, Arc::clone(values), observer).await)
+    }
+
+    /// Whether the chains are what the configuration says. One that cannot be asked is no reason not to start.
+    async fn fits(&self, chains: &Chains) -> Result<(), StartError> {
+        let Ok((misfits, unknown)) = tokio::time::timeout(CHECK, chains.check(&self.config.assets())).await
+        else {
+            tracing::warn!("the chains answer too slowly to be compared with the configuration");
+            return Ok(());
+        };
+        for why in unknown {
+            tracing::warn!(%why, "a chain is not compared with the configuration");
+        }
+        match misfits.is_empty() {
+            true => Ok(()),
+            false => Err(StartError::Misfits(misfits)),
+        }
     }
 
     async fn local_facilitator(&self) -> Result<Arc<LocalFacilitator>, StartError> {

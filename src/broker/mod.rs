@@ -8,9 +8,10 @@
 //! `attempt` is that flow, top to bottom. Every step that spends is in the `journal` first; money
 //! leaves through the `purse` only; what a settlement's answer means is decided in `settlement` only, and what a
 //! chain proves of it in `proof`; an answer to a payment that was seen before comes from `delivery`; what a crash left is found by
-//! `recovery`. The broker knows no HTTP connection: a client that goes away changes nothing here.
+//! `recovery`; what is said to be settled is looked for by `audit`. The broker knows no HTTP connection: a client that goes away changes nothing here.
 
 mod attempt;
+mod audit;
 mod debt;
 mod delivery;
 mod idempotency;
@@ -42,10 +43,12 @@ use crate::telemetry::Metrics;
 use crate::wallet::Wallet;
 use crate::x402::{Asset, Authorization, Requirement, Version};
 
+use audit::Audits;
 use journal::Journal;
 use running::Running;
 use tally::Tally;
 
+pub use audit::Audit;
 pub use delivery::{Delivery, DeliveryBody};
 pub use idempotency::IdempotencyKey;
 pub use recovery::Recovery;
@@ -125,6 +128,7 @@ pub struct Broker {
     limits: Limits,
     slots: Arc<Semaphore>,
     running: Running,
+    audits: Audits,
 }
 
 impl Broker {
@@ -140,8 +144,8 @@ impl Broker {
         let tally = Arc::new(Tally::new(Arc::clone(&metrics)));
         let slots = Arc::new(Semaphore::new(limits.max_jobs.min(Semaphore::MAX_PERMITS)));
         let chains = Arc::new(Chains::default());
-        let running = Running::default();
-        Broker { jobs, facilitator, chains, wallet, metrics, tally, clock, limits, slots, running }
+        let (running, audits) = (Running::default(), Audits::default());
+        Broker { jobs, facilitator, chains, wallet, metrics, tally, clock, limits, slots, running, audits }
     }
 
     /// With somebody to ask what happened to a payment when nobody else can say.

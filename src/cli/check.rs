@@ -4,21 +4,54 @@ use std::fmt::{self, Display, Write};
 use std::path::Path;
 
 use super::Exit;
+use crate::chain::Chains;
+use crate::clock::Clock;
 use crate::config::resolved::{Accept, Action, BrokeredWork, Config, Providers, Store};
 use crate::config::{self, Loaded};
 use crate::wallet::Wallet;
 use crate::x402::{Network, PaymentFlow};
 
-pub(super) fn run(path: &Path) -> Exit {
+pub(super) fn run(path: &Path, online: bool) -> Exit {
     match config::check(path, &config::process_environment()) {
         Ok(loaded) => {
             print!("{}", Summary { path, loaded: &loaded });
-            settling(&loaded.config)
+            let asked = if online { ask_chains(&loaded.config) } else { Exit::Ok };
+            match asked {
+                Exit::Ok => settling(&loaded.config),
+                Exit::Failed | Exit::Config => asked,
+            }
         }
         Err(mistakes) => {
             eprintln!("{mistakes}");
             Exit::Config
         }
+    }
+}
+
+/// Whether the chains are what the configuration says; what is not goes to standard error.
+fn ask_chains(config: &Config) -> Exit {
+    if config.chains.is_empty() {
+        eprintln!("galaksio: there is no [[chains]] table, so there is nobody to ask");
+        return Exit::Failed;
+    }
+    let asked = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string());
+    let asked = asked.and_then(|runtime| {
+        let chains = Chains::new(&config.chains, &Clock::system()).map_err(|error| error.to_string())?;
+        Ok(runtime.block_on(chains.check(&config.assets())))
+    });
+    let (misfits, unknown) = match asked {
+        Ok(found) => found,
+        Err(why) => {
+            eprintln!("galaksio: {why}");
+            return Exit::Failed;
+        }
+    };
+    misfits.iter().for_each(|misfit| eprintln!("{misfit}"));
+    unknown.iter().for_each(|why| eprintln!("{why}"));
+    match (misfits.is_empty(), unknown.is_empty()) {
+        (false, _) => Exit::Config,
+        (true, false) => Exit::Failed,
+        (true, true) => Exit::Ok,
     }
 }
 
@@ -64,6 +97,10 @@ impl Display for Summary<'_> {
         let unknown_wallet =
             self.loaded.warnings.iter().any(|warning| warning.setting.starts_with("wallet."));
         line(f, "wallet", &if unknown_wallet { "see the warning below".to_owned() } else { wallet(config) })?;
+        for chain in &config.chains {
+            let plural = if chain.rpc.len() == 1 { "endpoint" } else { "endpoints" };
+            line(f, "chain", &format!("{}, {} {plural}", network(chain.network), chain.rpc.len()))?;
+        }
         line(f, "jobs in", &store(&config.store))?;
         match config.admin.listen {
             Some(address) => line(f, "admin at", &address)?,

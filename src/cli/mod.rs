@@ -61,8 +61,8 @@ enum Command {
     /// Say every mistake in a configuration, or what would be served by it
     ///
     /// A wallet key that is not on this machine is a warning here and a mistake for `serve`, so that a file can be
-    /// checked where its secrets are not.
-    Check(ConfigFile),
+    /// checked where its secrets are not. Nothing outside of this machine is asked, unless by --online.
+    Check(Check),
     /// Buy work from a gateway, as any x402 client would
     Pay(Box<pay::Pay>),
     /// Verify and settle payments for others, by the configuration's own facilitator
@@ -81,6 +81,16 @@ struct ConfigFile {
     /// The configuration file
     #[arg(long, short, value_name = "FILE", default_value = "proxy.toml")]
     config: PathBuf,
+}
+
+#[derive(Debug, Args)]
+struct Check {
+    #[command(flatten)]
+    file: ConfigFile,
+    /// Also ask the endpoints in [[chains]] whether they are of the right chain, and whether the tokens there are those
+    /// that payments are signed for
+    #[arg(long)]
+    online: bool,
 }
 
 #[derive(Debug, Args)]
@@ -124,7 +134,7 @@ impl Cli {
     pub fn run(self) -> Exit {
         match self.command {
             Command::Serve(arguments) => serve::run(&arguments.file.config, arguments.upgrade),
-            Command::Check(arguments) => check::run(&arguments.config),
+            Command::Check(arguments) => check::run(&arguments.file.config, arguments.online),
             Command::Pay(arguments) => pay::run(&arguments),
             Command::Facilitator(arguments) => facilitator::run(&arguments),
             Command::Demo(arguments) => demo::run(arguments),

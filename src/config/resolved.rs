@@ -49,6 +49,21 @@ pub struct Config {
     pub log: Log,
 }
 
+impl Config {
+    /// Every token that is taken or paid with, each once.
+    pub fn assets(&self) -> Vec<&Asset> {
+        let taken = self.accepts.iter().map(|accept| &accept.asset);
+        let paid = self.wallet.iter().flat_map(|wallet| &wallet.assets);
+        let mut assets: Vec<&Asset> = Vec::new();
+        for asset in taken.chain(paid) {
+            if !assets.contains(&asset) {
+                assets.push(asset);
+            }
+        }
+        assets
+    }
+}
+
 /// The client-facing side.
 #[derive(Clone, Debug)]
 pub struct Edge {

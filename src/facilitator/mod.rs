@@ -91,6 +91,14 @@ pub trait Facilitator: Send + Sync {
         self.settle(request).await
     }
 
+    /// Which of several settles this payment, by name; `None` where there is but one, without a name.
+    async fn settler(&self, _: &PaymentRequest) -> Option<String> {
+        None
+    }
+
+    /// Uses the one of this name no more: it said of a payment that it is settled, and the chain shows that it is not.
+    async fn distrust(&self, _name: &str, _why: &str) {}
+
     /// What it can settle.
     async fn supported(&self) -> Result<Vec<Supported>, FacilitatorError>;
 }

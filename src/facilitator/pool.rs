@@ -381,6 +381,22 @@ impl Facilitator for Pool {
         self.settle_by(request, true).await
     }
 
+    async fn settler(&self, request: &PaymentRequest) -> Option<String> {
+        let key = key(request);
+        let settler = match self.settlers.get(&key) {
+            Some(settler) => Some(settler.member),
+            None if self.members.len() == 1 => Some(0),
+            None => self.begun_elsewhere(&key).await.map(|settler| settler.member),
+        };
+        Some(self.members.get(settler?)?.name.clone())
+    }
+
+    async fn distrust(&self, name: &str, why: &str) {
+        if let Err(away) = self.trip(name, why).await {
+            tracing::warn!(%away, facilitator = name, "that it was tripped is not written down yet");
+        }
+    }
+
     /// What those that can be used now support, by what they said last.
     async fn supported(&self) -> Result<Vec<Supported>, FacilitatorError> {
         if !self.asked.swap(true, Ordering::Relaxed) {

@@ -24,5 +24,6 @@ pub use edge::{Open, RouteMetrics};
 pub use guards::Guard;
 pub use logging::{LogError, init_logging};
 pub use metrics::Metrics;
+pub use money::Audited;
 pub use paid::{Settled, Verified};
 pub use store::CountedStore;

@@ -42,6 +42,8 @@ fn touched() -> Metrics {
     metrics.earned(&asset, Amount::new(336));
     metrics.spent("merit-systems", &asset, Amount::new(280));
     metrics.exposed(&asset, Amount::new(280));
+    metrics.audited(crate::telemetry::Audited::Missing);
+    metrics.to_be_audited(1);
     metrics.guarded(Guard::Spend);
     metrics.lost(280);
     metrics.frozen(true);
@@ -86,6 +88,8 @@ fn the_exposition_says_what_happened() {
             .to_owned(),
         r#"galaksio_jobs{state="held"} 3"#.to_owned(),
         r#"galaksio_jobs_total{kind="run",outcome="completed"} 1"#.to_owned(),
+        r#"galaksio_settlements_audited_total{outcome="missing"} 1"#.to_owned(),
+        "galaksio_settlements_to_be_audited 1".to_owned(),
         format!("galaksio_client_income_atomic_total{{{asset}}} 336"),
         format!("galaksio_exposure_atomic{{{asset}}} 280"),
         r#"galaksio_gas_gwei{network="eip155:84532"} 12"#.to_owned(),
