@@ -15,10 +15,12 @@ pub(super) fn run(path: &Path, online: bool) -> Exit {
     match config::check(path, &config::process_environment()) {
         Ok(loaded) => {
             print!("{}", Summary { path, loaded: &loaded });
-            let asked = if online { ask_chains(&loaded.config) } else { Exit::Ok };
-            match asked {
+            if !online {
+                return Exit::Ok;
+            }
+            match ask_chains(&loaded.config) {
                 Exit::Ok => settling(&loaded.config),
-                Exit::Failed | Exit::Config => asked,
+                asked @ (Exit::Failed | Exit::Config) => asked,
             }
         }
         Err(mistakes) => {
@@ -55,7 +57,7 @@ fn ask_chains(config: &Config) -> Exit {
     }
 }
 
-/// Whether the gateway's own facilitator could settle now, if it is to: this asks the chain.
+/// Whether the gateway's own facilitator could settle now, if it is to.
 fn settling(config: &Config) -> Exit {
     if config.facilitator.local.is_none() {
         return Exit::Ok;
