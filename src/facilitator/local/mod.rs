@@ -38,10 +38,9 @@ use secrecy::{ExposeSecret, SecretString};
 pub use serve::{BindError, Server};
 
 use super::{Facilitator, FacilitatorError, PaymentRequest, Settlement, Supported, Verdict};
-use crate::chain::Chain;
+use crate::chain::{Chain, ChainError};
 use crate::clock::Clock;
 use crate::config::resolved;
-use crate::x402::abi::{TokenRead, domain_separator};
 use crate::x402::{Address, Asset, B256, Network, Receipt, Version};
 use account::{Status, Terms};
 use order::{No, Order, reason};
@@ -288,47 +287,29 @@ impl LocalFacilitator {
 
 impl Lane {
     async fn problems(&self) -> Result<Vec<String>, Away> {
-        let network = self.chain.network();
-        let said = |what: String| format!("{network}: {what}");
-        if let Err(error) = self.chain.newest().await {
-            return Ok(vec![said(error.to_string())]);
+        let away = |error: ChainError| Away(error.to_string());
+        let misfits = self.chain.check(&self.assets.iter().collect::<Vec<_>>()).await.map_err(away)?;
+        if !misfits.is_empty() {
+            return Ok(misfits.iter().map(ToString::to_string).collect());
         }
+        // Also the way to learn that an endpoint is stale.
+        self.chain.newest().await.map_err(away)?;
         let mut batch = Batch::new(&self.chain);
         let block = batch.newest()?;
         let balance: Waiter<U256> = batch.ask("eth_getBalance", (self.account, "latest"))?;
-        let mut tokens = Vec::with_capacity(self.assets.len());
-        for asset in &self.assets {
-            let separator = contracts::read(asset.address, TokenRead::DomainSeparator);
-            tokens.push((asset, batch.code(asset.address)?, batch.call(self.account, &separator)?));
-        }
         batch.send().await?;
-        let mut problems = Vec::new();
         let base_fee = rpc::answer(block).await?.base_fee();
         let needed = U256::from(base_fee.max(1)) * U256::from(ONE_TRANSFER);
         let balance = rpc::answer(balance).await?;
         self.status.lock().balance = balance;
-        if balance < needed {
-            let account = self.account.to_checksum(None);
-            problems.push(said(format!(
-                "the gas account {account} has {balance} wei, less than one transfer costs; send it some of the chain's own coin"
-            )));
+        if balance >= needed {
+            return Ok(Vec::new());
         }
-        for (asset, code, separator) in tokens {
-            let token = asset.address.to_checksum(None);
-            if rpc::answer(code).await?.is_empty() {
-                problems
-                    .push(said(format!("there is no contract at {token}; correct `asset` in [[accepts]]")));
-                continue;
-            }
-            let separator = rpc::outcome(separator).await?.ok().and_then(|answer| contracts::word(&answer));
-            if separator.is_some_and(|separator| separator != domain_separator(asset)) {
-                let Asset { name, version, .. } = asset;
-                problems.push(said(format!(
-                    "the token {token} does not sign as name {name:?}, version {version:?}; correct them in [[accepts]]"
-                )));
-            }
-        }
-        Ok(problems)
+        Ok(vec![format!(
+            "the gas account {} has {balance} wei on {}, less than one transfer costs\n    fix: send it some of the chain's own coin",
+            self.account.to_checksum(None),
+            self.chain.network(),
+        )])
     }
 }
 
