@@ -1,21 +1,19 @@
 //! `galaksio facilitator`: the configuration's own facilitator, served to others.
 
-use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::Exit;
+use super::{Exit, Settle};
 use crate::clock::Clock;
 use crate::config::{self, Config};
-use crate::facilitator::local::{LocalFacilitator, Server};
+use crate::facilitator::local::{Callers, LocalFacilitator, Server};
 use crate::telemetry;
 
-pub(super) fn run(path: &Path, listen: SocketAddr) -> Exit {
-    let loaded = match config::load(path, &config::process_environment()) {
+pub(super) fn run(arguments: &Settle) -> Exit {
+    let loaded = match config::load(&arguments.file.config, &config::process_environment()) {
         Ok(loaded) => loaded,
         Err(mistakes) => {
             eprintln!("{mistakes}");
@@ -30,7 +28,7 @@ pub(super) fn run(path: &Path, listen: SocketAddr) -> Exit {
         return Exit::Config;
     }
     let served = runtime().map_err(anyhow::Error::from).and_then(|runtime| {
-        let served = runtime.block_on(serve(&loaded.config, listen));
+        let served = runtime.block_on(serve(&loaded.config, arguments));
         // What was sent is on its way whether anybody waits for it or not.
         runtime.shutdown_background();
         served
@@ -54,13 +52,13 @@ fn runtime() -> std::io::Result<Runtime> {
     Builder::new_multi_thread().enable_all().thread_name("galaksio-settle").build()
 }
 
-async fn serve(config: &Config, listen: SocketAddr) -> anyhow::Result<()> {
+async fn serve(config: &Config, arguments: &Settle) -> anyhow::Result<()> {
     let facilitator = Arc::new(LocalFacilitator::new(config, Clock::system())?);
     let problems = facilitator.problems().await;
     if !problems.is_empty() {
         anyhow::bail!("payments could not be settled:\n  {}", problems.join("\n  "));
     }
-    let server = Server::bind(listen)?;
+    let server = Server::bind(arguments.listen)?;
     let address = server.address();
     if !address.ip().is_loopback() {
         tracing::warn!(%address, "whoever reaches this address can spend the gas account's gas");
@@ -80,6 +78,9 @@ async fn serve(config: &Config, listen: SocketAddr) -> anyhow::Result<()> {
     // To whoever started it on port 0, too.
     println!("facilitator on http://{address}");
     // A settlement that is being waited for ends, or is answered as pending, within its own time-out.
-    server.serve(facilitator, stop, config.facilitator.settle_timeout + Duration::from_secs(1)).await?;
+    let callers = if arguments.repeat_success { Callers::TakeOnce } else { Callers::MayRepeat };
+    server
+        .serve(facilitator, callers, stop, config.facilitator.settle_timeout + Duration::from_secs(1))
+        .await?;
     Ok(())
 }

@@ -109,6 +109,10 @@ struct Settle {
     /// Where to listen; port 0 takes a free one
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:4020")]
     listen: SocketAddr,
+    /// Tell a success again to whoever repeats a settlement. Only for gateways of this program: official servers
+    /// deliver for every success they are told, and so would deliver one payment many times
+    #[arg(long)]
+    repeat_success: bool,
 }
 
 /// The arguments of `galaksio demo`.
@@ -132,7 +136,7 @@ impl Cli {
             Command::Serve(arguments) => serve::run(&arguments.file.config, arguments.upgrade),
             Command::Check(arguments) => check::run(&arguments.file.config, arguments.online),
             Command::Pay(arguments) => pay::run(&arguments),
-            Command::Facilitator(arguments) => facilitator::run(&arguments.file.config, arguments.listen),
+            Command::Facilitator(arguments) => facilitator::run(&arguments),
             Command::Demo(arguments) => demo::run(arguments),
             Command::Version => {
                 println!("galaksio {}", env!("CARGO_PKG_VERSION"));

@@ -22,17 +22,17 @@ use alloy::primitives::{Bytes, U64, U128, U256};
 use alloy::rpc::client::Waiter;
 use alloy::signers::local::PrivateKeySigner;
 use parking_lot::Mutex;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
-use super::contracts::{self, Call, Claimed, MULTICALL3, Shown};
+use super::contracts::MULTICALL3;
 use super::fees::Fee;
 use super::numbers::Numbers;
-use super::order::Order;
 use super::rpc::{self, Away, Batch, Block, Mined};
+use super::sent::{Fate, Item, Sent, carry, next_group, tell_fates};
 use super::transaction::{self, Word};
 use crate::chain::Chain;
-use crate::x402::{Address, B256};
+use crate::x402::B256;
 
 /// Transactions not yet mined at once. Nodes keep few of one account; what comes on top waits, and is batched.
 const MAX_OUT: usize = 16;
@@ -60,9 +60,6 @@ const FIRST_LOOK: Duration = Duration::from_millis(5);
 /// What a node refused is sent again with the next block, or after this.
 const HOLD: Duration = Duration::from_secs(1);
 
-/// A transaction of no effect costs less than this on every chain.
-const FILLER_GAS: u64 = 100_000;
-
 /// How the account spends.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Terms {
@@ -76,27 +73,6 @@ pub(super) struct Terms {
     pub(super) poll: Duration,
 }
 
-/// A transfer to be made.
-pub(super) struct Item {
-    pub(super) order: Arc<Order>,
-    pub(super) call: Call,
-    pub(super) gas: u64,
-    /// It must not share its transaction: a contract's code decides what it costs.
-    pub(super) alone: bool,
-    /// Told the hash of each transaction that carries it.
-    pub(super) sent: Arc<watch::Sender<Option<B256>>>,
-    pub(super) fate: oneshot::Sender<Fate>,
-}
-
-/// What became of a transfer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fate {
-    /// Its transaction is as deep in the chain as was asked for, and its logs show this.
-    Mined(B256, Shown),
-    /// Its authorization lapsed before.
-    Lapsed,
-}
-
 /// What is known of the account.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Status {
@@ -106,25 +82,6 @@ pub(super) struct Status {
     pub(super) waiting: usize,
     /// Transactions not yet done with.
     pub(super) out: usize,
-}
-
-/// A transaction under a number. Without hashes it is not ours, and only known to be there.
-struct Sent {
-    items: Vec<Item>,
-    call: Call,
-    gas: u64,
-    fee: Fee,
-    hashes: Vec<B256>,
-    raw: Bytes,
-    /// How often it was sent.
-    tries: u32,
-    /// A node has it, as far as is known.
-    arrived: bool,
-    /// The block since which it could have been mined.
-    since: Option<u64>,
-    mined: bool,
-    /// Since when its number is used in the chain, and not by it.
-    missing: Option<Instant>,
 }
 
 /// The newest block that was looked at.
@@ -446,7 +403,11 @@ impl Account {
         let Some(known) = &mut self.known else { return };
         let mut gone = Vec::new();
         for (number, sent) in known.numbers.iter_mut() {
-            sent.mined = found.contains_key(&number);
+            let was_mined = std::mem::replace(&mut sent.mined, found.contains_key(&number));
+            if was_mined && !sent.mined {
+                // A reorg took it back. Nodes put it into their pools again, mostly.
+                (sent.arrived, sent.since) = (false, None);
+            }
             let deep = found.get(&number).and_then(|mined| mined.block_number).is_some_and(|block| {
                 known.head.number.saturating_add(1)
                     >= block.to::<u64>().saturating_add(self.terms.confirmations)
@@ -567,85 +528,5 @@ impl Account {
 impl Head {
     fn of(block: &Block) -> Self {
         Head { number: block.number.to(), time: block.timestamp.to(), base_fee: block.base_fee() }
-    }
-}
-
-impl Sent {
-    fn new(items: Vec<Item>, call: Call, gas: u64, fee: Fee) -> Self {
-        Sent {
-            items,
-            call,
-            gas,
-            fee,
-            hashes: Vec::new(),
-            raw: Bytes::new(),
-            tries: 0,
-            arrived: false,
-            since: None,
-            mined: false,
-            missing: None,
-        }
-    }
-
-    /// Somebody else's, or of an earlier life. To be replaced, it is replaced by nothing.
-    fn unknown(account: Address) -> Self {
-        let nothing = Call { to: account, input: Bytes::new() };
-        Sent { arrived: true, ..Sent::new(Vec::new(), nothing, FILLER_GAS, Fee::default()) }
-    }
-
-    /// Signs it at this fee; earlier versions of it may still be the one that is mined.
-    fn sign(&mut self, signer: &PrivateKeySigner, chain: u64, number: u64, fee: Fee) {
-        match transaction::sign(signer, chain, number, fee, &self.call, self.gas) {
-            Ok((hash, raw)) => {
-                self.fee = fee;
-                self.hashes.push(hash);
-                self.raw = raw;
-                self.arrived = false;
-                for item in &self.items {
-                    item.sent.send_replace(Some(hash));
-                }
-            }
-            Err(error) => tracing::error!(%error, "a transaction could not be signed"),
-        }
-    }
-}
-
-/// The next transfers that go together.
-fn next_group(queue: &mut VecDeque<Item>, together: usize) -> Option<Vec<Item>> {
-    let first = queue.pop_front()?;
-    let mut group = vec![first];
-    if group[0].alone || together < 2 {
-        return Some(group);
-    }
-    for item in std::mem::take(queue) {
-        if item.alone || group.len() >= together {
-            queue.push_back(item);
-        } else {
-            group.push(item);
-        }
-    }
-    Some(group)
-}
-
-/// The call that makes these transfers, and its gas.
-fn carry(group: &[Item]) -> (Call, u64) {
-    match group {
-        [item] => (item.call.clone(), item.gas),
-        items => {
-            let gas: u64 = items.iter().map(|item| item.gas).sum();
-            // One call keeps a 64th of its gas from those it makes.
-            (contracts::aggregate(items.iter().map(|item| (&item.call, true))), gas + gas / 32 + 50_000)
-        }
-    }
-}
-
-/// Tells each transfer what the logs of its transaction show of it.
-fn tell_fates(items: Vec<Item>, mined: &Mined) {
-    let mut claimed = Claimed::default();
-    for item in items {
-        let Order { asset, authorization, .. } = &*item.order;
-        let shown = contracts::shows(&mined.logs, asset.address, authorization, &mut claimed);
-        // Whoever asked may be gone.
-        let _ = item.fate.send(Fate::Mined(mined.transaction_hash, shown));
     }
 }

@@ -4,7 +4,8 @@
 //! order        a request, read; the reasons, spelled as the TypeScript facilitator spells them
 //! verify       what the chain says of it, in one round trip, and the verdict
 //! settle       one settlement, however often it is asked for
-//! account      the gas account: numbers, fees, batches, receipts (numbers and fees are pure)
+//! account      the gas account: what is sent, under which number, and what became of it; its parts are sent,
+//!              transaction, and (pure) numbers and fees
 //! contracts    what is said to token, wallet and Multicall3
 //! serve        the same over HTTP, for others (`galaksio facilitator`)
 //! ```
@@ -17,6 +18,7 @@ mod fees;
 mod numbers;
 mod order;
 mod rpc;
+mod sent;
 mod serve;
 mod settle;
 mod transaction;
@@ -36,15 +38,14 @@ use secrecy::{ExposeSecret, SecretString};
 pub use serve::{BindError, Server};
 
 use super::{Facilitator, FacilitatorError, PaymentRequest, Settlement, Supported, Verdict};
-use crate::chain::Chain;
+use crate::chain::{Chain, ChainError};
 use crate::clock::Clock;
 use crate::config::resolved;
-use crate::x402::abi::{TokenRead, domain_separator};
-use crate::x402::{Address, Asset, Network, Receipt, Version};
+use crate::x402::{Address, Asset, B256, Network, Receipt, Version};
 use account::{Status, Terms};
 use order::{No, Order, reason};
 use rpc::{Away, Batch};
-use settle::{End, Settler};
+use settle::{End, Found, Settler};
 use verify::Reader;
 
 /// A transfer takes less gas than this; the account is empty if it cannot pay for one.
@@ -56,6 +57,17 @@ pub struct LocalFacilitator {
     verify_timeout: Duration,
     settle_timeout: Duration,
     clock: Clock,
+}
+
+/// What those who call make of a success that they are told twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Callers {
+    /// They take each payment once, whatever we say, as the gateway does. A settlement that is repeated succeeds again,
+    /// so that an answer that was lost is no loss.
+    TakeOnce,
+    /// They may deliver for each success: the official servers do, to ten requests with one payment at once. Success is
+    /// told once; then the nonce is used.
+    MayRepeat,
 }
 
 /// One chain.
@@ -213,34 +225,7 @@ impl Facilitator for LocalFacilitator {
     }
 
     async fn settle(&self, request: &PaymentRequest) -> Result<Settlement, FacilitatorError> {
-        let (lane, order) = match Order::read(request).and_then(|order| Ok((self.lane(&order)?, order))) {
-            Ok(found) => found,
-            Err(no) => {
-                let nothing = Receipt { success: false, transaction: String::new(), ..unpaid() };
-                return Ok(Settlement::Refused(refused(nothing, no)));
-            }
-        };
-        let receipt = Receipt { network: order.network_name(), payer: Some(order.payer()), ..unpaid() };
-        let hash = |transaction: Option<crate::x402::B256>| {
-            transaction.map(|transaction| transaction.to_string()).unwrap_or_default()
-        };
-        match lane.settler.settle(order, self.settle_timeout).await {
-            End::Paid(transaction) => Ok(Settlement::Settled(Receipt {
-                success: true,
-                transaction: hash(Some(transaction)),
-                ..receipt
-            })),
-            End::No(no, transaction) => {
-                Ok(Settlement::Refused(refused(Receipt { transaction: hash(transaction), ..receipt }, no)))
-            }
-            End::Pending(transaction) => Ok(Settlement::Pending(Receipt {
-                transaction: hash(transaction),
-                error_reason: Some(reason::PENDING.to_owned()),
-                ..receipt
-            })),
-            End::Away(Away(why)) => Err(FacilitatorError::NotSent(why)),
-            End::Unknown(why) => Err(FacilitatorError::Unknown(why)),
-        }
+        self.settle_for(request, Callers::TakeOnce).await
     }
 
     /// What it can settle; an error while it could not.
@@ -253,6 +238,41 @@ impl Facilitator for LocalFacilitator {
 }
 
 impl LocalFacilitator {
+    async fn settle_for(
+        &self,
+        request: &PaymentRequest,
+        callers: Callers,
+    ) -> Result<Settlement, FacilitatorError> {
+        let (lane, order) = match Order::read(request).and_then(|order| Ok((self.lane(&order)?, order))) {
+            Ok(found) => found,
+            Err(no) => return Ok(Settlement::Refused(refused(unpaid(), no))),
+        };
+        let receipt = Receipt { network: order.network_name(), payer: Some(order.payer()), ..unpaid() };
+        let with = |transaction: Option<B256>| Receipt {
+            transaction: transaction.map(|transaction| transaction.to_string()).unwrap_or_default(),
+            ..receipt
+        };
+        match lane.settler.settle(order.clone(), self.settle_timeout).await {
+            End::Paid(transaction, found)
+                if callers == Callers::MayRepeat
+                    && (found == Found::Before || !lane.settler.tell_first(&order)) =>
+            {
+                let no = No::saying(reason::USED, "it was settled before");
+                Ok(Settlement::Refused(refused(with(Some(transaction)), no)))
+            }
+            End::Paid(transaction, _) => {
+                Ok(Settlement::Settled(Receipt { success: true, ..with(Some(transaction)) }))
+            }
+            End::No(no, transaction) => Ok(Settlement::Refused(refused(with(transaction), no))),
+            End::Pending(transaction) => Ok(Settlement::Pending(Receipt {
+                error_reason: Some(reason::PENDING.to_owned()),
+                ..with(transaction)
+            })),
+            End::Away(Away(why)) => Err(FacilitatorError::NotSent(why)),
+            End::Unknown(why) => Err(FacilitatorError::Unknown(why)),
+        }
+    }
+
     fn kinds(&self) -> Vec<Supported> {
         let kind = |network, version| Supported { version, scheme: "exact".to_owned(), network };
         let networks = self.lanes.iter().map(|lane| lane.chain.network());
@@ -267,47 +287,29 @@ impl LocalFacilitator {
 
 impl Lane {
     async fn problems(&self) -> Result<Vec<String>, Away> {
-        let network = self.chain.network();
-        let said = |what: String| format!("{network}: {what}");
-        if let Err(error) = self.chain.newest().await {
-            return Ok(vec![said(error.to_string())]);
+        let away = |error: ChainError| Away(error.to_string());
+        let misfits = self.chain.check(&self.assets.iter().collect::<Vec<_>>()).await.map_err(away)?;
+        if !misfits.is_empty() {
+            return Ok(misfits.iter().map(ToString::to_string).collect());
         }
+        // Also the way to learn that an endpoint is stale.
+        self.chain.newest().await.map_err(away)?;
         let mut batch = Batch::new(&self.chain);
         let block = batch.newest()?;
         let balance: Waiter<U256> = batch.ask("eth_getBalance", (self.account, "latest"))?;
-        let mut tokens = Vec::with_capacity(self.assets.len());
-        for asset in &self.assets {
-            let separator = contracts::read(asset.address, TokenRead::DomainSeparator);
-            tokens.push((asset, batch.code(asset.address)?, batch.call(self.account, &separator)?));
-        }
         batch.send().await?;
-        let mut problems = Vec::new();
         let base_fee = rpc::answer(block).await?.base_fee();
         let needed = U256::from(base_fee.max(1)) * U256::from(ONE_TRANSFER);
         let balance = rpc::answer(balance).await?;
         self.status.lock().balance = balance;
-        if balance < needed {
-            let account = self.account.to_checksum(None);
-            problems.push(said(format!(
-                "the gas account {account} has {balance} wei, less than one transfer costs; send it some of the chain's own coin"
-            )));
+        if balance >= needed {
+            return Ok(Vec::new());
         }
-        for (asset, code, separator) in tokens {
-            let token = asset.address.to_checksum(None);
-            if rpc::answer(code).await?.is_empty() {
-                problems
-                    .push(said(format!("there is no contract at {token}; correct `asset` in [[accepts]]")));
-                continue;
-            }
-            let separator = rpc::outcome(separator).await?.ok().and_then(|answer| contracts::word(&answer));
-            if separator.is_some_and(|separator| separator != domain_separator(asset)) {
-                let Asset { name, version, .. } = asset;
-                problems.push(said(format!(
-                    "the token {token} does not sign as name {name:?}, version {version:?}; correct them in [[accepts]]"
-                )));
-            }
-        }
-        Ok(problems)
+        Ok(vec![format!(
+            "the gas account {} has {balance} wei on {}, less than one transfer costs\n    fix: send it some of the chain's own coin",
+            self.account.to_checksum(None),
+            self.chain.network(),
+        )])
     }
 }
 

@@ -26,7 +26,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use super::LocalFacilitator;
+use super::{Callers, LocalFacilitator};
 use crate::facilitator::{Facilitator, FacilitatorError, PaymentRequest, Settlement, Verdict};
 use crate::x402::Version;
 
@@ -88,6 +88,7 @@ impl Server {
     pub async fn serve(
         self,
         facilitator: Arc<LocalFacilitator>,
+        callers: Callers,
         stop: impl Future<Output = ()>,
         grace: Duration,
     ) -> std::io::Result<()> {
@@ -95,7 +96,7 @@ impl Server {
         let (stopping, stopped) = watch::channel(());
         let mut connections = JoinSet::new();
         tokio::select! {
-            () = accept(&listener, &facilitator, &mut connections, stopped) => {}
+            () = accept(&listener, (&facilitator, callers), &mut connections, stopped) => {}
             () = stop => {}
         }
         drop((listener, stopping));
@@ -108,7 +109,7 @@ impl Server {
 
 async fn accept(
     listener: &TcpListener,
-    facilitator: &Arc<LocalFacilitator>,
+    (facilitator, callers): (&Arc<LocalFacilitator>, Callers),
     connections: &mut JoinSet<()>,
     stopped: watch::Receiver<()>,
 ) {
@@ -127,7 +128,7 @@ async fn accept(
         };
         let (facilitator, stopped) = (Arc::clone(facilitator), stopped.clone());
         connections.spawn(async move {
-            serve_connection(stream, facilitator, stopped).await;
+            serve_connection(stream, facilitator, callers, stopped).await;
             drop(place);
         });
         // Tasks that have ended are collected here, so the set does not grow.
@@ -138,13 +139,14 @@ async fn accept(
 async fn serve_connection(
     stream: TcpStream,
     facilitator: Arc<LocalFacilitator>,
+    callers: Callers,
     mut stopped: watch::Receiver<()>,
 ) {
     // Answers are small, and somebody waits for each.
     let _ = stream.set_nodelay(true);
     let service = service_fn(move |request| {
         let facilitator = Arc::clone(&facilitator);
-        async move { Ok::<_, Infallible>(answer(&facilitator, request).await) }
+        async move { Ok::<_, Infallible>(answer(&facilitator, callers, request).await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -165,7 +167,11 @@ async fn serve_connection(
     }
 }
 
-async fn answer(facilitator: &LocalFacilitator, request: Request<Incoming>) -> Response<Full<Bytes>> {
+async fn answer(
+    facilitator: &LocalFacilitator,
+    callers: Callers,
+    request: Request<Incoming>,
+) -> Response<Full<Bytes>> {
     let (head, body) = request.into_parts();
     let settle = match (&head.method, head.uri.path()) {
         (&Method::GET, "/supported") => return supported(facilitator).await,
@@ -196,7 +202,7 @@ async fn answer(facilitator: &LocalFacilitator, request: Request<Incoming>) -> R
         payment_requirements: call.payment_requirements,
     };
     let answer = if settle {
-        facilitator.settle(&request).await.map(|settlement| told(settlement, &network, &payer))
+        facilitator.settle_for(&request, callers).await.map(|settlement| told(settlement, &network, &payer))
     } else {
         facilitator.verify(&request).await.map(|verdict| judged(verdict, &payer))
     };

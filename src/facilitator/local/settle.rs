@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use alloy::primitives::keccak256;
 use alloy::rpc::types::Log;
 use moka::sync::Cache;
 use parking_lot::Mutex;
@@ -15,10 +16,11 @@ use serde_json::json;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{sleep, timeout};
 
-use super::account::{Fate, Item, Terms};
+use super::account::Terms;
 use super::contracts::{self, Claimed, Shown};
 use super::order::{No, Order, reason};
 use super::rpc::{self, Away, Batch};
+use super::sent::{Fate, Item};
 use super::verify::{self, Facts, Reader, Trial};
 use crate::chain::Chain;
 use crate::clock::Clock;
@@ -50,7 +52,8 @@ pub(super) struct Settler {
     log_range: u64,
     account: mpsc::UnboundedSender<Item>,
     running: Mutex<HashMap<B256, Running>>,
-    settled: Cache<B256, B256>,
+    settled: Cache<B256, (B256, Found)>,
+    told: Cache<B256, ()>,
     gas: Cache<Address, u64>,
     counts: Counts,
 }
@@ -73,7 +76,7 @@ struct Running {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum End {
     /// Paid, in this transaction.
-    Paid(B256),
+    Paid(B256, Found),
     /// Not paid, and what was tried.
     No(No, Option<B256>),
     /// Nobody answered; nothing was sent.
@@ -82,6 +85,15 @@ pub(super) enum End {
     Unknown(String),
     /// It goes on; this is its transaction if there is one yet.
     Pending(Option<B256>),
+}
+
+/// When the transaction of a payment was there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Found {
+    /// It came while the payment was being settled here.
+    Now,
+    /// It was there before anybody asked.
+    Before,
 }
 
 impl Settler {
@@ -102,6 +114,7 @@ impl Settler {
             account,
             running: Mutex::default(),
             settled: Cache::builder().max_capacity(REMEMBERED_MOST).time_to_live(REMEMBERED).build(),
+            told: Cache::builder().max_capacity(REMEMBERED_MOST).time_to_live(REMEMBERED * 2).build(),
             gas: Cache::builder().max_capacity(1_024).time_to_live(GAS_FRESH).build(),
             counts: Counts::default(),
         }
@@ -112,11 +125,19 @@ impl Settler {
         (self.counts.settled.load(Ordering::Relaxed), self.counts.refused.load(Ordering::Relaxed))
     }
 
+    /// Whether nobody was told yet that this authorization is settled. From now on somebody was.
+    pub(super) fn tell_first(&self, order: &Order) -> bool {
+        let Order { asset, authorization, .. } = order;
+        let key = [asset.address.as_slice(), authorization.from.as_slice(), authorization.nonce.as_slice()]
+            .concat();
+        self.told.entry(keccak256(key)).or_insert(()).is_fresh()
+    }
+
     /// Settles `order`, or joins its settlement, and waits for the end this long.
     pub(super) async fn settle(self: &Arc<Self>, order: Order, patience: Duration) -> End {
         let key = order.key();
-        if let Some(transaction) = self.settled.get(&key) {
-            return End::Paid(transaction);
+        if let Some((transaction, found)) = self.settled.get(&key) {
+            return End::Paid(transaction, found);
         }
         let Some(mut running) = self.join(key, order) else {
             return End::Away(Away("too many settlements are running".to_owned()));
@@ -147,9 +168,9 @@ impl Settler {
         tokio::spawn(async move {
             let end = settler.run(order, Arc::new(sent)).await;
             match &end {
-                End::Paid(transaction) => {
+                End::Paid(transaction, found) => {
                     settler.counts.settled.fetch_add(1, Ordering::Relaxed);
-                    settler.settled.insert(key, *transaction);
+                    settler.settled.insert(key, (*transaction, *found));
                 }
                 End::No(..) => {
                     settler.counts.refused.fetch_add(1, Ordering::Relaxed);
@@ -176,7 +197,7 @@ impl Settler {
             Err(end) => return end,
         };
         let first = match self.send(item, fate).await {
-            Ok(Fate::Mined(transaction, Shown::Transfer)) => return End::Paid(transaction),
+            Ok(Fate::Mined(transaction, Shown::Transfer)) => return End::Paid(transaction, Found::Now),
             Ok(fate) => fate,
             Err(end) => return end,
         };
@@ -192,13 +213,15 @@ impl Settler {
         self.gas.invalidate(&order.asset.address);
         let (item, fate) = match self.prepare(&order, &sent, true).await {
             Ok(prepared) => prepared,
+            // Somebody else was faster, while ours was on its way.
+            Err(End::Paid(transaction, _)) => return End::Paid(transaction, Found::Now),
             Err(End::No(no, None)) => return End::No(no, tried),
             // Something was sent before, so this is not the certainty that nothing was.
             Err(End::Away(away)) => return End::Unknown(away.0),
             Err(end) => return end,
         };
         match self.send(item, fate).await {
-            Ok(Fate::Mined(transaction, Shown::Transfer)) => End::Paid(transaction),
+            Ok(Fate::Mined(transaction, Shown::Transfer)) => End::Paid(transaction, Found::Now),
             Ok(Fate::Mined(transaction, Shown::UsedWithoutTransfer)) => {
                 End::No(No::because(reason::EVENTS), Some(transaction))
             }
@@ -270,10 +293,14 @@ impl Settler {
 
     /// The end, if the authorization is used: whoever submitted it, the payee may have the money.
     async fn already(&self, order: &Order, facts: &Facts) -> Result<(), End> {
-        if facts.used != Some(true) {
+        if !facts.is_used() {
             return Ok(());
         }
-        // What is public on the chain proves nothing about who asks; the signature does.
+        // What is public on the chain proves nothing about who asks; the signature does. A wallet that is not there
+        // cannot say whose it is, and has not paid.
+        if facts.factory_allowed.is_some() {
+            return Err(End::No(No::because(reason::USED), None));
+        }
         verify::judge_signature(order, facts).map_err(|no| End::No(no, None))?;
         order.check_money().map_err(|no| End::No(no, None))?;
         match self.look_up(order).await {
@@ -292,8 +319,10 @@ impl Settler {
             Ok(facts) => facts,
             Err(_) => return End::Unknown("it was sent, and nobody says what became of it".to_owned()),
         };
-        if let Err(end) = self.already(order, &facts).await {
-            return end;
+        match self.already(order, &facts).await {
+            Ok(()) => {}
+            Err(End::Paid(transaction, _)) => return End::Paid(transaction, Found::Now),
+            Err(end) => return end,
         }
         match self.reader.judge(order, &facts, self.clock.now()).await {
             Ok(Err(no)) => End::No(no, tried),
@@ -360,7 +389,7 @@ impl Settler {
                     &mut Claimed::default(),
                 );
                 return Ok(match shown {
-                    Shown::Transfer => End::Paid(transaction),
+                    Shown::Transfer => End::Paid(transaction, Found::Before),
                     Shown::UsedWithoutTransfer | Shown::Nothing => {
                         End::No(No::because(reason::USED), Some(transaction))
                     }

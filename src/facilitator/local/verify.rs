@@ -4,10 +4,11 @@
 
 use std::time::Duration;
 
-use alloy::primitives::U256;
+use alloy::primitives::{Bytes, U256};
+use alloy::rpc::client::Waiter;
 use moka::sync::Cache;
 
-use super::contracts::{self, Call};
+use super::contracts::{self, Call, MULTICALL3};
 use super::order::{No, Order, reason};
 use super::rpc::{self, Away, Batch};
 use crate::chain::Chain;
@@ -35,8 +36,19 @@ pub(super) struct Reader {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Token {
     deployed: bool,
+    /// It knows of authorizations. One that does not may still have code that takes any call for a good one.
+    eip3009: bool,
     /// `None`: it does not say.
     separator: Option<B256>,
+}
+
+/// What can be wrong with the money.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Purse {
+    /// The nonce is used.
+    used: bool,
+    /// What the payer has; `None` if the token does not say.
+    balance: Option<U256>,
 }
 
 /// Whether the transfer is tried, and how.
@@ -60,11 +72,17 @@ pub(super) struct Facts {
     /// What the payer's contract says of the signature, if it was asked.
     wallet_said: Option<bool>,
     token: Token,
-    balance: Option<U256>,
-    /// Whether the nonce is used; `None` if the token does not know of nonces.
-    pub(super) used: Option<bool>,
+    /// `None`: not asked, for the trial has shown that all is well.
+    purse: Option<Purse>,
     /// What trying it came to: the gas, or why not.
     pub(super) tried: Option<Result<u64, String>>,
+}
+
+impl Facts {
+    /// The nonce is used, or cancelled.
+    pub(super) fn is_used(&self) -> bool {
+        self.purse.is_some_and(|purse| purse.used)
+    }
 }
 
 impl Reader {
@@ -100,32 +118,30 @@ impl Reader {
         }
     }
 
-    /// Everything there is to know about `order`: one round trip, two for a wallet that is a contract.
+    /// Everything there is to know about `order`: one round trip; two for a trial that fails, and for a contract's
+    /// signature that looks like an ordinary one.
     pub(super) async fn read(&self, order: &Order, trial: Trial) -> Result<Facts, Away> {
         let payer = order.authorization.from;
-        let missing = match &order.deployment {
-            Some(deployment) if !self.has_code(payer).await? => Some(deployment),
-            _ => None,
-        };
-        let factory_allowed = missing.map(|deployment| self.factories.contains(&deployment.factory));
+        let (mut missing, mut factory_allowed) = (None, None);
+        if let Some(deployment) = &order.deployment {
+            let [there, multicall] = self.have_code([payer, MULTICALL3]).await?;
+            if !there {
+                missing = Some(deployment);
+                // Without Multicall3 nothing would be called, which looks like a call that went well.
+                factory_allowed = Some(multicall && self.factories.contains(&deployment.factory));
+            }
+        }
         let trial = if factory_allowed == Some(false) { Trial::None } else { trial };
         let token = order.asset.address;
         let known = self.tokens.get(&token);
 
         let mut batch = Batch::new(&self.chain);
         let code = batch.code(payer)?;
-        let state = TokenRead::AuthorizationState(payer, order.authorization.nonce);
-        let state = batch.call(self.account, &contracts::read(token, state))?;
-        let balance = batch.call(self.account, &contracts::read(token, TokenRead::BalanceOf(payer)))?;
+        // A call that is tried says itself whether nonce and balance are good; why not is asked where it fails.
+        let purse = if trial == Trial::Call { None } else { Some(self.ask_purse(&mut batch, order)?) };
         let wallet = (!order.recovered && missing.is_none()).then(|| self.ask_wallet(order));
         let wallet = wallet.map(|call| batch.call(self.account, &call)).transpose()?;
-        let fresh = match known {
-            Some(_) => None,
-            None => Some((
-                batch.code(token)?,
-                batch.call(self.account, &contracts::read(token, TokenRead::DomainSeparator))?,
-            )),
-        };
+        let fresh = if known.is_none() { Some(self.ask_token(&mut batch, order)?) } else { None };
         let transfer = call(order, missing.is_some());
         let tried = match trial {
             Trial::Call => Some(batch.call(self.account, &transfer)?),
@@ -138,45 +154,78 @@ impl Reader {
         batch.send().await?;
 
         let payer_has_code = !rpc::answer(code).await?.is_empty();
-        let used = rpc::outcome(state).await?.ok().and_then(|answer| contracts::truth(&answer));
-        let balance = rpc::outcome(balance).await?.ok().and_then(|answer| contracts::number(&answer));
         let mut wallet_said = match wallet {
             Some(wallet) => {
                 Some(rpc::outcome(wallet).await?.is_ok_and(|answer| contracts::said_valid(&answer)))
             }
             None => None,
         };
-        if payer_has_code && wallet_said.is_none() {
-            // An ordinary signature of an account that turns out to be a contract: that has the last word.
-            wallet_said = Some(self.wallet_says(order).await?);
-        }
-        let token = match (known, fresh) {
-            (Some(token), _) => token,
-            (None, Some((code, separator))) => {
-                let deployed = !rpc::answer(code).await?.is_empty();
-                let separator =
-                    rpc::outcome(separator).await?.ok().and_then(|answer| contracts::word(&answer));
-                let token = Token { deployed, separator };
-                if deployed {
-                    self.tokens.insert(order.asset.address, token);
-                }
-                token
-            }
-            (None, None) => Token { deployed: false, separator: None },
-        };
         let tried = match (tried, gas) {
             (Some(tried), _) => Some(rpc::outcome(tried).await?.map(|_| 0)),
             (None, Some(gas)) => Some(rpc::outcome(gas).await?.map(|gas| gas.to())),
             (None, None) => None,
         };
-        Ok(Facts { payer_has_code, factory_allowed, wallet_said, token, balance, used, tried })
+        let token = match (known, fresh) {
+            (Some(token), _) => token,
+            (None, Some(fresh)) => self.token(token, fresh).await?,
+            (None, None) => Token { deployed: false, eip3009: false, separator: None },
+        };
+        let purse = match purse {
+            Some(asked) => Some(purse_of(asked).await?),
+            None if matches!(tried, Some(Ok(_))) => None,
+            None => {
+                let mut batch = Batch::new(&self.chain);
+                let asked = self.ask_purse(&mut batch, order)?;
+                batch.send().await?;
+                Some(purse_of(asked).await?)
+            }
+        };
+        if payer_has_code && wallet_said.is_none() {
+            // An ordinary signature of an account that turns out to be a contract: that has the last word.
+            wallet_said = Some(self.wallet_says(order).await?);
+        }
+        Ok(Facts { payer_has_code, factory_allowed, wallet_said, token, purse, tried })
     }
 
-    async fn has_code(&self, address: Address) -> Result<bool, Away> {
+    /// Whether the nonce is used, and the payer's balance.
+    fn ask_purse(&self, batch: &mut Batch<'_>, order: &Order) -> Result<[Waiter<Bytes>; 2], Away> {
+        let (token, payer) = (order.asset.address, order.authorization.from);
+        let state = TokenRead::AuthorizationState(payer, order.authorization.nonce);
+        Ok([
+            batch.call(self.account, &contracts::read(token, state))?,
+            batch.call(self.account, &contracts::read(token, TokenRead::BalanceOf(payer)))?,
+        ])
+    }
+
+    /// Its code, its domain separator, and whether it knows of this payer's nonces.
+    fn ask_token(&self, batch: &mut Batch<'_>, order: &Order) -> Result<[Waiter<Bytes>; 3], Away> {
+        let token = order.asset.address;
+        let state = TokenRead::AuthorizationState(order.authorization.from, order.authorization.nonce);
+        Ok([
+            batch.code(token)?,
+            batch.call(self.account, &contracts::read(token, TokenRead::DomainSeparator))?,
+            batch.call(self.account, &contracts::read(token, state))?,
+        ])
+    }
+
+    async fn token(&self, address: Address, asked: [Waiter<Bytes>; 3]) -> Result<Token, Away> {
+        let [code, separator, state] = asked;
+        let deployed = !rpc::answer(code).await?.is_empty();
+        let separator = rpc::outcome(separator).await?.ok().and_then(|answer| contracts::word(&answer));
+        let eip3009 = rpc::outcome(state).await?.ok().and_then(|answer| contracts::truth(&answer)).is_some();
+        let token = Token { deployed, eip3009, separator };
+        if deployed && eip3009 {
+            self.tokens.insert(address, token);
+        }
+        Ok(token)
+    }
+
+    async fn have_code(&self, addresses: [Address; 2]) -> Result<[bool; 2], Away> {
         let mut batch = Batch::new(&self.chain);
-        let code = batch.code(address)?;
+        let [one, two] = addresses;
+        let (one, two) = (batch.code(one)?, batch.code(two)?);
         batch.send().await?;
-        Ok(!rpc::answer(code).await?.is_empty())
+        Ok([!rpc::answer(one).await?.is_empty(), !rpc::answer(two).await?.is_empty()])
     }
 
     fn ask_wallet(&self, order: &Order) -> Call {
@@ -204,6 +253,13 @@ impl Reader {
             _ => No::because(reason::TOKEN_VERSION),
         })
     }
+}
+
+async fn purse_of(asked: [Waiter<Bytes>; 2]) -> Result<Purse, Away> {
+    let [state, balance] = asked;
+    let used = rpc::outcome(state).await?.ok().and_then(|answer| contracts::truth(&answer));
+    let balance = rpc::outcome(balance).await?.ok().and_then(|answer| contracts::number(&answer));
+    Ok(Purse { used: used == Some(true), balance })
 }
 
 /// The call that settles `order`; with `deploy`, one that makes the payer's wallet first.
@@ -246,15 +302,17 @@ fn judge(order: &Order, facts: &Facts, now: UnixSeconds) -> Result<(), Verdict> 
     if !facts.token.deployed {
         return no(reason::NO_CONTRACT);
     }
-    match facts.used {
-        None => return no(reason::NOT_3009),
-        Some(true) => return no(reason::USED),
-        Some(false) => {}
+    if !facts.token.eip3009 {
+        return no(reason::NOT_3009);
+    }
+    if facts.is_used() {
+        return no(reason::USED);
     }
     if facts.token.separator.is_some_and(|separator| separator != order.separator) {
         return Err(Verdict::OtherDomain);
     }
-    if facts.balance.is_none_or(|balance| balance < U256::from(order.authorization.value.units())) {
+    let needed = U256::from(order.authorization.value.units());
+    if facts.purse.is_some_and(|purse| purse.balance.is_none_or(|balance| balance < needed)) {
         return no(reason::BALANCE);
     }
     match &facts.tried {

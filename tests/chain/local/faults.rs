@@ -323,3 +323,68 @@ async fn an_empty_gas_account_is_told_of_before_and_payments_wait_for_it_to_be_f
     until(async || matches!(rig.settle(&payment.v2()).await, Settlement::Settled(_))).await;
     assert_eq!((rig.chain.balance(PAYEE).await, rig.chain.sent(rig.gas_account).await), (1000, 1));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs node packages; `make test` runs it"]
+async fn a_number_that_was_refused_does_not_hold_up_those_above_it() {
+    let (rig, between) = behind_relay("max_batch = 1").await;
+    let mut payments = Vec::new();
+    for _ in 0..6 {
+        payments.push(rig.payment(1000, 1000).await);
+    }
+    between.set(Fault::RefusedFirst("eth_sendRawTransaction"));
+    let answers: Vec<_> = payments.iter().map(|payment| rig.settling(payment)).collect();
+    between.struck(1).await;
+    for answer in answers {
+        settled(rig.mining(answer).await);
+    }
+    // The seventh has no effect: it filled the gap.
+    assert_eq!((rig.chain.balance(PAYEE).await, rig.chain.sent(rig.gas_account).await), (6000, 7));
+    rig.goes_on(6000).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs node packages; `make test` runs it"]
+async fn a_payment_counts_when_it_is_as_deep_as_was_asked_for() {
+    let rig = Rig::with(Chain::start(Settings::every(3600)).await, "confirmations = 3").await;
+    let payment = rig.payment(1000, 1000).await;
+    let answer = rig.settling(&payment);
+    rig.waiting_transaction().await;
+    rig.chain.mine(2).await;
+    assert_eq!(rig.chain.balance(PAYEE).await, 1000);
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(!answer.is_finished(), "it is two blocks deep");
+    // A reorg takes both blocks, and the transaction with them: it is sent again, and counted from there.
+    rig.chain.reorg(2).await;
+    assert_eq!(rig.chain.balance(PAYEE).await, 0);
+    rig.chain.mine(1).await;
+    rig.waiting_transaction().await;
+    rig.chain.mine(1).await;
+    let included = rig.chain.head().await.number;
+    settled(rig.mining(answer).await);
+    assert!(rig.chain.head().await.number >= included + 2);
+    assert_eq!((rig.chain.balance(PAYEE).await, rig.chain.sent(rig.gas_account).await), (1000, 1));
+    rig.goes_on(1000).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs node packages; `make test` runs it"]
+async fn a_payment_that_lapses_on_the_way_is_refused() {
+    let rig = still().await;
+    let mut payment = rig.payment(1000, 1000).await;
+    payment.authorization.valid_before = Clock::system().now() + 8;
+    let payment = payment.signed();
+    let answer = rig.settling(&payment);
+    let ours = rig.waiting_transaction().await;
+    rig.chain.drop_transaction(ours).await;
+    rig.chain.travel(60).await;
+    // The chain's clock says so before ours does, or ours as well.
+    let reason = refused(answer.await.unwrap());
+    let said = [
+        "invalid_exact_evm_transaction_simulation_failed",
+        "invalid_exact_evm_payload_authorization_valid_before",
+    ];
+    assert!(said.contains(&reason.as_str()), "{reason}");
+    assert_eq!(rig.chain.balance(PAYEE).await, 0);
+    rig.goes_on(0).await;
+}

@@ -187,6 +187,27 @@ async fn smart_wallets_pay_by_their_own_word() {
     settled(rig.settle(&third.v2()).await);
     assert_eq!((rig.chain.balance(PAYEE).await, rig.chain.balance(wallet).await), (3000, 0));
 
+    // Without Multicall3 nothing would be done, and nothing is what a call of nobody does well.
+    let (key2, owner2) = rig.chain.gas_key().await;
+    let wallet2 = rig.chain.wallet_of(owner2).await;
+    rig.chain.mint(wallet2, 10).await;
+    let mut wrapped = Payment::new(&rig.chain, key2, authorization(wallet2, PAYEE, 10));
+    wrapped.signature = Chain::signature_6492(owner2, &wrapped.signature);
+    assert_eq!(rig.verify(&wrapped.v2()).await, Verdict::Valid);
+    let multicall = "0xcA11bde05977b3631167028862bE2a173976CA11".parse().unwrap();
+    let code = rig.chain.code(multicall).await;
+    rig.chain.set_code(multicall, &[]).await;
+    assert_eq!(invalid(rig.verify(&wrapped.v2()).await), "eip6492_factory_not_allowed");
+    rig.chain.set_code(multicall, &code).await;
+
+    // Another's payment, shown as that of a wallet that the factory could make, is not his.
+    let ordinary = rig.payment(10, 10).await;
+    settled(rig.settle(&ordinary.v2()).await);
+    let mut stolen = ordinary.clone();
+    stolen.signature = Chain::signature_6492(owner, &[1; 65]);
+    assert_eq!(refused(rig.settle(&stolen.v2()).await), "invalid_exact_evm_nonce_already_used");
+    assert!(invalid(rig.verify(&stolen.v2()).await).contains("invalid_exact_evm"));
+
     // Its owner's account is another payer than the wallet, and a stranger is nobody.
     let (stranger, _) = rig.chain.gas_key().await;
     let forged = Payment::new(&rig.chain, stranger, authorization(wallet, PAYEE, 0));
