@@ -6,6 +6,7 @@
 mod health;
 mod inventory;
 mod observer;
+mod trust;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -38,6 +39,8 @@ use crate::wallet::{Wallet, WalletError};
 use health::Health;
 use inventory::Stock;
 use observer::Observer;
+
+pub use trust::{TrustError, facilitators};
 
 /// How long the paid runtime's last tasks may take to end, once nothing waits for them any more.
 const LAST_TASKS: Duration = Duration::from_secs(5);
@@ -179,7 +182,7 @@ impl Build<'_> {
     async fn paid(&self, stopped: watch::Receiver<bool>) -> Result<(Paid, Arc<dyn JobStore>), StartError> {
         let Build { config, ref clock, runtime, drain, metrics, health } = *self;
         let jobs: Arc<dyn JobStore> =
-            Arc::new(CountedStore::new(self.store(clock).await?, Arc::clone(metrics)));
+            Arc::new(CountedStore::new(open_store(config, clock).await?, Arc::clone(metrics)));
         let values: Arc<dyn ValueStore> = jobs.clone();
         let pool = Arc::new(self.facilitators(&values).await?);
         let facilitator: Arc<dyn Facilitator> = pool.clone();
@@ -245,16 +248,6 @@ impl Build<'_> {
         Ok(Pool::open(members, settings.hedge_after, Arc::clone(values), observer).await)
     }
 
-    async fn store(&self, clock: &Clock) -> Result<Arc<dyn JobStore>, StartError> {
-        let retention = self.config.paid.retention;
-        Ok(match &self.config.store {
-            Store::Embedded { path } => Arc::new(Embedded::open(path, retention, clock.clone())?),
-            Store::Redis { url, prefix } => {
-                Arc::new(Redis::connect(url.expose_secret(), prefix, retention).await?)
-            }
-        })
-    }
-
     fn outgoing(&self, allow_plain_http: bool) -> Result<Outgoing, rustls::Error> {
         let connect_timeout = self.config.providers.connect_timeout;
         Outgoing::new(outgoing::Settings { connect_timeout, allow_plain_http })
@@ -268,6 +261,16 @@ fn facilitator_name(url: &Uri) -> String {
         url.authority().map_or("", |authority| authority.as_str()),
         url.path().trim_end_matches('/')
     )
+}
+
+async fn open_store(config: &Config, clock: &Clock) -> Result<Arc<dyn JobStore>, StartError> {
+    let retention = config.paid.retention;
+    Ok(match &config.store {
+        Store::Embedded { path } => Arc::new(Embedded::open(path, retention, clock.clone())?),
+        Store::Redis { url, prefix } => {
+            Arc::new(Redis::connect(url.expose_secret(), prefix, retention).await?)
+        }
+    })
 }
 
 /// Lets recovery begin a job unless the process is ending, and makes the end wait for it.

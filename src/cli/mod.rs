@@ -4,6 +4,7 @@
 
 mod check;
 mod demo;
+mod facilitators;
 mod pay;
 mod serve;
 #[cfg(test)]
@@ -62,6 +63,11 @@ enum Command {
     /// A wallet key that is not on this machine is a warning here and a mistake for `serve`, so that a file can be
     /// checked where its secrets are not.
     Check(ConfigFile),
+    /// Say which facilitators are used, or use one again that was dropped for a settlement that is not on the chain
+    ///
+    /// Gateways that run notice within fifteen seconds. An embedded store is open in one process only: end the gateway
+    /// first.
+    Facilitators(Facilitators),
     /// Buy work from a gateway, as any x402 client would
     Pay(Box<pay::Pay>),
     /// Run the gateway against stand-ins for every outside service, and make paid requests of it
@@ -86,6 +92,15 @@ struct Serve {
     upgrade: bool,
 }
 
+#[derive(Debug, Args)]
+struct Facilitators {
+    #[command(flatten)]
+    file: ConfigFile,
+    /// Use this one again, by the name it is listed by
+    #[arg(long, value_name = "NAME")]
+    reset: Option<String>,
+}
+
 /// The arguments of `galaksio demo`.
 #[derive(Clone, Copy, Debug, Args)]
 pub struct Demo {
@@ -106,6 +121,9 @@ impl Cli {
         match self.command {
             Command::Serve(arguments) => serve::run(&arguments.file.config, arguments.upgrade),
             Command::Check(arguments) => check::run(&arguments.config),
+            Command::Facilitators(arguments) => {
+                facilitators::run(&arguments.file.config, arguments.reset.as_deref())
+            }
             Command::Pay(arguments) => pay::run(&arguments),
             Command::Demo(arguments) => demo::run(arguments),
             Command::Version => {

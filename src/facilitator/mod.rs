@@ -7,7 +7,7 @@ mod http;
 mod pool;
 
 pub use self::http::HttpFacilitator;
-pub use self::pool::Pool;
+pub use self::pool::{Pool, reset, tripped};
 
 use std::time::Duration;
 
