@@ -20,8 +20,10 @@ use tokio::sync::watch;
 
 use crate::admin::{Admin, FindJobs, Pages};
 use crate::broker::{Broker, Limits, Recovery};
+use crate::chain::Chains;
 use crate::clock::Clock;
-use crate::config::resolved::{Action, Config, Store};
+use crate::config::resolved::{self, Action, Config, Store};
+use crate::facilitator::local::{LocalError, LocalFacilitator};
 use crate::facilitator::{Facilitator, HttpFacilitator, Pool};
 use crate::jobs::embedded::{self, Embedded};
 use crate::jobs::redis::{OpenError as RedisError, Redis};
@@ -44,6 +46,14 @@ pub use trust::{TrustError, facilitators};
 
 /// How long the paid runtime's last tasks may take to end, once nothing waits for them any more.
 const LAST_TASKS: Duration = Duration::from_secs(5);
+
+/// Between two looks at where a chain stands, while nobody asks.
+const CHAINS_EVERY: Duration = Duration::from_secs(5);
+/// Between two looks at what is left for gas.
+const GAS_EVERY: Duration = Duration::from_secs(5);
+
+/// The name of our own facilitator.
+const LOCAL: &str = "local";
 
 /// A gateway that is built, and listens, but does not answer yet.
 pub struct App {
@@ -82,6 +92,9 @@ pub enum StartError {
     /// The facilitator's URL is no use.
     #[error("the facilitator's URL is not valid: {0}")]
     Facilitator(#[from] http::uri::InvalidUri),
+    /// The gateway cannot be its own facilitator.
+    #[error(transparent)]
+    Local(#[from] LocalError),
     /// No TLS for outgoing calls.
     #[error("cannot make outgoing TLS connections: {0}")]
     Tls(#[from] rustls::Error),
@@ -209,14 +222,19 @@ impl Build<'_> {
         let settings = Settings::from(config);
         let quotes = QuoteCache::open(settings, sellers, values, clock.clone(), Arc::clone(metrics)).await?;
         let quotes = Arc::new(quotes);
-        let broker = Arc::new(Broker::new(
+        let chains = Arc::new(Chains::new(&config.chains, clock)?);
+        for chain in chains.iter() {
+            runtime.spawn(chain.clone().watch(CHAINS_EVERY));
+        }
+        let broker = Broker::new(
             Arc::clone(&jobs),
             Arc::clone(&facilitator),
             wallet,
             Arc::clone(metrics),
             clock.clone(),
             limits(config),
-        ));
+        );
+        let broker = Arc::new(broker.proved_by(chains));
         runtime.spawn(Arc::clone(&quotes).run(stopped));
         runtime.spawn(pool.watch());
         runtime.spawn(Recovery::new(Arc::clone(&broker), config.paid.lease).run(counted(drain)));
@@ -240,12 +258,38 @@ impl Build<'_> {
         let settings = &self.config.facilitator;
         let outgoing = self.outgoing(settings.allow_plain_http)?;
         let mut members: Vec<(String, Arc<dyn Facilitator>)> = Vec::new();
-        for endpoint in settings.endpoints() {
-            let facilitator = HttpFacilitator::new(outgoing.clone(), settings, endpoint, &self.clock)?;
-            members.push((facilitator_name(endpoint.0), Arc::new(facilitator)));
+        for (at, (endpoint, name)) in settings.endpoints().zip(facilitator_names(settings)).enumerate() {
+            let facilitator: Arc<dyn Facilitator> = match at {
+                0 if settings.local.is_some() => self.local_facilitator().await?,
+                _ => Arc::new(HttpFacilitator::new(outgoing.clone(), settings, endpoint, &self.clock)?),
+            };
+            members.push((name, facilitator));
         }
         let observer = Arc::clone(self.metrics);
         Ok(Pool::open(members, settings.hedge_after, Arc::clone(values), observer).await)
+    }
+
+    async fn local_facilitator(&self) -> Result<Arc<LocalFacilitator>, StartError> {
+        let local = Arc::new(LocalFacilitator::new(self.config, self.clock.clone())?);
+        let problems = local.problems().await;
+        for problem in &problems {
+            tracing::error!(problem, "the gateway's own facilitator cannot settle");
+        }
+        if !problems.is_empty() && self.config.facilitator.fallback.is_empty() {
+            // Not the end: the app's own traffic flows, and money may come to the gas account any minute.
+            self.health.set(Some(Reason::FacilitatorAway));
+        }
+        let (watched, metrics) = (Arc::clone(&local), Arc::clone(self.metrics));
+        self.runtime.spawn(async move {
+            let mut tick = tokio::time::interval(GAS_EVERY);
+            loop {
+                tick.tick().await;
+                for lane in watched.status() {
+                    metrics.gas_left(lane.network, lane.gas);
+                }
+            }
+        });
+        Ok(local)
     }
 
     fn outgoing(&self, allow_plain_http: bool) -> Result<Outgoing, rustls::Error> {
@@ -254,13 +298,18 @@ impl Build<'_> {
     }
 }
 
-/// What metrics and the log call a facilitator: its URL without the scheme.
-fn facilitator_name(url: &Uri) -> String {
-    format!(
-        "{}{}",
-        url.authority().map_or("", |authority| authority.as_str()),
-        url.path().trim_end_matches('/')
-    )
+/// What metrics, the log and `galaksio trust` call the facilitators, in order: their URLs without the scheme, and
+/// [`LOCAL`] for our own.
+fn facilitator_names(settings: &resolved::Facilitator) -> Vec<String> {
+    let name = |url: &Uri| {
+        let authority = url.authority().map_or("", |authority| authority.as_str());
+        format!("{authority}{}", url.path().trim_end_matches('/'))
+    };
+    let mut names: Vec<String> = settings.endpoints().map(|(url, _)| name(url)).collect();
+    if let (Some(first), Some(_)) = (names.first_mut(), &settings.local) {
+        LOCAL.clone_into(first);
+    }
+    names
 }
 
 async fn open_store(config: &Config, clock: &Clock) -> Result<Arc<dyn JobStore>, StartError> {

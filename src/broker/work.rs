@@ -165,7 +165,7 @@ impl ProviderWork {
         let price = job.quote.price.to_decimal(decimals).parse::<serde_json::Number>();
         let price = price.map_or(Value::Null, Value::Number);
         result.entry("provider").or_insert_with(|| self.provider.name().into());
-        result.entry("size").or_insert_with(|| self.content.bytes.len().into());
+        result.entry("size").or_insert_with(|| self.content.data.size().into());
         result.insert("priceUsd".into(), price);
         result.insert("encoding".into(), serde_json::to_value(self.content.encoding).unwrap_or(Value::Null));
         let body = json!({ "jobId": job.id, "status": "completed", "result": result }).to_string();

@@ -4,11 +4,12 @@
 
 mod check;
 mod demo;
-mod facilitators;
+mod facilitator;
 mod pay;
 mod serve;
 #[cfg(test)]
 mod tests;
+mod trust;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -67,9 +68,14 @@ enum Command {
     ///
     /// Gateways that run notice within fifteen seconds. An embedded store is open in one process only: end the gateway
     /// first.
-    Facilitators(Facilitators),
+    Trust(Trust),
     /// Buy work from a gateway, as any x402 client would
     Pay(Box<pay::Pay>),
+    /// Verify and settle payments for others, by the configuration's own facilitator
+    ///
+    /// Serves POST /verify, POST /settle and GET /supported, for version 1 and 2. Whoever reaches it can make it spend
+    /// gas, so it belongs on loopback or a network of yours.
+    Facilitator(Settle),
     /// Run the gateway against stand-ins for every outside service, and make paid requests of it
     Demo(Demo),
     /// Print the version
@@ -93,12 +99,21 @@ struct Serve {
 }
 
 #[derive(Debug, Args)]
-struct Facilitators {
+struct Trust {
     #[command(flatten)]
     file: ConfigFile,
     /// Use this one again, by the name it is listed by
-    #[arg(long, value_name = "NAME")]
-    reset: Option<String>,
+    #[arg(value_name = "NAME")]
+    again: Option<String>,
+}
+
+#[derive(Debug, Args)]
+struct Settle {
+    #[command(flatten)]
+    file: ConfigFile,
+    /// Where to listen; port 0 takes a free one
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:4020")]
+    listen: SocketAddr,
 }
 
 /// The arguments of `galaksio demo`.
@@ -121,10 +136,9 @@ impl Cli {
         match self.command {
             Command::Serve(arguments) => serve::run(&arguments.file.config, arguments.upgrade),
             Command::Check(arguments) => check::run(&arguments.config),
-            Command::Facilitators(arguments) => {
-                facilitators::run(&arguments.file.config, arguments.reset.as_deref())
-            }
+            Command::Trust(arguments) => trust::run(&arguments.file.config, arguments.again.as_deref()),
             Command::Pay(arguments) => pay::run(&arguments),
+            Command::Facilitator(arguments) => facilitator::run(&arguments.file.config, arguments.listen),
             Command::Demo(arguments) => demo::run(arguments),
             Command::Version => {
                 println!("galaksio {}", env!("CARGO_PKG_VERSION"));

@@ -7,7 +7,14 @@ use std::time::Duration;
 use http::{Method, Uri};
 use secrecy::{SecretSlice, SecretString};
 
-use crate::x402::{Address, Asset, PaymentFlow};
+use crate::x402::{Address, Asset, Network, PaymentFlow};
+
+mod declared;
+
+pub use declared::{
+    Condition, Declared, DeclaredKind, Keeping, Placeholder, Pointer, RequestBody, ResultMapping,
+    ResumeClass, Segment, Template,
+};
 
 /// Everything `galaksio serve` needs.
 #[derive(Clone, Debug)]
@@ -28,6 +35,10 @@ pub struct Config {
     pub providers: Providers,
     /// The wallet that pays them. `None` if no brokered route is configured.
     pub wallet: Option<Wallet>,
+    /// The chains that are asked what happened, one for each network at most.
+    pub chains: Vec<Chain>,
+    /// What it may spend, lose and have out.
+    pub limits: Limits,
     /// Where jobs live.
     pub store: Store,
     /// Deadlines and sizes of paid work.
@@ -187,6 +198,8 @@ pub struct Facilitator {
     pub allow_plain_http: bool,
     /// The key that calls are signed with, where it is Coinbase's.
     pub cdp: Option<Cdp>,
+    /// The gateway is its own facilitator; `url` means nothing then.
+    pub local: Option<LocalFacilitator>,
     /// Deadline of one `/verify`.
     pub verify_timeout: Duration,
     /// Deadline of one `/settle`.
@@ -216,6 +229,21 @@ impl Facilitator {
     }
 }
 
+/// A facilitator of our own, which puts payments on the chains of `[[chains]]` itself.
+#[derive(Clone, Debug)]
+pub struct LocalFacilitator {
+    /// The private key of the account that pays for gas, 32 bytes of hex.
+    pub gas_key: SecretString,
+    /// The most that a unit of gas may cost, in wei.
+    pub max_fee: u128,
+    /// Blocks that a transfer must be in before it counts, its own among them.
+    pub confirmations: u64,
+    /// Transfers in one transaction at most.
+    pub max_batch: usize,
+    /// Factories that are called to make a payer's smart wallet (ERC-6492).
+    pub wallet_factories: Vec<Address>,
+}
+
 /// An API key of Coinbase's CDP.
 #[derive(Clone, Debug)]
 pub struct Cdp {
@@ -243,6 +271,8 @@ pub struct Providers {
     pub openx402: Option<OpenX402>,
     /// Merit Systems.
     pub merit: Option<Merit>,
+    /// Those that `[[provider]]` declares, in the order written.
+    pub declared: Vec<Declared>,
     /// TCP and TLS connect, for all.
     pub connect_timeout: Duration,
     /// Whether `http://` URLs are allowed; only on loopback otherwise.
@@ -306,6 +336,48 @@ pub struct Wallet {
     pub max_payment: String,
     /// What it may pay in.
     pub assets: Vec<Asset>,
+    /// Whom it may pay; empty: whoever a provider asked to have paid when it was first seen.
+    pub payees: Vec<Address>,
+}
+
+/// What the wallet may spend, lose and have out, over all gateways on one store. In millionths of a dollar.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Signed to providers in any hour.
+    pub spend_per_hour: u64,
+    /// Signed to one provider in any hour.
+    pub provider_spend_per_hour: u64,
+    /// Signed to providers at one time, for client payments that have not settled.
+    pub exposure: u64,
+    /// The same, for the payments of one client.
+    pub payer_exposure: u64,
+    /// Paid to providers in any hour for work that no client paid for: then clients pay upfront.
+    pub loss_per_hour: u64,
+    /// Lost in any hour on quotes that a provider's price has overtaken.
+    pub quote_loss_per_hour: u64,
+    /// What the provider's price must leave of the client's; `None`: whatever it leaves.
+    pub profit_floor: Option<u64>,
+}
+
+/// A chain, by its JSON-RPC endpoints.
+#[derive(Clone, Debug)]
+pub struct Chain {
+    /// Which.
+    pub network: Network,
+    /// Its endpoints, best first. URLs, which hold keys.
+    pub rpc: Vec<SecretString>,
+    /// A block with this many on top of it is final; `None`: the chain's own `finalized` block.
+    pub final_blocks: Option<u64>,
+    /// Deadline of one call.
+    pub timeout: Duration,
+    /// An endpoint whose newest block is further off our clock than this is not believed.
+    pub max_head_age: Duration,
+    /// How many blocks are asked for logs at once.
+    pub log_range: u64,
+    /// How often the newest block is asked for while somebody waits for a transaction.
+    pub poll: Duration,
+    /// Whether `http://` URLs are allowed; only on loopback otherwise.
+    pub allow_plain_http: bool,
 }
 
 /// Where jobs live.
@@ -328,10 +400,14 @@ pub enum Store {
 /// Deadlines and sizes of paid work.
 #[derive(Clone, Debug)]
 pub struct Paid {
-    /// JSON body at most, in bytes.
+    /// JSON body at most, in bytes; likewise a `.json` file and a program, which are checked whole.
     pub max_json_body: u64,
-    /// Raw body at most, in bytes.
+    /// Raw body, and file of a form, at most, in bytes.
     pub max_raw_body: u64,
+    /// Bytes of paid request bodies held in temporary files at once, over all requests.
+    pub max_spool: u64,
+    /// Where those files are.
+    pub spool_dir: PathBuf,
     /// Bytes of paid request bodies held in memory at once, over all requests.
     pub max_body_memory: u64,
     /// `maxTimeoutSeconds` of challenges.

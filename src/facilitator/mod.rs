@@ -4,6 +4,7 @@
 //! keep three things apart: it says yes, it says no, and *nobody knows*.
 
 mod http;
+pub mod local;
 mod pool;
 
 pub use self::http::HttpFacilitator;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use super::{Metrics, Open, Settled, Verified};
+use super::{Guard, Metrics, Open, Settled, Verified};
 use crate::facilitator::{Observer, Operation, Outcome};
 use crate::jobs::{JobKind, State};
 use crate::money::Amount;
@@ -42,6 +42,10 @@ fn touched() -> Metrics {
     metrics.earned(&asset, Amount::new(336));
     metrics.spent("merit-systems", &asset, Amount::new(280));
     metrics.exposed(&asset, Amount::new(280));
+    metrics.guarded(Guard::Spend);
+    metrics.lost(280);
+    metrics.frozen(true);
+    metrics.gas_left(Network(84_532), 12_000_000_000);
     metrics
 }
 
@@ -84,6 +88,7 @@ fn the_exposition_says_what_happened() {
         r#"galaksio_jobs_total{kind="run",outcome="completed"} 1"#.to_owned(),
         format!("galaksio_client_income_atomic_total{{{asset}}} 336"),
         format!("galaksio_exposure_atomic{{{asset}}} 280"),
+        r#"galaksio_gas_gwei{network="eip155:84532"} 12"#.to_owned(),
     ] {
         assert!(text.lines().any(|found| found == line), "no {line:?} in\n{text}");
     }

@@ -123,6 +123,15 @@ impl Payment {
         Payment::parse(text, &name).map(Some)
     }
 
+    /// The payment in a facilitator's request: the JSON that a header of `version` carried.
+    pub fn from_json(json: &RawValue, version: Version) -> Result<Payment, PaymentError> {
+        let header = match version {
+            Version::V1 => header::X_PAYMENT,
+            Version::V2 => header::PAYMENT_SIGNATURE,
+        };
+        Payment::parse(json.get().to_owned(), &header)
+    }
+
     fn parse(text: String, header: &HeaderName) -> Result<Payment, PaymentError> {
         let object = Object::document(&text)?;
         let version = read_version(&object, header)?;

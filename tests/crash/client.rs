@@ -15,6 +15,9 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use serde_json::{Value, json};
 
+/// The private key of every client.
+pub(crate) const CLIENT_KEY: &str = "1111111111111111111111111111111111111111111111111111111111111111";
+
 /// What is bought.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Order {
@@ -68,7 +71,8 @@ impl Answer {
 /// A signed payment and the request it is for.
 #[derive(Clone, Debug)]
 pub(crate) struct Purchase {
-    order: Order,
+    pub(crate) order: Order,
+    pub(crate) version: Version,
     header: (HeaderName, HeaderValue),
     pub(crate) authorization: Authorization,
     pub(crate) claim: ClaimKey,
@@ -87,7 +91,7 @@ pub(crate) struct Client {
 impl Client {
     pub(crate) fn new() -> Client {
         let asset = Asset::default_for(NETWORK).unwrap();
-        let wallet = Wallet::new("11".repeat(32).into(), "10", vec![asset.clone()]).unwrap();
+        let wallet = Wallet::new(CLIENT_KEY.to_owned().into(), "10", vec![asset.clone()]).unwrap();
         // A connection of its own for each request: one that was cut must not break the next.
         let http = legacy::Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build_http();
         Client { http, wallet: wallet.into(), asset }
@@ -106,6 +110,11 @@ impl Client {
     pub(crate) async fn sign(&self, edge: SocketAddr, order: Order, version: Version) -> Purchase {
         let challenge = self.ask(edge, order).await.unwrap();
         assert_eq!(challenge.status, StatusCode::PAYMENT_REQUIRED, "{challenge:?}");
+        self.accept(&challenge, order, version)
+    }
+
+    /// Signs the challenge that `order` was answered with.
+    pub(crate) fn accept(&self, challenge: &Answer, order: Order, version: Version) -> Purchase {
         let headers = match version {
             Version::V1 => HeaderMap::new(),
             Version::V2 => challenge.headers.clone(),
@@ -126,7 +135,7 @@ impl Client {
         let signature = self.wallet.sign(&self.asset, &authorization).unwrap();
         let header = challenge.payment(offered, &authorization, &signature);
         let claim = ClaimKey::new(&self.asset, authorization.from, authorization.nonce);
-        Purchase { order, header, authorization, claim, job }
+        Purchase { order, version, header, authorization, claim, job }
     }
 
     /// Presents the payment with its request.

@@ -9,12 +9,14 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a failed expectation is what ends a test")]
 
+#[expect(dead_code, reason = "the chaos suite uses more of it")]
 mod client;
 mod drain;
 mod gateway;
 mod inventory;
 mod lists;
 mod money;
+mod proved;
 #[path = "../store/redis_server.rs"]
 #[expect(dead_code, reason = "the store suite uses more of it")]
 mod redis_server;

@@ -7,8 +7,11 @@
 mod app_route;
 mod bad_input;
 mod bad_payment;
+mod bodies;
+mod bodies_large;
 mod challenge;
 mod client;
+mod declared;
 mod facilitator;
 mod fail_closed;
 mod front;
@@ -26,5 +29,6 @@ mod redis_server;
 mod replay;
 mod rig;
 mod secrets;
+mod seller;
 mod sold;
 mod time;

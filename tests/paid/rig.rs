@@ -61,19 +61,25 @@ price = "$0.006"
 pub(crate) struct Setup {
     pub(crate) sandbox: Settings,
     routes: String,
+    providers: String,
     settings: BTreeMap<&'static str, BTreeMap<&'static str, String>>,
 }
 
 impl Setup {
     pub(crate) fn new() -> Setup {
-        Setup { sandbox: Settings::default(), routes: ROUTES.to_owned(), settings: BTreeMap::new() }
-            .text("edge", "listen", "127.0.0.1:0")
-            .text("edge", "drain_timeout", "5s")
-            .text("facilitator", "unknown_hold", "2s")
-            .text("paid", "work_timeout", "20s")
-            .text("paid", "lease", "2s")
-            .text("admin", "listen", "127.0.0.1:0")
-            .text("log", "filter", "info")
+        Setup {
+            sandbox: Settings::default(),
+            routes: ROUTES.to_owned(),
+            providers: String::new(),
+            settings: BTreeMap::new(),
+        }
+        .text("edge", "listen", "127.0.0.1:0")
+        .text("edge", "drain_timeout", "5s")
+        .text("facilitator", "unknown_hold", "2s")
+        .text("paid", "work_timeout", "20s")
+        .text("paid", "lease", "2s")
+        .text("admin", "listen", "127.0.0.1:0")
+        .text("log", "filter", "info")
     }
 
     /// Sets `key` of `[section]` to a text.
@@ -90,6 +96,12 @@ impl Setup {
         self
     }
 
+    /// Sets `key` of `[section]` to a value as TOML writes it.
+    pub(crate) fn toml_value(mut self, section: &'static str, key: &'static str, value: &str) -> Setup {
+        self.settings.entry(section).or_default().insert(key, value.to_owned());
+        self
+    }
+
     /// By this clock.
     pub(crate) fn clock(mut self, clock: &Clock) -> Setup {
         self.sandbox.clock = clock.clone();
@@ -101,9 +113,15 @@ impl Setup {
         self.text("store", "kind", "redis").text("store", "url", url)
     }
 
-    /// These routes instead.
+    /// These routes instead, or whatever else `proxy.toml` has tables of.
     pub(crate) fn routes(mut self, routes: &str) -> Setup {
         self.routes = routes.to_owned();
+        self
+    }
+
+    /// One more `[[provider]]`; `$merit` and `$openx402` stand for the sandbox's.
+    pub(crate) fn provider(mut self, text: &str) -> Setup {
+        self.providers += text;
         self
     }
 
@@ -120,7 +138,9 @@ impl Setup {
             settings.entry(section).or_default().entry(key).or_insert(value);
         };
         default("app", "url", text(&urls.app));
-        default("facilitator", "url", text(&urls.facilitator));
+        if !self.settings.get("facilitator").is_some_and(|settings| settings.contains_key("kind")) {
+            default("facilitator", "url", text(&urls.facilitator));
+        }
         default("providers.xcache", "url", text(&urls.xcache));
         default("providers.openx402", "url", text(&urls.openx402));
         default("providers.merit", "url", text(&urls.merit));
@@ -136,7 +156,8 @@ impl Setup {
             }
         }
         let accept = format!("[[accepts]]\nnetwork = \"base-sepolia\"\npay_to = {PAY_TO:?}\n");
-        toml + &self.routes + &accept
+        let declared = self.providers.replace("$merit", &urls.merit).replace("$openx402", &urls.openx402);
+        toml + &self.routes + &accept + &declared
     }
 }
 

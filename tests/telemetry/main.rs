@@ -25,6 +25,7 @@ const STILL: &[(&str, &str)] = &[
     ("galaksio_tls_handshake_failures_total", "there is no TLS"),
     ("galaksio_paid_work_in_flight", "all work is done by the time of the scrape"),
     ("galaksio_exposure_atomic", "what was exposed is settled"),
+    ("galaksio_gas_gwei", "the facilitator is not the gateway's own"),
 ];
 
 #[test]

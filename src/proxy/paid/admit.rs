@@ -47,7 +47,7 @@ impl Inner {
                 return Ok(Admitted::Not(problem.charged(Charged::No)));
             }
         };
-        asked.read_body(&self.memory, self.paid.max_raw_body).await?;
+        self.take_body(asked, payment, Some(&admission)).await?;
         if asked.size() > admission.terms.bound && rule.work.is_some() {
             return refused(Reason::QuoteInvalid);
         }
@@ -208,7 +208,7 @@ impl Inner {
         Ok(AppWork {
             forward: Arc::clone(&self.parts.forward),
             parts: asked.parts.clone(),
-            body: asked.bytes.clone().ok_or(Reason::Internal)?,
+            body: asked.data.as_ref().ok_or(Reason::Internal)?.0.clone(),
             peer: asked.peer.clone(),
             result_max: self.paid.result_max,
         })
@@ -239,7 +239,7 @@ impl Inner {
         if !self.parts.broker.claimed(&claim).await? {
             return Ok(None);
         }
-        asked.read_body(&self.memory, self.paid.max_raw_body).await?;
+        self.take_body(asked, payment, None).await?;
         let presented = asked.present(payment, asset)?;
         self.parts.broker.known(&presented).await
     }

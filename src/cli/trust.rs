@@ -1,4 +1,4 @@
-//! `galaksio facilitators`: which of them are used, and taking one back that was dropped.
+//! `galaksio trust`: which of them are used, and taking one back that was dropped.
 
 use std::path::Path;
 

@@ -1,0 +1,30 @@
+//! A real chain, a real token, and the official clients, facilitator and servers of x402 beside ours.
+//!
+//! What a test asserts is money first: the chain is the truth about who paid whom.
+
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+
+#[allow(dead_code, reason = "shared with other suites, each of which uses its part")]
+mod anvil;
+mod between;
+#[allow(dead_code, reason = "shared with the tests of the paid flow, which use all of it")]
+#[path = "../paid/client.rs"]
+mod client;
+#[allow(dead_code, reason = "shared with the tests of the paid flow, which use all of it")]
+#[path = "../paid/gateway.rs"]
+mod gateway;
+mod itself;
+mod local;
+mod matrix;
+mod official;
+#[allow(dead_code, reason = "shared with the tests of the paid flow, which use all of it")]
+#[path = "../paid/payer.rs"]
+mod payer;
+#[allow(dead_code, reason = "shared with other suites, each of which uses its part")]
+mod peers;
+mod proof;
+#[allow(dead_code, reason = "shared with the tests of the paid flow, which use all of it")]
+#[path = "../paid/rig.rs"]
+mod rig;
+#[allow(dead_code, reason = "shared with other suites, each of which uses its part")]
+mod token;
