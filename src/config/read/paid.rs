@@ -52,7 +52,8 @@ pub(super) fn store(section: &Section<'_>) -> Option<Store> {
 }
 
 pub(super) fn paid(section: &Section<'_>) -> Option<Paid> {
-    let max_json_body = section.setting("max_json_body", "10MiB", parse::size);
+    let max_json_body = section.setting("max_json_body", "140MiB", parse::size);
+    let max_document = section.setting("max_document", "10MiB", parse::size);
     let max_raw_body = section.setting("max_raw_body", "100MiB", parse::size);
     let max_spool = section.setting("max_spool", "2GiB", parse::size);
     let spool_dir = section.setting("spool_dir", "/tmp", parse::path);
@@ -71,6 +72,7 @@ pub(super) fn paid(section: &Section<'_>) -> Option<Paid> {
     section.finish();
     let paid = Paid {
         max_json_body: max_json_body?,
+        max_document: max_document?,
         max_raw_body: max_raw_body?,
         max_spool: max_spool?,
         spool_dir: spool_dir?,
@@ -93,7 +95,7 @@ pub(super) fn paid(section: &Section<'_>) -> Option<Paid> {
 }
 
 fn sizes(section: &Section<'_>, paid: &Paid) {
-    let bodies = [("max_json_body", paid.max_json_body), ("result_max", paid.result_max)];
+    let bodies = [("max_document", paid.max_document), ("result_max", paid.result_max)];
     for (key, size) in bodies {
         if size > paid.max_body_memory {
             let reason = "one of this size would not fit max_body_memory, so none would ever be taken";

@@ -7,6 +7,7 @@
 mod admit;
 mod app_work;
 mod endpoints;
+mod kept;
 mod read;
 mod reply;
 mod request;
@@ -185,7 +186,7 @@ impl Inner {
         }
         let attempted = refusal.is_some();
         let said = |problem| if attempted { paid_attempt(problem) } else { problem };
-        self.measure(rule, &mut asked).await.map_err(said)?;
+        self.measure(rule, &mut asked, false).await.map_err(said)?;
         let answer = self.challenge(rule, &asked, refusal).await;
         self.parts.metrics.challenged(began.elapsed());
         answer
@@ -196,7 +197,7 @@ impl Inner {
         if let Some(closed) = self.closed() {
             return Err(closed);
         }
-        self.measure(rule, asked).await?;
+        self.measure(rule, asked, true).await?;
         match self.admit(rule, asked, payment).await? {
             Admitted::Sale(sale) => {
                 let delivery = self.run(*sale, asked.held.take()).await?;
@@ -219,7 +220,7 @@ impl Inner {
 
     /// What is asked, and how much of it. JSON has to be read for that, and a form with options before its file up to
     /// there; other bodies tell it by their head.
-    async fn measure(&self, rule: &Rule, asked: &mut Asked) -> Result<(), Problem> {
+    async fn measure(&self, rule: &Rule, asked: &mut Asked, paid: bool) -> Result<(), Problem> {
         let Some(work) = rule.work else { return Ok(()) };
         let limits = intake::Limits::from(&self.paid);
         match intake::plan(&asked.parts, work, limits)? {
@@ -236,7 +237,12 @@ impl Inner {
                 }
             }
             intake::Plan::Json => {
-                asked.source()?.at_most(limits.json);
+                let limit =
+                    if work == BrokeredWork::Run { limits.whole.min(limits.json) } else { limits.json };
+                asked.source()?.at_most(limit);
+                if work == BrokeredWork::Store && asked.source()?.longest() > kept::IN_MEMORY {
+                    return self.take_json(asked, paid).await;
+                }
                 let (bytes, held) = self.memory.read(asked.source()?).await?;
                 let (ask, content) = intake::measure_json(&bytes, work)?;
                 asked.ask = Some(ask);

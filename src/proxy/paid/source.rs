@@ -176,7 +176,7 @@ where
     Ok(None)
 }
 
-fn too_large(limit: u64) -> Problem {
+pub(super) fn too_large(limit: u64) -> Problem {
     Problem::new(Reason::TooLarge).details(json!({ "limit": limit }))
 }
 
