@@ -297,6 +297,10 @@ pub struct Paid {
     pub spool_dir: PathBuf,
     /// Bytes of paid request bodies held in memory at once, over all requests.
     pub max_body_memory: u64,
+    /// `{"url": …}` is taken in place of data.
+    pub fetch_urls: bool,
+    /// Addresses that may be fetched from though they are not public.
+    pub fetch_private: Vec<IpBlock>,
     /// `maxTimeoutSeconds` of challenges.
     pub max_timeout: Duration,
     /// Deadline of the provider's whole part.

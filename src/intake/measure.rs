@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::data::{self, Reading};
 use super::fields::{Hole, Source, Value};
-use super::{Ask, Content, Encoding, Kind, Label, LargeJson, document, options};
+use super::{Ask, Content, DataUrl, Encoding, Kind, Label, LargeJson, Limits, document, options};
 use crate::config::resolved::BrokeredWork;
 use crate::reason::{Problem, Reason};
 
@@ -120,6 +120,35 @@ fn store(body: &Bytes, source: Source<'_>) -> Result<(Ask, Content), Problem> {
     };
     let content_type = content_type.or_else(|| guessed(kind, filename.as_deref()));
     Ok(measured(Ask { wanted, kind, size: 0 }, bytes, encoding, filename, content_type))
+}
+
+/// A store of what is at a URL: `{"url": "…"}` in place of its data. `None` for any other, valid or not.
+pub fn data_url(body: &Bytes) -> Option<DataUrl> {
+    let source = Source::new(body).ok()?;
+    let store = store_fields(source).ok()?;
+    if store.encoding.is_some() || !store.data.is_object() {
+        return None;
+    }
+    let [url] = source.inner(store.data, "", &["url"]).ok()?;
+    let url = source.text(url?).ok()??.into_owned();
+    let label = Label { filename: store.filename, content_type: store.content_type };
+    Some(DataUrl { url, wanted: store.wanted, label })
+}
+
+impl DataUrl {
+    /// What is asked for, if it has so many bytes and this media type.
+    pub fn ask(self, size: u64, content_type: Option<&str>, limits: Limits) -> Result<(Ask, Label), Problem> {
+        let DataUrl { wanted, mut label, .. } = self;
+        let kind = if data::is_json_name(label.filename.as_deref()) { Kind::Json } else { Kind::File };
+        super::plan::within(Some(size), limits.of(kind))?;
+        if size == 0 {
+            return Err(Reason::DataRequired.into());
+        }
+        let found = content_type.and_then(|text| options::content_type("Content-Type", text).ok());
+        label.content_type =
+            label.content_type.or(found).or_else(|| guessed(kind, label.filename.as_deref()));
+        Ok((Ask { wanted, kind, size }, label))
+    }
 }
 
 /// The media type of what has none.

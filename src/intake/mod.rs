@@ -24,7 +24,7 @@ mod tests;
 
 pub use fingerprint::{Body, app_fingerprint, fingerprint};
 pub use form::{Form, FormEvent, FormReader, MAX_FIELDS};
-pub use measure::{Digest, digest, measure_json};
+pub use measure::{Digest, data_url, digest, measure_json};
 pub use options::MAX_TTL;
 pub use plan::{Limits, Plan, Raw, content, file, plan};
 pub use scan::{JsonEnd, JsonReader, LargeJson, may_be_document};
@@ -87,6 +87,15 @@ pub enum Encoding {
     Json,
     /// A raw body: the bytes themselves.
     Raw,
+}
+
+/// A store of what is at a URL.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DataUrl {
+    /// The URL, as the client wrote it.
+    pub url: String,
+    wanted: Wanted,
+    label: Label,
 }
 
 /// What a client calls its bytes.

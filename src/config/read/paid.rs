@@ -58,6 +58,8 @@ pub(super) fn paid(section: &Section<'_>) -> Option<Paid> {
     let max_spool = section.setting("max_spool", "2GiB", parse::size);
     let spool_dir = section.setting("spool_dir", "/tmp", parse::path);
     let max_body_memory = section.setting("max_body_memory", "256MiB", parse::size);
+    let fetch_urls = section.setting("fetch_urls", false, parse::boolean);
+    let fetch_private = section.list("fetch_private", vec![], parse::ip_block);
     let max_timeout = section.setting("max_timeout", "5m", parse::duration);
     let work_timeout = section.setting("work_timeout", "2m", parse::duration);
     let settle_margin = section.setting("settle_margin", "30s", parse::duration);
@@ -77,6 +79,8 @@ pub(super) fn paid(section: &Section<'_>) -> Option<Paid> {
         max_spool: max_spool?,
         spool_dir: spool_dir?,
         max_body_memory: max_body_memory?,
+        fetch_urls: fetch_urls?,
+        fetch_private: fetch_private?,
         max_timeout: max_timeout?,
         work_timeout: work_timeout?,
         settle_margin: settle_margin?,

@@ -7,6 +7,7 @@
 mod admit;
 mod app_work;
 mod endpoints;
+mod from_url;
 mod kept;
 mod read;
 mod reply;
@@ -44,6 +45,7 @@ use crate::telemetry::Metrics;
 use crate::x402::{Asset, Domain, Payment, PaymentFlow};
 use admit::Admitted;
 use endpoints::Files;
+use from_url::Sources;
 use read::{Held, Memory};
 use request::Asked;
 
@@ -82,6 +84,7 @@ struct Inner {
     domains: HashMap<Asset, Domain>,
     memory: Memory,
     spool: Spool,
+    sources: Option<Sources>,
     files: Files,
 }
 
@@ -105,6 +108,7 @@ impl Paid {
             loss_limit: Dollars { units: limit, decimals: 6 },
             domains: domains.collect(),
             memory: Memory::new(config.paid.max_body_memory, config.edge.body_timeout),
+            sources: Sources::new(&config.paid),
             spool: Spool::new(config.paid.spool_dir.clone(), config.paid.max_spool),
             files: Files::new(config.paid.result_max),
             paid: config.paid.clone(),
@@ -244,6 +248,12 @@ impl Inner {
                     return self.take_json(asked, paid).await;
                 }
                 let (bytes, held) = self.memory.read(asked.source()?).await?;
+                if work == BrokeredWork::Store
+                    && let Some(sources) = &self.sources
+                    && let Some(url) = intake::data_url(&bytes)
+                {
+                    return self.measure_url(sources, asked, url, paid).await;
+                }
                 let (ask, content) = intake::measure_json(&bytes, work)?;
                 asked.ask = Some(ask);
                 asked.content = Some(content);
