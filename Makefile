@@ -13,6 +13,7 @@ export PATH := $(PATH):/usr/sbin
 CARGO ?= cargo
 LISTEN ?= 127.0.0.1:8080
 MINUTES ?= 10
+MIB ?= 256
 ROUNDS ?= 7
 SECONDS_EACH ?= 4
 
@@ -22,7 +23,7 @@ SCRIPTS := .ci/run scripts/ensure scripts/timed scripts/audit scripts/fuzz
 
 .PHONY: help
 help: ## list these targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-9s %s\n", $$1, $$2 }'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-12s %s\n", $$1, $$2 }'
 	@echo
 	@echo '  Variables: LISTEN=$(LISTEN) for demo, MINUTES=$(MINUTES) for fuzz, ROUNDS=$(ROUNDS) and SECONDS_EACH=$(SECONDS_EACH) for bench.'
 
@@ -50,6 +51,11 @@ bench: build-tools ## the edge against nginx, as a table and in target/bench/edg
 	@scripts/ensure nginx wrk python3
 	$(CARGO) build --release --locked
 	python3 -B benches/edge/bench.py --galaksio target/release/galaksio --rounds $(ROUNDS) --seconds $(SECONDS_EACH)
+
+.PHONY: bench-bodies
+bench-bodies: build-tools ## large bodies against nginx and curl: throughput, processor time and memory (MIB=256 each)
+	@scripts/ensure nginx curl
+	BENCH_MIB=$(MIB) $(CARGO) bench --locked --bench bodies
 
 .PHONY: audit
 audit: ## advisories, licences, bans and sources of the dependencies, by deny.toml
