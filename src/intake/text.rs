@@ -86,7 +86,7 @@ impl Text {
                     let rest = &bytes[at..];
                     let found = memchr::memchr2(b'"', b'\\', rest);
                     let run = &rest[..found.unwrap_or(rest.len())];
-                    self.run(run)?;
+                    self.characters(run, true)?;
                     at += run.len();
                     match found {
                         None => return Ok(None),
@@ -138,7 +138,7 @@ impl Text {
             b't' => b'\t',
             _ => return Err(ESCAPE),
         };
-        self.characters(&[plain])
+        self.characters(&[plain], false)
     }
 
     /// A UTF-16 unit.
@@ -152,21 +152,11 @@ impl Text {
             (Some(high), low) => char::decode_utf16([high, low]).next(),
         };
         let character = decoded.and_then(Result::ok).ok_or(ESCAPE)?;
-        self.characters(character.encode_utf8(&mut [0; 4]).as_bytes())
+        self.characters(character.encode_utf8(&mut [0; 4]).as_bytes(), false)
     }
 
-    /// Characters as they stand in the body.
-    fn run(&mut self, run: &[u8]) -> Result<(), Fault> {
-        let outcome = self.characters(run);
-        let plain = matches!(self.reading, Reading::Utf8(_));
-        // What is base64 has none.
-        if (plain || outcome.is_err()) && run.iter().any(|byte| *byte < 0x20) {
-            return Err(CONTROL);
-        }
-        outcome
-    }
-
-    fn characters(&mut self, text: &[u8]) -> Result<(), Fault> {
+    /// `raw`: they stand so in the body. What is wrong first is what is said, however they arrive.
+    fn characters(&mut self, text: &[u8], raw: bool) -> Result<(), Fault> {
         if text.is_empty() {
             return Ok(());
         }
@@ -207,15 +197,19 @@ impl Text {
                     joined = [&take(begun)[..], text].concat();
                     &joined[..]
                 };
-                match str::from_utf8(text) {
-                    Ok(_) => self.decoded.extend_from_slice(text),
-                    Err(error) if error.error_len().is_none() => {
-                        let (whole, rest) = text.split_at(error.valid_up_to());
-                        self.decoded.extend_from_slice(whole);
-                        begun.extend_from_slice(rest);
-                    }
-                    Err(_) => return Err(UTF8),
+                let (whole, broken) = match str::from_utf8(text) {
+                    Ok(_) => (text.len(), false),
+                    Err(error) => (error.valid_up_to(), error.error_len().is_some()),
+                };
+                let (whole, rest) = text.split_at(whole);
+                if raw && whole.iter().any(|byte| *byte < 0x20) {
+                    return Err(CONTROL);
                 }
+                if broken {
+                    return Err(UTF8);
+                }
+                self.decoded.extend_from_slice(whole);
+                begun.extend_from_slice(rest);
                 Ok(())
             }
         }

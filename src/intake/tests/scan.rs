@@ -160,7 +160,7 @@ proptest! {
 #[test]
 fn what_began_as_base64_must_go_on_so() {
     let begun = "QUJD".repeat(20);
-    for wrong in ["!", "QUJ", "QQ==QUJD", "QR==", "-_-_", "Q\\u0020JD"] {
+    for wrong in ["!", "QUJ", "\0 \0", "QQ==QUJD", "QR==", "-_-_", "Q\\u0020JD"] {
         let body = format!("{{\"filename\":\"x\",\"data\":\"{begun}{wrong}\"}}");
         for sizes in [&[1][..], &[7], &[1000]] {
             let problem = read(body.as_bytes(), sizes).unwrap_err();
