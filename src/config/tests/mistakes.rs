@@ -349,8 +349,8 @@ max_timeout = "60s"
 work_timeout = "40s"
 settle_margin = "20s"
 result_max = "32MiB"
-max_raw_body = "4GiB"
-max_json_body = "1GiB"
+max_raw_body = "64MiB"
+max_document = "1GiB"
 retention = "10s"
 lease = "10ms"
 max_payment_header = "64KiB"
@@ -361,7 +361,7 @@ max_payment_header = "64KiB"
             (7, 1, "paid.work_timeout", "less than max_timeout (60s)", "raise max_timeout"),
             (9, 1, "paid.result_max", "16MiB", "410"),
             (10, 1, "paid.max_raw_body", "have no price", "add a bucket"),
-            (11, 1, "paid.max_json_body", "max_body_memory", "raise"),
+            (11, 1, "paid.max_document", "max_body_memory", "raise"),
             (12, 1, "paid.retention", "forgotten", "max_timeout"),
             (13, 1, "paid.lease", "taken over", "15s"),
             (14, 1, "paid.max_payment_header", "max_header_bytes", "raise"),
