@@ -8,7 +8,7 @@ use tracing::{error, info, warn};
 
 use super::delivery::Delivery;
 use super::journal::{Journal, JournalError};
-use super::purse::{AttemptPurse, NoPurse};
+use super::purse::{AttemptPurse, Hand, NoPurse};
 use super::settlement::{Settled, payment_request};
 use super::work::{Product, Work, WorkError, WorkFault};
 use super::{Broker, Sale};
@@ -60,7 +60,7 @@ impl Broker {
 
     async fn attempt(&self, journal: &Journal, mut sale: Sale) -> Delivery {
         let job = journal.job().await;
-        let owes = sale.offer.is_some() && self.owes(&sale.payment).await;
+        let owes = sale.offer.is_some() && (self.loses_too_much() || self.owes(&sale.payment).await);
         let flow = match job.state {
             // Begun upfront, so it goes on upfront, whatever the reason was.
             State::SettlingUpfront => PaymentFlow::Upfront,
@@ -82,8 +82,9 @@ impl Broker {
     }
 
     /// verify, work, settle, deliver.
-    async fn settle_on_success(&self, journal: &Journal, sale: Sale) -> Result<Delivery, Stop> {
+    async fn settle_on_success(&self, journal: &Journal, mut sale: Sale) -> Result<Delivery, Stop> {
         self.verify(journal).await?;
+        self.reserve(journal, &mut sale).await?;
         let product = match self.perform(journal, sale).await {
             Ok(product) => product,
             Err(error) => return self.work_failed(journal, error).await,
@@ -114,9 +115,12 @@ impl Broker {
     }
 
     /// settle, work, deliver. Or, where a crash interrupted the settle: the identical one again, and on from there.
-    async fn settle_upfront(&self, journal: &Journal, sale: Sale) -> Result<Delivery, Stop> {
+    async fn settle_upfront(&self, journal: &Journal, mut sale: Sale) -> Result<Delivery, Stop> {
         let job = journal.job().await;
         let fresh = job.state != State::SettlingUpfront;
+        if fresh {
+            self.reserve(journal, &mut sale).await?;
+        }
         let job = if fresh { journal.record(Event::SettleFirst).await? } else { job };
         match self.settle(&job, fresh, self.limits.unknown_hold).await {
             Settled::Yes(receipt) => journal.record_or_carry(Event::Settled { receipt }).await?,
@@ -175,7 +179,7 @@ impl Broker {
     }
 
     /// The work, with the time that is left for it.
-    async fn perform(&self, journal: &Journal, sale: Sale) -> Result<Product, WorkError> {
+    async fn perform(&self, journal: &Journal, mut sale: Sale) -> Result<Product, WorkError> {
         let job = journal.job().await;
         let margin = self.limits.settle_margin.as_secs();
         let ends = job.client.valid_before.saturating_sub(margin);
@@ -187,7 +191,7 @@ impl Broker {
         if deadline.is_zero() {
             return Err(WorkError::new(Reason::PaymentExpired, "too little of the authorization is left"));
         }
-        let purse = self.purse(journal, &sale, deadline);
+        let purse = self.purse(journal, &mut sale, deadline);
         let work: Box<dyn Work> = sale.work;
         match tokio::time::timeout(deadline, work.perform(&job, purse.as_ref(), deadline)).await {
             Ok(outcome) => outcome,
@@ -201,14 +205,16 @@ impl Broker {
         }
     }
 
-    fn purse(&self, journal: &Journal, sale: &Sale, deadline: Duration) -> Box<dyn Purse> {
-        match (&self.wallet, &sale.offer) {
+    fn purse(&self, journal: &Journal, sale: &mut Sale, deadline: Duration) -> Box<dyn Purse> {
+        match (&self.spending.wallet, &sale.offer) {
             (Some(wallet), Some(offer)) => Box::new(AttemptPurse {
                 journal: journal.clone(),
                 wallet: Arc::clone(wallet),
                 clock: self.clock.clone(),
                 offer: Offer::clone(offer),
                 provider: sale.sold.provider.clone(),
+                spending: self.spending.clone(),
+                hand: Hand::new(sale.reserved.take(), sale.loss.take()),
                 // Work may end at its deadline, and be collected for after it.
                 deadline: self.clock.now().saturating_add(deadline.as_secs()).saturating_add(COLLECT),
             }),
@@ -275,7 +281,7 @@ impl Again {
 }
 
 /// Why an attempt ends before its last step.
-enum Stop {
+pub(super) enum Stop {
     Answer(Box<Delivery>),
     Journal(JournalError),
 }

@@ -80,6 +80,7 @@ impl From<ProviderError> for WorkError {
         let reason = match error.fault {
             Fault::Timeout => Reason::ProviderTimeout,
             Fault::Internal => Reason::Internal,
+            Fault::Guarded(reason) => reason,
             Fault::Unreachable | Fault::Broken | Fault::Refused | Fault::Unpaid | Fault::Terms => {
                 Reason::ProviderFailed
             }

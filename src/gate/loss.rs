@@ -15,6 +15,27 @@ pub fn withdrawn(price: Dollars, cost: Dollars, limit: Dollars) -> bool {
     cost.checked_sub(price).is_some_and(|loss| loss > limit)
 }
 
+/// Whether work sold at `price` that costs `cost` leaves less than `floor`. Sums too large to subtract leave nothing.
+pub fn leaves_too_little(price: Dollars, cost: Dollars, floor: Dollars) -> bool {
+    let decimals = price.decimals.max(cost.decimals).max(floor.decimals);
+    let scaled = (price.ceil(decimals), cost.ceil(decimals), floor.ceil(decimals));
+    let (Some(price), Some(cost), Some(floor)) = scaled else { return true };
+    price.checked_sub(cost).is_none_or(|left| left < floor)
+}
+
+/// What is lost on work sold at `price` that costs `cost`, in millionths of a dollar, rounded up.
+pub fn loss(price: Dollars, cost: Dollars) -> u64 {
+    let decimals = price.decimals.max(cost.decimals);
+    match (price.ceil(decimals), cost.ceil(decimals)) {
+        (Some(price), Some(cost)) => match cost.checked_sub(price) {
+            Some(loss) => loss.micros(decimals).unwrap_or(u64::MAX),
+            None => 0,
+        },
+        _ if cost.compare(price) == Ordering::Greater => u64::MAX,
+        _ => 0,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -33,6 +54,25 @@ mod tests {
         assert!(withdrawn(usd(336, 6), usd(337_000_000_000_001, 18), usd(1, 6)));
         assert!(withdrawn(usd(1, 6), usd(u128::MAX, 6), usd(1, 18)));
         assert!(!withdrawn(usd(u128::MAX, 6), usd(1, 18), usd(0, 6)));
+    }
+
+    #[test]
+    fn what_is_left_is_held_against_the_floor() {
+        assert!(!leaves_too_little(usd(336, 6), usd(280, 6), usd(56, 6)));
+        assert!(leaves_too_little(usd(336, 6), usd(281, 6), usd(56, 6)));
+        assert!(!leaves_too_little(usd(280, 6), usd(280, 6), usd(0, 6)));
+        assert!(leaves_too_little(usd(279, 6), usd(280, 6), usd(0, 6)));
+        assert!(leaves_too_little(usd(336, 6), usd(280_000_000_000_001, 18), usd(56, 6)));
+        assert!(leaves_too_little(usd(u128::MAX, 6), usd(1, 18), usd(0, 6)));
+    }
+
+    #[test]
+    fn a_loss_is_never_counted_too_small() {
+        assert_eq!(loss(usd(336, 6), usd(280, 6)), 0);
+        assert_eq!(loss(usd(280, 6), usd(336, 6)), 56);
+        assert_eq!(loss(usd(280, 6), usd(280_000_000_000_001, 18)), 1);
+        assert_eq!(loss(usd(1, 18), usd(u128::MAX, 6)), u64::MAX);
+        assert_eq!(loss(usd(u128::MAX, 6), usd(1, 18)), 0);
     }
 
     proptest! {

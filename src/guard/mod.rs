@@ -55,11 +55,9 @@ pub struct Wish<'a> {
     pub asset: &'a Asset,
     /// How much, at most.
     pub amount: Amount,
-    /// For which client payment.
-    pub claim: &'a ClaimKey,
-    /// Whose that is.
+    /// Whose payment it is made for.
     pub payer: Address,
-    /// When that lapses; `None` if it is settled: then nothing is exposed.
+    /// When that lapses; `None` if it is settled, or settled before: then nothing is exposed.
     pub until: Option<UnixSeconds>,
 }
 
@@ -131,14 +129,43 @@ impl Guards {
         })
     }
 
+    /// Guards that forbid nothing, and have looked at everything.
+    #[cfg(test)]
+    pub(crate) fn lax(store: Arc<dyn ValueStore>, clock: Clock, metrics: Arc<Metrics>) -> Arc<Guards> {
+        let most = crate::jobs::Draw::MOST;
+        let limits = Limits {
+            spend_per_hour: most,
+            provider_spend_per_hour: most,
+            exposure: most,
+            payer_exposure: most,
+            loss_per_hour: most,
+            quote_loss_per_hour: most,
+            profit_floor: None,
+        };
+        let switch = Switch::Store(Arc::clone(&store));
+        let guards = Guards::new(store, clock, metrics, &limits, switch);
+        guards.assume_well();
+        guards
+    }
+
+    /// As if the switch and the losses had just been looked at, and will be for as long as a test takes.
+    #[cfg(test)]
+    pub(crate) fn assume_well(&self) {
+        let at = Some(Instant::now() + Duration::from_secs(3600));
+        self.seen.store(Arc::new(freeze::Seen { at, frozen: None }));
+        self.losses.assume_none();
+    }
+
     /// Looks after the limits and the switch until `stopped`, then gives back what is not used.
     pub async fn watch(self: Arc<Self>, mut stopped: watch::Receiver<bool>) {
+        let end = async move { stopped.wait_for(|stopped| *stopped).await.map(drop) };
+        let mut end = std::pin::pin!(end);
         let mut tick = tokio::time::interval(TEND);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 _ = tick.tick() => self.tend().await,
-                _ = stopped.wait_for(|stopped| *stopped) => break,
+                _ = &mut end => break,
             }
         }
         for rate in self.rates() {

@@ -153,7 +153,6 @@ async fn reserve(
         provider,
         asset: &usdc(),
         amount: Amount::new(amount),
-        claim: &claim(payer),
         payer: Address::repeat_byte(payer),
         until,
     };

@@ -9,11 +9,13 @@ use super::{Inner, Rule};
 use crate::broker::{Delivery, Presented, ProviderWork, Sale, Work};
 use crate::config::resolved::BrokeredWork;
 use crate::gate::{self, Admission, Decision, Missing};
+use crate::guard::BornLoss;
 use crate::ids::JobId;
 use crate::jobs::{ClaimKey, JobKind, JobStore};
-use crate::providers::Offer;
-use crate::quote_cache::Dollars;
+use crate::providers::{Fault, Offer};
+use crate::quote_cache::{Dollars, Terms};
 use crate::reason::{Charged, Problem, Reason};
+use crate::telemetry::Guard;
 use crate::x402::{CheckError, Domain, Payment, PaymentFlow, Resource, Verified, Window, check};
 
 /// Seconds between the end of the work and the lapse of the authorization that settling is sure to need.
@@ -47,16 +49,28 @@ impl Inner {
                 return Ok(Admitted::Not(problem.charged(Charged::No)));
             }
         };
+        if rule.work.is_some()
+            && let Some(problem) = self.guarded(&admission.terms)
+        {
+            return Ok(Admitted::Not(problem.charged(Charged::No)));
+        }
         asked.read_body(&self.memory, self.paid.max_raw_body).await?;
         if asked.size() > admission.terms.bound && rule.work.is_some() {
             return refused(Reason::QuoteInvalid);
         }
-        let offer = match self.terms(rule, asked, &admission).await {
-            Ok(offer) => offer,
+        let (offer, loss) = match self.terms(rule, asked, &admission).await {
+            Ok(terms) => terms,
             Err(problem) => return Ok(Admitted::Not(problem.charged(Charged::No))),
         };
         let presented = asked.present(payment, admission.requirement.asset.clone())?;
-        Ok(Admitted::Sale(Box::new(self.sale(rule, asked, &verified, admission, presented, offer)?)))
+        Ok(Admitted::Sale(Box::new(self.sale(
+            rule,
+            asked,
+            &verified,
+            admission,
+            presented,
+            (offer, loss),
+        )?)))
     }
 
     /// The gate's decision, with whatever it turns out to need.
@@ -118,35 +132,60 @@ impl Inner {
         check(payment.clone(), requirement, domain, window)
     }
 
-    /// The provider's terms, fresh enough to pay by; `None` on routes of the app.
+    /// Why brokered work on these terms is not sold just now: what the wallet may not do, or what leaves too little.
+    pub(super) fn guarded(&self, terms: &Terms) -> Option<Problem> {
+        let cost = terms.cost.units.micros(terms.cost.decimals).unwrap_or(u64::MAX);
+        self.parts.broker.guards().refuses(&terms.provider, cost)
+    }
+
+    /// The provider's terms, fresh enough to pay by, and what is lost by them; `None` on routes of the app.
     async fn terms(
         &self,
         rule: &Rule,
         asked: &Asked,
         admission: &Admission,
-    ) -> Result<Option<Offer>, Problem> {
-        let (Some(_), Some(ask)) = (rule.work, &asked.ask) else { return Ok(None) };
+    ) -> Result<(Option<Offer>, Option<BornLoss>), Problem> {
+        let (Some(_), Some(ask)) = (rule.work, &asked.ask) else { return Ok((None, None)) };
         let (quotes, asked, terms) = (Arc::clone(&self.parts.quotes), ask.clone(), admission.terms.clone());
         let fresh = async move { quotes.terms(&terms.provider, &terms.operation, &asked).await };
         let offer = self.parts.runtime.spawn(fresh).await.map_err(|_| Reason::Internal)?;
         let offer = offer.map_err(|error| {
             tracing::warn!(%error, provider = admission.terms.provider, "no fresh terms; not sold");
-            Problem::new(Reason::NoProvider)
+            match error.fault {
+                Fault::Guarded(reason) => Problem::new(reason),
+                _ => Problem::new(Reason::NoProvider),
+            }
         })?;
         let requirement = &admission.requirement;
         let price = Dollars { units: requirement.amount, decimals: requirement.asset.decimals };
         let cost = Dollars { units: offer.cost, decimals: offer.asset.decimals };
-        if cost.compare(admission.terms.cost).is_gt() {
-            // Whatever becomes of this payment, the next must be asked for by the new price.
+        let renew = || {
             let (quotes, ask) = (Arc::clone(&self.parts.quotes), ask.clone());
-            let renewed = self.parts.runtime.spawn(async move { quotes.renew(&ask).await });
-            if gate::withdrawn(price, cost, self.loss_limit) {
-                // Without a new quote the challenge is the old one, and is withdrawn again.
-                let _ = renewed.await;
-                return Err(Reason::QuoteWithdrawn.into());
-            }
+            self.parts.runtime.spawn(async move { quotes.renew(&ask).await })
+        };
+        // Whatever becomes of this payment, the next must be asked for by the new price.
+        let renewed = cost.compare(admission.terms.cost).is_gt().then(renew);
+        let too_little = self.floor.is_some_and(|floor| gate::leaves_too_little(price, cost, floor));
+        if too_little {
+            drop(self.parts.broker.guards().refusal(Guard::ProfitFloor));
         }
-        Ok(Some(offer))
+        let mut withdrawn = too_little || gate::withdrawn(price, cost, self.loss_limit);
+        let mut borne = None;
+        let loss = gate::loss(price, cost);
+        if !withdrawn && loss > 0 {
+            let guards = Arc::clone(self.parts.broker.guards());
+            let bearing = self.parts.runtime.spawn(async move { guards.bear(loss).await });
+            borne = bearing.await.map_err(|_| Reason::Internal)?;
+            withdrawn = borne.is_none();
+        }
+        if withdrawn {
+            // Without a new quote the challenge is the old one, and is withdrawn again.
+            if let Some(renewed) = renewed {
+                let _ = renewed.await;
+            }
+            return Err(Reason::QuoteWithdrawn.into());
+        }
+        Ok((Some(offer), borne))
     }
 
     fn sale(
@@ -156,7 +195,7 @@ impl Inner {
         verified: &Verified,
         admission: Admission,
         payment: Presented,
-        offer: Option<Offer>,
+        (offer, loss): (Option<Offer>, Option<BornLoss>),
     ) -> Result<Sale, Problem> {
         let resource = Resource {
             url: asked.url.as_str().to_owned(),
@@ -199,6 +238,8 @@ impl Inner {
             kind,
             sold,
             offer,
+            loss,
+            reserved: None,
             work,
         })
     }
