@@ -4,6 +4,7 @@
 
 mod duplicates;
 mod faults;
+mod guards;
 mod provider;
 mod settle;
 mod trap;
