@@ -13,7 +13,7 @@ use galaksio::config::resolved::{Accept, Action, BrokeredWork, Pricing, Route};
 use galaksio::gate::{self, Books, Decision, Echo, Presented, Request};
 use galaksio::ids::JobId;
 use galaksio::intake::{Ask, Kind, Wanted};
-use galaksio::jobs::{StoreError, ValueStore};
+use galaksio::jobs::{Draw, StoreError, ValueStore};
 use galaksio::money::Amount;
 use galaksio::providers::{Done, Fault, NotSold, Offer, Operation, Order, Provider, ProviderError, Purse};
 use galaksio::quote_cache::{
@@ -209,6 +209,14 @@ impl ValueStore for Memory {
     }
 
     async fn add(&self, _: &str, _: &str, _: i64) -> Result<i64, StoreError> {
+        away()
+    }
+
+    async fn draw(&self, _: &str, _: &str, _: &str, _: Draw) -> Result<Option<u64>, StoreError> {
+        away()
+    }
+
+    async fn drawn(&self, _: &str, _: &str) -> Result<u64, StoreError> {
         away()
     }
 }

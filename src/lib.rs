@@ -11,6 +11,7 @@ pub mod clock;
 pub mod config;
 pub mod facilitator;
 pub mod gate;
+pub mod guard;
 pub mod ids;
 pub mod intake;
 pub mod jobs;

@@ -48,6 +48,15 @@ impl Amount {
         self.0.checked_sub(other.0).map(Amount)
     }
 
+    /// Millionths of a dollar, rounded up, of an asset with `decimals` places.
+    pub fn micros(self, decimals: u8) -> Option<u64> {
+        let units = match decimals.checked_sub(6) {
+            Some(more) => self.0.div_ceil(10u128.checked_pow(u32::from(more))?),
+            None => self.0.checked_mul(10u128.checked_pow(u32::from(6 - decimals))?)?,
+        };
+        u64::try_from(units).ok()
+    }
+
     /// Parses a human price such as `0.01` or `$0.01` of an asset with `decimals` places. More
     /// places than the asset has are refused: rounding a price the operator typed is a lie.
     pub fn from_decimal(text: &str, decimals: u8) -> Option<Amount> {
@@ -141,6 +150,19 @@ mod tests {
         }
         assert_eq!(Amount(10_010).to_decimal(6), "0.01001");
         assert_eq!(Amount(0).to_decimal(6), "0");
+    }
+
+    #[test]
+    fn micros_are_rounded_up_and_never_wrap() {
+        let micros = |units, decimals| Amount(units).micros(decimals);
+        assert_eq!(micros(336, 6), Some(336));
+        assert_eq!(micros(3, 2), Some(30_000));
+        assert_eq!(micros(1, 18), Some(1));
+        assert_eq!(micros(1_000_000_000_001, 18), Some(2));
+        assert_eq!(micros(0, 18), Some(0));
+        assert_eq!(micros(u128::from(u64::MAX), 6), Some(u64::MAX));
+        assert_eq!(micros(u128::from(u64::MAX) + 1, 6), None);
+        assert_eq!(micros(u128::MAX, 0), None);
     }
 
     #[test]

@@ -192,6 +192,14 @@ reasons! {
     StoreAway = "store_away", 503, SamePayment, "paid requests cannot be recorded right now";
     /// The wallet cannot pay a provider right now.
     WalletLow = "wallet_low", 503, SamePayment, "paid requests cannot be served right now";
+    /// The wallet is frozen: it pays nobody until somebody unfreezes it.
+    WalletFrozen = "wallet_frozen", 503, SamePayment, "paid requests cannot be served right now";
+    /// The wallet has spent what it may in an hour.
+    BudgetSpent = "budget_spent", 503, SamePayment, "paid requests cannot be served right now";
+    /// Providers were paid as much as may be out against payments that have not settled.
+    ExposureLimit = "exposure_limit", 503, SamePayment, "too many payments are not settled yet";
+    /// The provider asks to be paid elsewhere than before, and is not.
+    PayeeChanged = "payee_changed", 503, SamePayment, "the provider cannot be used right now";
     /// Shutting down.
     Draining = "draining", 503, SamePayment, "the gateway is shutting down";
     /// Too many paid jobs, or too much body memory in use.

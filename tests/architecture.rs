@@ -23,6 +23,7 @@ const RANKS: &[(&str, u32)] = &[
     ("telemetry", 6),
     ("wallet", 6),
     ("quote_cache", 7),
+    ("guard", 7),
     ("gate", 8),
     ("broker", 9),
     ("admin", 9),

@@ -18,11 +18,12 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
 
 use crate::admin::{Admin, FindJobs, Pages};
-use crate::broker::{Broker, Limits, Recovery};
+use crate::broker::{Broker, Limits, Recovery, Spending};
 use crate::clock::Clock;
 use crate::config::resolved::{Action, Config, Store};
 use crate::facilitator::local::{LocalError, LocalFacilitator};
 use crate::facilitator::{Facilitator, HttpFacilitator, Pool};
+use crate::guard::{Guards, Switch};
 use crate::jobs::embedded::{self, Embedded};
 use crate::jobs::redis::{OpenError as RedisError, Redis};
 use crate::jobs::{JobStore, ValueStore};
@@ -35,7 +36,7 @@ use crate::proxy::{
 use crate::quote_cache::{OpenError, QuoteCache, Settings};
 use crate::reason::{Problem, Reason};
 use crate::telemetry::{CountedStore, Metrics, Open};
-use crate::wallet::{Wallet, WalletError};
+use crate::wallet::{Payees, Wallet, WalletError};
 use health::Health;
 use inventory::Stock;
 use observer::Observer;
@@ -193,6 +194,15 @@ impl Build<'_> {
             }
             None => None,
         };
+        let switch = match &config.store {
+            Store::Embedded { path } => Switch::beside(path),
+            Store::Redis { .. } => Switch::Store(Arc::clone(&values)),
+        };
+        let guards =
+            Guards::new(Arc::clone(&values), clock.clone(), Arc::clone(metrics), &config.limits, switch);
+        guards.tend().await;
+        let named = config.wallet.as_ref().map(|wallet| wallet.payees.clone()).unwrap_or_default();
+        let payees = Arc::new(Payees::new(Arc::clone(&values), named));
         let providers = match (&wallet, &config.wallet) {
             (Some(wallet), Some(settings)) => Registry::from_config(
                 &config.providers,
@@ -200,7 +210,12 @@ impl Build<'_> {
                     outgoing: self.outgoing(config.providers.allow_plain_http)?,
                     assets: settings.assets.clone(),
                     store: Arc::clone(&values),
-                    wallet: Arc::new(Stock::new(Arc::clone(wallet), clock.clone())),
+                    wallet: Arc::new(Stock {
+                        wallet: Arc::clone(wallet),
+                        guards: Arc::clone(&guards),
+                        payees: Arc::clone(&payees),
+                        clock: clock.clone(),
+                    }),
                     clock: clock.clone(),
                 },
             ),
@@ -209,15 +224,16 @@ impl Build<'_> {
         let sellers = providers.iter().cloned().collect();
         let settings = Settings::from(config);
         let quotes = QuoteCache::open(settings, sellers, values, clock.clone(), Arc::clone(metrics)).await?;
-        let quotes = Arc::new(quotes);
+        let quotes = Arc::new(quotes.paying(Arc::clone(&payees)));
         let broker = Arc::new(Broker::new(
             Arc::clone(&jobs),
             Arc::clone(&facilitator),
-            wallet,
+            Spending { wallet, guards: Arc::clone(&guards), payees },
             Arc::clone(metrics),
             clock.clone(),
             limits(config),
         ));
+        runtime.spawn(guards.watch(stopped.clone()));
         runtime.spawn(Arc::clone(&quotes).run(stopped));
         runtime.spawn(pool.watch());
         runtime.spawn(Recovery::new(Arc::clone(&broker), config.paid.lease).run(counted(drain)));

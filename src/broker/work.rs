@@ -35,10 +35,9 @@ pub trait Work: Send {
         deadline: Duration,
     ) -> Result<Product, WorkError>;
 
-    /// The same work by somebody else, for `limit` at most. Asked for only where this one failed, gave itself back in
+    /// The same work by somebody else. Asked for only where this one failed, gave itself back in
     /// [`WorkError::undone`], and nobody was paid for it.
-    async fn by_another(self: Box<Self>, limit: Dollars) -> Option<Another> {
-        let _ = limit;
+    async fn by_another(self: Box<Self>) -> Option<Another> {
         None
     }
 }
@@ -105,6 +104,7 @@ impl From<ProviderError> for WorkError {
         let reason = match error.fault {
             Fault::Timeout => Reason::ProviderTimeout,
             Fault::Internal => Reason::Internal,
+            Fault::Guarded(reason) => reason,
             Fault::Unreachable | Fault::Broken | Fault::Refused | Fault::Unpaid | Fault::Terms => {
                 Reason::ProviderFailed
             }
@@ -125,6 +125,8 @@ pub struct ProviderWork {
     pub content: Content,
     /// Its terms, fresh.
     pub offer: Offer,
+    /// What another may cost that does it instead.
+    pub at_most: Dollars,
     /// Who failed before it, in order.
     pub passed_over: Vec<PassedOver>,
     /// Who else sells it, and where failures are remembered.
@@ -177,9 +179,9 @@ impl Work for ProviderWork {
         }
     }
 
-    async fn by_another(self: Box<Self>, limit: Dollars) -> Option<Another> {
+    async fn by_another(self: Box<Self>) -> Option<Another> {
         let without: Vec<&str> = self.passed_over.iter().map(|passed| passed.provider.as_str()).collect();
-        let found = self.quotes.substitute(&self.ask, &without, limit).await?;
+        let found = self.quotes.substitute(&self.ask, &without, self.at_most).await?;
         self.metrics.provider_failed_over(self.provider.name());
         let work = ProviderWork {
             provider: found.provider,

@@ -37,6 +37,8 @@ pub struct Config {
     pub wallet: Option<Wallet>,
     /// The chains that are asked what happened, one for each network at most.
     pub chains: Vec<Chain>,
+    /// What it may spend, lose and have out.
+    pub limits: Limits,
     /// Where jobs live.
     pub store: Store,
     /// Deadlines and sizes of paid work.
@@ -334,6 +336,27 @@ pub struct Wallet {
     pub max_payment: String,
     /// What it may pay in.
     pub assets: Vec<Asset>,
+    /// Whom it may pay; empty: whoever a provider asked to have paid when it was first seen.
+    pub payees: Vec<Address>,
+}
+
+/// What the wallet may spend, lose and have out, over all gateways on one store. In millionths of a dollar.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Signed to providers in any hour.
+    pub spend_per_hour: u64,
+    /// Signed to one provider in any hour.
+    pub provider_spend_per_hour: u64,
+    /// Signed to providers at one time, for client payments that have not settled.
+    pub exposure: u64,
+    /// The same, for the payments of one client.
+    pub payer_exposure: u64,
+    /// Paid to providers in any hour for work that no client paid for: then clients pay upfront.
+    pub loss_per_hour: u64,
+    /// Lost in any hour on quotes that a provider's price has overtaken.
+    pub quote_loss_per_hour: u64,
+    /// What the provider's price must leave of the client's; `None`: whatever it leaves.
+    pub profit_floor: Option<u64>,
 }
 
 /// A chain, by its JSON-RPC endpoints.

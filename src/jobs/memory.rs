@@ -8,7 +8,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use parking_lot::Mutex;
 
-use super::{StoreError, ValueStore};
+use super::slices::Slices;
+use super::{Draw, StoreError, ValueStore};
 use crate::clock::{Clock, UnixMillis};
 
 type Key = (String, String);
@@ -134,5 +135,26 @@ impl ValueStore for MemoryStore {
         let counter = counters.entry(slot(space, key)).or_default();
         *counter += delta;
         Ok(*counter)
+    }
+
+    async fn draw(&self, space: &str, key: &str, slice: &str, draw: Draw) -> Result<Option<u64>, StoreError> {
+        self.check()?;
+        self.writes.fetch_add(1, Ordering::SeqCst);
+        let now = self.clock.now_millis();
+        let mut values = self.values.lock();
+        let stored = values.entry(slot(space, key)).or_insert_with(|| Stored {
+            bytes: Vec::new(),
+            ttl: None,
+            ends: None,
+        });
+        let mut slices = Slices::decode(&stored.bytes, now)?;
+        let granted = slices.draw(slice, draw, now + draw.ttl.as_millis() as u64);
+        stored.bytes = slices.encode();
+        Ok(granted)
+    }
+
+    async fn drawn(&self, space: &str, key: &str) -> Result<u64, StoreError> {
+        let value = self.get(space, key).await?;
+        Ok(Slices::decode(&value.unwrap_or_default(), self.clock.now_millis())?.sum())
     }
 }

@@ -11,6 +11,7 @@ mod record;
 pub mod redis;
 #[cfg(test)]
 pub(crate) mod sample;
+mod slices;
 pub mod store;
 pub mod transition;
 
@@ -18,5 +19,5 @@ pub use self::redis::Redis;
 pub use embedded::Embedded;
 pub use job::{Answer, ClaimKey, Failure, Fingerprint, Job, JobKind, Kept, ProviderPayment, State};
 pub use record::Entry;
-pub use store::{Appended, Claim, JobStore, Lease, StoreError, ValueStore};
+pub use store::{Appended, Claim, Draw, JobStore, Lease, StoreError, ValueStore};
 pub use transition::{Event, Illegal};

@@ -49,6 +49,32 @@ pub enum StoreError {
     Unreadable(String),
 }
 
+/// A slice to be drawn of a limit that several gateways share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Draw {
+    /// What the slice is to be from now on: all of it, with what it was before.
+    pub wanted: u64,
+    /// If it cannot be this much at least, nothing changes.
+    pub least: u64,
+    /// What all slices may be together. [`Draw::MOST`] at most.
+    pub limit: u64,
+    /// How long the slice counts, from now on.
+    pub ttl: Duration,
+}
+
+impl Draw {
+    /// The largest limit: what a script counts exactly.
+    pub const MOST: u64 = (1 << 53) - 1;
+
+    /// What the slice is from now on, where it was `own` and all others are `others`; `None` if nothing changes.
+    pub(super) fn granted(&self, own: u64, others: u64) -> Option<u64> {
+        // What a slice has it may keep, whatever the limit is by now: it may be spent.
+        let free = self.limit.min(Draw::MOST).saturating_sub(others).max(own);
+        let granted = self.wanted.min(free);
+        (granted >= self.least).then_some(granted)
+    }
+}
+
 /// A durable store of jobs. When a method that writes returns `Ok`, the write survives a crash.
 #[async_trait]
 pub trait JobStore: ValueStore {
@@ -123,4 +149,13 @@ pub trait ValueStore: Send + Sync {
 
     /// Adds `delta` to a counter that starts at 0 and returns the sum; counters do not expire.
     async fn add(&self, space: &str, key: &str, delta: i64) -> Result<i64, StoreError>;
+
+    /// Makes `slice` of the limit `space`/`key` larger or smaller, as `draw` says, and returns what it is then; `None`
+    /// if nothing changed. Whatever is drawn at the same time, live slices are never more than the limit together,
+    /// unless the limit was made smaller meanwhile. A slice of 0 is none. A repeat of a call whose outcome is
+    /// unknown has the same outcome, but for what others drew in between.
+    async fn draw(&self, space: &str, key: &str, slice: &str, draw: Draw) -> Result<Option<u64>, StoreError>;
+
+    /// What the live slices of a limit are together.
+    async fn drawn(&self, space: &str, key: &str) -> Result<u64, StoreError>;
 }

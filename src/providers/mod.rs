@@ -28,6 +28,7 @@ use std::time::Duration;
 use crate::ids::JobId;
 use crate::intake::{Ask, Content};
 use crate::money::Amount;
+use crate::reason::Reason;
 use crate::x402::{Address, Asset};
 
 /// One thing a provider does, named as in its API: `set`, `pin`, `pin_json`, `execute`.
@@ -161,6 +162,9 @@ pub enum PurseError {
     /// Too little time is left for the provider to collect.
     #[error("the order's deadline is too near to sign for")]
     Late,
+    /// A limit of the wallet, or its owner, forbids it for now.
+    #[error("the wallet may not pay now: {}", .0.code())]
+    Guarded(Reason),
 }
 
 /// Work done.
@@ -219,6 +223,8 @@ pub enum Fault {
     Terms,
     /// Our own store or wallet failed before anything was signed.
     Internal,
+    /// A limit of our wallet, or its owner, forbade to sign.
+    Guarded(Reason),
 }
 
 impl ProviderError {
@@ -238,6 +244,7 @@ impl std::fmt::Display for Fault {
             Fault::Unpaid => "unpaid",
             Fault::Terms => "terms",
             Fault::Internal => "internal",
+            Fault::Guarded(_) => "guarded",
         })
     }
 }
@@ -246,6 +253,7 @@ impl From<PurseError> for ProviderError {
     fn from(error: PurseError) -> Self {
         let fault = match error {
             PurseError::Journal(_) => Fault::Internal,
+            PurseError::Guarded(reason) => Fault::Guarded(reason),
             _ => Fault::Terms,
         };
         ProviderError::new(fault, error.to_string())

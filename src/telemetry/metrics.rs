@@ -4,6 +4,7 @@ use prometheus::{Registry, TextEncoder};
 
 use super::catalogue::{Catalogue, Described};
 use super::edge::EdgeMetrics;
+use super::guards::GuardMetrics;
 use super::money::MoneyMetrics;
 use super::paid::PaidMetrics;
 use super::quotes::QuoteMetrics;
@@ -18,6 +19,7 @@ pub struct Metrics {
     pub(super) paid: PaidMetrics,
     pub(super) quotes: QuoteMetrics,
     pub(super) money: MoneyMetrics,
+    pub(super) guards: GuardMetrics,
 }
 
 impl Metrics {
@@ -30,8 +32,9 @@ impl Metrics {
         let paid = PaidMetrics::new(&mut catalogue);
         let quotes = QuoteMetrics::new(&mut catalogue);
         let money = MoneyMetrics::new(&mut catalogue);
+        let guards = GuardMetrics::new(&mut catalogue);
         let Catalogue { registry, described } = catalogue;
-        Metrics { registry, described, edge, paid, quotes, money }
+        Metrics { registry, described, edge, paid, quotes, money, guards }
     }
 
     /// The text exposition, format 0.0.4. Series that were never touched are left out.

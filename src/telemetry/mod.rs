@@ -7,6 +7,7 @@
 mod access;
 mod catalogue;
 mod edge;
+mod guards;
 mod logging;
 mod metrics;
 mod money;
@@ -20,6 +21,7 @@ mod tests;
 pub use access::{Access, AccessLog};
 pub use catalogue::Described;
 pub use edge::{Open, RouteMetrics};
+pub use guards::Guard;
 pub use logging::{LogError, init_logging};
 pub use metrics::Metrics;
 pub use paid::{Settled, Verified};

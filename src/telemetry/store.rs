@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use super::Metrics;
 use crate::ids::JobId;
 use crate::jobs::{
-    Appended, Claim, ClaimKey, Entry, Event, Job, JobStore, Lease, State, StoreError, ValueStore,
+    Appended, Claim, ClaimKey, Draw, Entry, Event, Job, JobStore, Lease, State, StoreError, ValueStore,
 };
 
 /// A store whose calls are in `galaksio_store_duration_seconds`.
@@ -114,5 +114,13 @@ impl ValueStore for CountedStore {
 
     async fn add(&self, space: &str, key: &str, delta: i64) -> Result<i64, StoreError> {
         self.counted("add", self.store.add(space, key, delta)).await
+    }
+
+    async fn draw(&self, space: &str, key: &str, slice: &str, draw: Draw) -> Result<Option<u64>, StoreError> {
+        self.counted("draw", self.store.draw(space, key, slice, draw)).await
+    }
+
+    async fn drawn(&self, space: &str, key: &str) -> Result<u64, StoreError> {
+        self.counted("drawn", self.store.drawn(space, key)).await
     }
 }

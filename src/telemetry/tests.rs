@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use super::{Metrics, Open, Settled, Verified};
+use super::{Guard, Metrics, Open, Settled, Verified};
 use crate::facilitator::{Observer, Operation, Outcome};
 use crate::jobs::{JobKind, State};
 use crate::money::Amount;
@@ -44,6 +44,9 @@ fn touched() -> Metrics {
     metrics.earned(&asset, Amount::new(336));
     metrics.spent("merit-systems", &asset, Amount::new(280));
     metrics.exposed(&asset, Amount::new(280));
+    metrics.guarded(Guard::Spend);
+    metrics.lost(280);
+    metrics.frozen(true);
     metrics
 }
 

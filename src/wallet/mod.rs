@@ -3,6 +3,7 @@
 //!
 //! Nothing here remembers: that a signature is durable before it is handed out is the caller's duty.
 
+mod payees;
 mod spend;
 
 use std::fmt;
@@ -12,6 +13,7 @@ use ring::hmac;
 use secrecy::zeroize::Zeroizing;
 use secrecy::{ExposeSecret, SecretString};
 
+pub use payees::{PayeeError, Payees};
 pub use spend::{COLLECT, Signed, Spend, select};
 
 use crate::jobs::ClaimKey;

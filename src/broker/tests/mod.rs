@@ -4,6 +4,7 @@
 
 mod duplicates;
 mod faults;
+mod guards;
 mod provider;
 mod settle;
 mod trap;
@@ -77,6 +78,14 @@ impl Stage {
     }
 
     pub(super) fn with_jobs(max_jobs: usize) -> Self {
+        Stage::guarded(max_jobs, Guards::lax)
+    }
+
+    /// With guards of the test's own.
+    pub(super) fn guarded(
+        max_jobs: usize,
+        guards: impl FnOnce(Arc<dyn crate::jobs::ValueStore>, Clock, Arc<Metrics>) -> Arc<Guards>,
+    ) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let clock = Clock::manual(NOW * 1000);
         let embedded = Embedded::open(&directory.path().join("jobs.redb"), RETENTION, clock.clone()).unwrap();
@@ -90,14 +99,15 @@ impl Stage {
             lease: Duration::from_secs(15),
             max_jobs,
         };
-        let broker = Arc::new(Broker::new(
-            store.clone(),
-            facilitator.clone(),
-            Some(Arc::new(wallet)),
-            Arc::new(Metrics::new()),
-            clock.clone(),
-            limits,
-        ));
+        let metrics = Arc::new(Metrics::new());
+        let values: Arc<dyn crate::jobs::ValueStore> = store.clone();
+        let spending = Spending {
+            wallet: Some(Arc::new(wallet)),
+            guards: guards(values.clone(), clock.clone(), metrics.clone()),
+            payees: Arc::new(Payees::new(values, Vec::new())),
+        };
+        let (jobs, facilitate) = (store.clone(), facilitator.clone());
+        let broker = Arc::new(Broker::new(jobs, facilitate, spending, metrics, clock.clone(), limits));
         Stage { clock, store, facilitator, broker, log: Arc::default(), _directory: directory }
     }
 
@@ -127,6 +137,8 @@ impl Stage {
                 passed_over: Vec::new(),
             },
             offer: Some(offer(usdc(), COST)),
+            loss: None,
+            reserved: None,
             work: Box::new(Script { steps: steps.to_vec(), log: Arc::clone(&self.log) }),
         }
     }

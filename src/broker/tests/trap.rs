@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::atomic::AtomicBool;
 
 use super::*;
-use crate::jobs::{Appended, Claim, ClaimKey, Entry, Event, Lease, StoreError, ValueStore};
+use crate::jobs::{Appended, Claim, ClaimKey, Draw, Entry, Event, Lease, StoreError, ValueStore};
 
 pub(in crate::broker) struct Trap {
     pub(super) inner: Arc<Embedded>,
@@ -197,5 +197,17 @@ impl ValueStore for Trap {
         let space = space.to_owned();
         let key = key.to_owned();
         self.on(async move { inner.add(&space, &key, delta).await }).await
+    }
+
+    async fn draw(&self, space: &str, key: &str, slice: &str, draw: Draw) -> Result<Option<u64>, StoreError> {
+        let inner = Arc::clone(&self.inner);
+        let (space, key, slice) = (space.to_owned(), key.to_owned(), slice.to_owned());
+        self.on(async move { inner.draw(&space, &key, &slice, draw).await }).await
+    }
+
+    async fn drawn(&self, space: &str, key: &str) -> Result<u64, StoreError> {
+        let inner = Arc::clone(&self.inner);
+        let (space, key) = (space.to_owned(), key.to_owned());
+        self.on(async move { inner.drawn(&space, &key).await }).await
     }
 }

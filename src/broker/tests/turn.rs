@@ -7,7 +7,7 @@ use crate::jobs::job::PassedOver;
 use crate::jobs::memory::MemoryStore;
 use crate::providers::{Done, Fault, NotSold, Operation, Order, Provider, ProviderError};
 use crate::quote_cache::testing::{accept, pricing, routes};
-use crate::quote_cache::{QuoteCache, Settings};
+use crate::quote_cache::{Dollars, QuoteCache, Settings};
 
 /// What a seller does with an order.
 #[derive(Clone, Copy, Debug)]
@@ -118,6 +118,7 @@ async fn sale(stage: &Stage, sellers: &[&Arc<Seller>]) -> Sale {
             content_type: None,
         },
         offer: offer(usdc(), first.price),
+        at_most: Dollars { units: Amount::new(PRICE), decimals: 6 },
         passed_over: Vec::new(),
         quotes: Arc::new(quotes.await.unwrap()),
         files: stage.store.clone(),

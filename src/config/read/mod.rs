@@ -3,6 +3,7 @@
 mod chains;
 mod declared;
 mod edge;
+mod limits;
 mod local;
 mod money;
 mod paid;
@@ -33,6 +34,8 @@ pub(super) fn config(document: &Document<'_>, root: &Node, secrets: Secrets) -> 
     let wallet_table = root.table("wallet");
     let wallet = money::wallet(document, &wallet_table, accepts.as_deref().unwrap_or_default(), secrets);
     let chains = chains::chains(root.tables("chains"));
+    let limits_table = root.table("limits");
+    let limits = limits::limits(&limits_table);
     let store = paid::store(&root.table("store"));
     let paid_table = root.table("paid");
     let paid = paid::paid(&paid_table);
@@ -46,6 +49,9 @@ pub(super) fn config(document: &Document<'_>, root: &Node, secrets: Secrets) -> 
     }
     if let (Some(facilitator), Some(accepts), Some(chains)) = (&facilitator, &accepts, &chains) {
         local::can_settle(&facilitator_table, facilitator, accepts, chains);
+    }
+    if let (Some(limits), Some(Some(wallet))) = (&limits, &wallet) {
+        limits::fits(&limits_table, limits, wallet);
     }
     if let (Some(routes), Some(paid)) = (&routes, &paid) {
         routes::own_endpoints(routes, paid, &paid_table);
@@ -75,6 +81,7 @@ pub(super) fn config(document: &Document<'_>, root: &Node, secrets: Secrets) -> 
         providers: providers?,
         wallet: wallet?,
         chains: chains?,
+        limits: limits?,
         store: store?,
         paid: paid?,
         admin: admin?,

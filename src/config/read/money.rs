@@ -195,6 +195,7 @@ pub(super) fn wallet(
     let key_env = section.optional("key_env", parse::name);
     let max_payment = section.setting("max_payment", "$1", parse::price);
     let networks = section.optional("networks", wallet_networks);
+    let payees = section.list("payees", Vec::new(), parse::address);
     section.finish();
     if !section.is_present() {
         return Some(None);
@@ -243,7 +244,7 @@ pub(super) fn wallet(
         Some(assets) => assets,
         None => accepts.iter().map(|read| read.accept.asset.clone()).collect(),
     };
-    Some(Some(Wallet { key, max_payment: max_payment?, assets }))
+    Some(Some(Wallet { key, max_payment: max_payment?, assets, payees: payees? }))
 }
 
 fn wallet_networks(node: &crate::config::node::Node) -> Parsed<Vec<Asset>> {

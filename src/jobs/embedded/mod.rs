@@ -18,7 +18,8 @@ use redb::Database;
 
 use super::job::{ClaimKey, Job, State};
 use super::record::Entry;
-use super::store::{Appended, Claim, JobStore, Lease, StoreError, ValueStore};
+use super::slices::Slices;
+use super::store::{Appended, Claim, Draw, JobStore, Lease, StoreError, ValueStore};
 use super::transition::Event;
 use crate::clock::{Clock, UnixMillis};
 use crate::ids::JobId;
@@ -167,6 +168,16 @@ impl ValueStore for Embedded {
     async fn add(&self, space: &str, key: &str, delta: i64) -> Result<i64, StoreError> {
         let (space, key) = (space.to_owned(), key.to_owned());
         self.writer.write(move |tables| tables.add(&space, &key, delta)).await
+    }
+
+    async fn draw(&self, space: &str, key: &str, slice: &str, draw: Draw) -> Result<Option<u64>, StoreError> {
+        let (space, key, slice) = (space.to_owned(), key.to_owned(), slice.to_owned());
+        self.writer.write(move |tables| tables.draw(&space, &key, &slice, draw)).await
+    }
+
+    async fn drawn(&self, space: &str, key: &str) -> Result<u64, StoreError> {
+        let (value, now) = (self.get(space, key).await?, self.clock.now_millis());
+        Ok(Slices::decode(&value.unwrap_or_default(), now)?.sum())
     }
 }
 

@@ -7,7 +7,8 @@ use redb::ReadableTable;
 use super::tables::{NEVER, Tables};
 use super::{Fault, after};
 use crate::clock::UnixMillis;
-use crate::jobs::store::StoreError;
+use crate::jobs::slices::Slices;
+use crate::jobs::store::{Draw, StoreError};
 
 impl Tables<'_> {
     pub(super) fn put(
@@ -56,6 +57,25 @@ impl Tables<'_> {
         self.changed = true;
         self.counters.insert((space, key), sum)?;
         Ok(sum)
+    }
+
+    /// The slices of a limit are one value, which expires with the last of them.
+    pub(super) fn draw(
+        &mut self,
+        space: &str,
+        key: &str,
+        slice: &str,
+        draw: Draw,
+    ) -> Result<Option<u64>, Fault> {
+        let now = self.now();
+        let stored = self.values.get((space, key))?.map(|row| row.value().1.to_owned());
+        let mut slices = Slices::decode(&stored.unwrap_or_default(), now).map_err(Fault::Store)?;
+        let granted = slices.draw(slice, draw, after(now, draw.ttl));
+        if granted.is_some() {
+            let left = slices.end().map_or(0, |end| end.saturating_sub(now));
+            self.put(space, key, &slices.encode(), Some(Duration::from_millis(left)))?;
+        }
+        Ok(granted)
     }
 
     pub(super) fn sweep_values(&mut self, now: UnixMillis, limit: usize) -> Result<(), redb::Error> {

@@ -54,4 +54,10 @@ impl Keys {
         debug_assert!(!space.contains('/'), "{space}");
         format!("{}counter:{space}/{key}", self.0)
     }
+
+    /// Hash: the slices of a limit, each with its end and its size.
+    pub(super) fn slices(&self, space: &str, key: &str) -> String {
+        debug_assert!(!space.contains('/'), "{space}");
+        format!("{}slices:{space}/{key}", self.0)
+    }
 }

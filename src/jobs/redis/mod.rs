@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use super::job::{ClaimKey, Job, SCHEMA, State};
 use super::record::Entry;
-use super::store::{Appended, Claim, JobStore, Lease, StoreError, ValueStore};
+use super::store::{Appended, Claim, Draw, JobStore, Lease, StoreError, ValueStore};
 use super::transition::Event;
 use crate::ids::JobId;
 
@@ -39,6 +39,8 @@ struct Scripts {
     put: Script,
     range: Script,
     count: Script,
+    draw: Script,
+    drawn: Script,
 }
 
 /// Whether a call may be sent again when its connection broke, so that nobody knows whether it arrived.
@@ -71,6 +73,8 @@ impl Redis {
                 put: script(include_str!("scripts/put.lua")),
                 range: script(include_str!("scripts/range.lua")),
                 count: script(include_str!("scripts/count.lua")),
+                draw: script(include_str!("scripts/draw.lua")),
+                drawn: script(include_str!("scripts/drawn.lua")),
             },
         })
     }
@@ -271,6 +275,21 @@ impl ValueStore for Redis {
 
     async fn add(&self, space: &str, key: &str, delta: i64) -> Result<i64, StoreError> {
         self.query(&Cmd::incr(self.keys.counter(space, key), delta), Again::Never).await
+    }
+
+    async fn draw(&self, space: &str, key: &str, slice: &str, draw: Draw) -> Result<Option<u64>, StoreError> {
+        let mut script = self.scripts.draw.key(self.keys.slices(space, key));
+        let most = |size: u64| size.min(Draw::MOST);
+        script.arg(slice).arg(most(draw.wanted)).arg(draw.least.min(Draw::MOST + 1)).arg(most(draw.limit));
+        // Redis takes no expiry of 0 from now.
+        script.arg(millis(draw.ttl).max(1));
+        let granted: i64 = self.run(&script, Again::Harmless).await?;
+        Ok(u64::try_from(granted).ok())
+    }
+
+    async fn drawn(&self, space: &str, key: &str) -> Result<u64, StoreError> {
+        let script = self.scripts.drawn.key(self.keys.slices(space, key));
+        self.run(&script, Again::Harmless).await
     }
 }
 

@@ -4,6 +4,7 @@ pub(crate) mod claims;
 pub(crate) mod expiry;
 pub(crate) mod journal;
 pub(crate) mod leases;
+pub(crate) mod slices;
 pub(crate) mod values;
 
 /// One test for each case, on the stores that `$subject` makes.
@@ -37,6 +38,10 @@ macro_rules! conformance {
             values::values_expire,
             values::one_of_many_new_values_wins,
             values::counters_add_up,
+            slices::slices_are_never_more_than_the_limit,
+            slices::a_slice_grows_shrinks_and_ends,
+            slices::a_slice_keeps_what_it_has_when_the_limit_falls,
+            slices::many_drawers_never_overdraw,
         );
     };
     (@ $subject:path, $attributes:tt, $($module:ident::$case:ident),+ $(,)?) => {

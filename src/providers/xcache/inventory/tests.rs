@@ -297,6 +297,20 @@ impl ValueStore for Overtaken {
     async fn add(&self, space: &str, key: &str, delta: i64) -> Result<i64, StoreError> {
         self.store.add(space, key, delta).await
     }
+
+    async fn draw(
+        &self,
+        space: &str,
+        key: &str,
+        slice: &str,
+        draw: crate::jobs::Draw,
+    ) -> Result<Option<u64>, StoreError> {
+        self.store.draw(space, key, slice, draw).await
+    }
+
+    async fn drawn(&self, space: &str, key: &str) -> Result<u64, StoreError> {
+        self.store.drawn(space, key).await
+    }
 }
 
 #[tokio::test]

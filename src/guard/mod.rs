@@ -1,0 +1,412 @@
+//! The guards: what the wallet may spend, lose and have out, whom it may pay, and whether it may pay at all.
+//!
+//! Limits hold for all gateways on one store together. Each draws slices of them (`rate` for what is spent in an hour,
+//! `level` for what is out at one time) and works on those alone, so that a sale asks nobody; `freeze` is a switch that
+//! the operator, or a gateway, throws for all. Nothing here signs, journals or answers: the broker asks
+//! before it spends, the edge before it sells.
+//!
+//! Sums of tokens with different decimals are counted in millionths of a dollar, rounded up.
+
+mod freeze;
+mod lacking;
+mod level;
+mod losses;
+mod rate;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use tokio::sync::watch;
+use uuid::Uuid;
+
+use crate::clock::{Clock, UnixMillis, UnixSeconds};
+use crate::config::resolved::Limits;
+use crate::jobs::{ClaimKey, ValueStore};
+use crate::money::Amount;
+use crate::reason::{Problem, Reason};
+use crate::telemetry::{Guard, Metrics};
+use crate::x402::{Address, Asset};
+
+pub use freeze::{Frozen, Switch};
+use lacking::Lacking;
+use level::{Level, Out};
+use losses::Losses;
+use rate::{Allowance, Rate};
+
+/// The store's space of limits.
+pub const SPACE: &str = "limits";
+
+/// Between two looks at the switch, and at limits that are used up.
+const TEND: Duration = Duration::from_secs(1);
+/// The switch counts as thrown if it could not be read for this long.
+const STALE: Duration = Duration::from_secs(10);
+
+/// A payment to a provider that is to be made.
+#[derive(Clone, Copy, Debug)]
+pub struct Wish<'a> {
+    /// Who is to be paid.
+    pub provider: &'a str,
+    /// In what.
+    pub asset: &'a Asset,
+    /// How much, at most.
+    pub amount: Amount,
+    /// Whose payment it is made for.
+    pub payer: Address,
+    /// When that lapses; `None` if it is settled, or settled before: then nothing is exposed.
+    pub until: Option<UnixSeconds>,
+}
+
+/// What a payment to a provider may be made of. What is not spent of it goes back when it is dropped.
+pub struct Reserved {
+    guards: Arc<Guards>,
+    left: u64,
+    spend: Allowance,
+    provider: Allowance,
+    exposed: Option<(Out, Out)>,
+}
+
+/// Why a limit gives nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Refused {
+    /// There is not enough left of it.
+    Spent,
+    /// The store does not say.
+    Away(String),
+}
+
+/// All guards. One for the process.
+pub struct Guards {
+    store: Arc<dyn ValueStore>,
+    clock: Clock,
+    metrics: Arc<Metrics>,
+    limits: Limits,
+    /// This process's name in the store.
+    name: String,
+    spend: Arc<Rate>,
+    providers: ArcSwap<HashMap<String, Arc<Rate>>>,
+    quote_loss: Arc<Rate>,
+    exposure: Arc<Level>,
+    payers: Mutex<HashMap<Address, Arc<Level>>>,
+    /// What is out for jobs of this process, until they are settled or at rest.
+    exposed: Mutex<HashMap<ClaimKey, Vec<(Out, Out)>>>,
+    losses: Losses,
+    switch: Switch,
+    seen: ArcSwap<freeze::Seen>,
+}
+
+impl Guards {
+    /// Guards that hold `limits` with all others on `store`.
+    pub fn new(
+        store: Arc<dyn ValueStore>,
+        clock: Clock,
+        metrics: Arc<Metrics>,
+        limits: &Limits,
+        switch: Switch,
+    ) -> Arc<Guards> {
+        let name = Uuid::new_v4().to_string();
+        let rate = |key: &str, limit| Rate::new(Arc::clone(&store), clock.clone(), key.to_owned(), limit);
+        let names = ("exposure".to_owned(), name.clone());
+        Arc::new(Guards {
+            spend: rate("spend", limits.spend_per_hour),
+            quote_loss: rate("quote_loss", limits.quote_loss_per_hour),
+            exposure: Level::new(Arc::clone(&store), clock.clone(), names, limits.exposure, 16),
+            losses: Losses::new(Arc::clone(&store), clock.clone(), name.clone()),
+            providers: ArcSwap::default(),
+            payers: Mutex::default(),
+            exposed: Mutex::default(),
+            seen: ArcSwap::default(),
+            limits: limits.clone(),
+            store,
+            clock,
+            metrics,
+            name,
+            switch,
+        })
+    }
+
+    /// Guards that forbid nothing, and have looked at everything.
+    #[cfg(test)]
+    pub(crate) fn lax(store: Arc<dyn ValueStore>, clock: Clock, metrics: Arc<Metrics>) -> Arc<Guards> {
+        let most = crate::jobs::Draw::MOST;
+        let limits = Limits {
+            spend_per_hour: most,
+            provider_spend_per_hour: most,
+            exposure: most,
+            payer_exposure: most,
+            loss_per_hour: most,
+            quote_loss_per_hour: most,
+            profit_floor: None,
+        };
+        let switch = Switch::Store(Arc::clone(&store));
+        let guards = Guards::new(store, clock, metrics, &limits, switch);
+        guards.assume_well();
+        guards
+    }
+
+    /// As if the switch and the losses had just been looked at, and will be for as long as a test takes.
+    #[cfg(test)]
+    pub(crate) fn assume_well(&self) {
+        let at = Some(Instant::now() + Duration::from_secs(3600));
+        self.seen.store(Arc::new(freeze::Seen { at, frozen: None }));
+        self.losses.assume_none();
+    }
+
+    /// Looks after the limits and the switch until `stopped`, then gives back what is not used.
+    pub async fn watch(self: Arc<Self>, mut stopped: watch::Receiver<bool>) {
+        let end = async move { stopped.wait_for(|stopped| *stopped).await.map(drop) };
+        let mut end = std::pin::pin!(end);
+        let mut tick = tokio::time::interval(TEND);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = tick.tick() => self.tend().await,
+                _ = &mut end => break,
+            }
+        }
+        for rate in self.rates() {
+            rate.give_back().await;
+        }
+    }
+
+    /// One look. The first must come before anything is sold.
+    pub async fn tend(&self) {
+        self.look_at_switch().await;
+        self.losses.tend().await;
+        for rate in self.rates() {
+            rate.tend().await;
+        }
+        self.exposure.tend().await;
+        let payers: Vec<_> =
+            self.payers.lock().iter().map(|(payer, level)| (*payer, Arc::clone(level))).collect();
+        for (payer, level) in payers {
+            if !level.tend().await {
+                // Ours and the map's: whoever has it in hand may be about to take of it.
+                self.payers.lock().retain(|other, level| *other != payer || Arc::strong_count(level) > 2);
+            }
+        }
+    }
+
+    /// Why brokered work that costs this much of this provider is not sold just now. From memory.
+    pub fn refuses(&self, provider: &str, cost: u64) -> Option<Problem> {
+        let guard = if let Some(problem) = self.closed() {
+            return Some(problem);
+        } else if self.spend.lacks(cost) {
+            Guard::Spend
+        } else if self.providers.load().get(provider).is_some_and(|rate| rate.lacks(cost)) {
+            Guard::ProviderSpend
+        } else if self.exposure.lacks(cost) {
+            Guard::Exposure
+        } else {
+            return None;
+        };
+        Some(self.refusal(guard))
+    }
+
+    /// Why no payment to a provider is signed just now, whatever it is. From memory.
+    pub fn closed(&self) -> Option<Problem> {
+        let seen = self.seen.load();
+        if seen.frozen.is_some() {
+            return Some(Problem::new(Reason::WalletFrozen).retry_after(60));
+        }
+        // Whoever cannot read the switch must take it for thrown.
+        let known = seen.at.is_some_and(|at| at.elapsed() < STALE);
+        (!known).then(|| Problem::new(Reason::StoreAway))
+    }
+
+    /// What the operator said when he froze the wallet.
+    pub fn frozen(&self) -> Option<Frozen> {
+        self.seen.load().frozen.clone()
+    }
+
+    /// Freezes the wallet, here at once and everywhere within seconds.
+    pub async fn freeze(&self, frozen: Frozen) {
+        tracing::error!(
+            reason = frozen.reason,
+            "the wallet is frozen: no provider is paid until it is unfrozen"
+        );
+        self.saw(Some(frozen.clone()));
+        if let Err(error) = self.switch.throw(&frozen).await {
+            tracing::error!(%error, "only this process knows that the wallet is frozen");
+        }
+    }
+
+    /// Whether so much was lost in the last hour that clients of brokered work pay upfront.
+    pub fn losses_spent(&self) -> bool {
+        self.losses.total().is_none_or(|lost| lost >= self.limits.loss_per_hour)
+    }
+
+    /// Books a loss: a provider was, or may have been, paid for work that its client did not pay for.
+    pub fn lost(&self, asset: &Asset, amount: Amount) {
+        let lost = micros(amount, asset);
+        self.metrics.lost(lost);
+        self.losses.book(lost);
+    }
+
+    /// Takes from every limit what a payment needs. Nothing is taken where one refuses.
+    pub async fn reserve(self: &Arc<Self>, wish: Wish<'_>) -> Result<Reserved, Problem> {
+        if let Some(problem) = self.closed() {
+            return Err(problem);
+        }
+        let amount = micros(wish.amount, wish.asset);
+        let spend = self.spend.take(amount).await.map_err(|refused| self.refused(Guard::Spend, refused))?;
+        let provider = self.provider(wish.provider).take(amount).await;
+        let provider = provider.map_err(|refused| self.refused(Guard::ProviderSpend, refused))?;
+        let exposed = match wish.until {
+            None => None,
+            Some(until) => {
+                let until = until.saturating_mul(1000);
+                let all = self.exposure.take(amount, until).await;
+                let all = all.map_err(|refused| self.refused(Guard::Exposure, refused))?;
+                let one = self.payer(wish.payer).take(amount, until).await;
+                Some((all, one.map_err(|refused| self.refused(Guard::PayerExposure, refused))?))
+            }
+        };
+        Ok(Reserved { guards: Arc::clone(self), left: amount, spend, provider, exposed })
+    }
+
+    /// Takes what is lost where work is sold for less than it costs by now; back if that is not spent.
+    pub async fn bear(&self, loss: u64) -> Option<BornLoss> {
+        self.quote_loss
+            .take(loss)
+            .await
+            .map(BornLoss)
+            .map_err(|refused| self.refused(Guard::QuoteLoss, refused))
+            .ok()
+    }
+
+    /// A job that somebody else had is ours now: what it exposes is out, whatever the limits say.
+    pub fn adopt(&self, claim: &ClaimKey, payer: Address, exposed: &[(Asset, Amount)]) {
+        let sum =
+            exposed.iter().fold(0u64, |sum, (asset, amount)| sum.saturating_add(micros(*amount, asset)));
+        if sum == 0 || self.exposed.lock().contains_key(claim) {
+            return;
+        }
+        let out = (self.exposure.adopt(sum), self.payer(payer).adopt(sum));
+        self.exposed.lock().insert(claim.clone(), vec![out]);
+    }
+
+    /// A job exposes nothing any more.
+    pub fn settled(&self, claim: &ClaimKey) {
+        drop(self.exposed.lock().remove(claim));
+    }
+
+    /// Counts a sale that was not made, or a payment that was not signed, and says why.
+    pub fn refusal(&self, guard: Guard) -> Problem {
+        self.metrics.guarded(guard);
+        match guard {
+            Guard::Spend | Guard::ProviderSpend => Problem::new(Reason::BudgetSpent).retry_after(60),
+            Guard::Exposure | Guard::PayerExposure => Problem::new(Reason::ExposureLimit).retry_after(5),
+            Guard::QuoteLoss | Guard::ProfitFloor => Problem::new(Reason::QuoteWithdrawn),
+            Guard::Payee => Problem::new(Reason::PayeeChanged).retry_after(60),
+        }
+    }
+
+    fn refused(&self, guard: Guard, refused: Refused) -> Problem {
+        match refused {
+            Refused::Spent => {
+                tracing::warn!(guard = guard.name(), "a limit is reached; a provider is not paid");
+                self.refusal(guard)
+            }
+            Refused::Away(why) => {
+                tracing::warn!(
+                    guard = guard.name(),
+                    why,
+                    "nothing is known of a limit; a provider is not paid"
+                );
+                Problem::new(Reason::StoreAway)
+            }
+        }
+    }
+
+    async fn look_at_switch(&self) {
+        match self.switch.look().await {
+            Ok(frozen) => {
+                let before = self.frozen();
+                if before != frozen {
+                    match &frozen {
+                        Some(frozen) => tracing::error!(reason = frozen.reason, "the wallet is frozen"),
+                        None => tracing::warn!("the wallet is unfrozen"),
+                    }
+                }
+                self.saw(frozen);
+            }
+            Err(error) => tracing::warn!(%error, "whether the wallet is frozen is not known"),
+        }
+    }
+
+    fn saw(&self, frozen: Option<Frozen>) {
+        self.metrics.frozen(frozen.is_some());
+        self.seen.store(Arc::new(freeze::Seen { at: Some(Instant::now()), frozen }));
+    }
+
+    fn rates(&self) -> Vec<Arc<Rate>> {
+        let providers = self.providers.load();
+        [&self.spend, &self.quote_loss].into_iter().chain(providers.values()).cloned().collect()
+    }
+
+    fn provider(&self, name: &str) -> Arc<Rate> {
+        if let Some(known) = self.providers.load().get(name) {
+            return Arc::clone(known);
+        }
+        let (store, clock) = (Arc::clone(&self.store), self.clock.clone());
+        let rate = Rate::new(store, clock, format!("spend/{name}"), self.limits.provider_spend_per_hour);
+        self.providers.rcu(|known| {
+            let mut known = HashMap::clone(known);
+            known.entry(name.to_owned()).or_insert_with(|| Arc::clone(&rate));
+            known
+        });
+        // Another may have been quicker.
+        self.providers.load().get(name).map_or(rate, Arc::clone)
+    }
+
+    fn payer(&self, payer: Address) -> Arc<Level> {
+        let made = || {
+            let names = (format!("exposure/{payer:#x}"), self.name.clone());
+            Level::new(Arc::clone(&self.store), self.clock.clone(), names, self.limits.payer_exposure, 8)
+        };
+        Arc::clone(self.payers.lock().entry(payer).or_insert_with(made))
+    }
+}
+
+impl Reserved {
+    /// Whether there is enough of it for this payment, and it is not too old.
+    pub fn covers(&self, asset: &Asset, amount: Amount) -> bool {
+        micros(amount, asset) <= self.left && self.spend.is_good() && self.provider.is_good()
+    }
+
+    /// A payment of this much is about to be signed for this job: it is spent, and out until the job is settled.
+    pub fn sign(&mut self, claim: &ClaimKey, asset: &Asset, amount: Amount) {
+        let amount = micros(amount, asset);
+        self.left = self.left.saturating_sub(amount);
+        self.spend.spend(amount);
+        self.provider.spend(amount);
+        if let Some((all, one)) = &mut self.exposed {
+            let out = (all.split(amount), one.split(amount));
+            self.guards.exposed.lock().entry(claim.clone()).or_default().push(out);
+        }
+    }
+}
+
+/// A loss that may be made.
+pub struct BornLoss(Allowance);
+
+impl BornLoss {
+    /// It is made.
+    pub fn made(mut self) {
+        self.0.spend(u64::MAX);
+    }
+}
+
+/// Millionths of a dollar, rounded up; a sum too large to count is larger than every limit.
+pub fn micros(amount: Amount, asset: &Asset) -> u64 {
+    amount.micros(asset.decimals).unwrap_or(u64::MAX)
+}
+
+fn millis(duration: Duration) -> UnixMillis {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

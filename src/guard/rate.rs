@@ -1,0 +1,172 @@
+//! A limit on what is spent in any hour, by all gateways on one store together.
+//!
+//! This process draws a slice of it from the store and spends out of that, without asking anybody, for [`USE`] at most.
+//! A slice counts in the store for an hour longer than it may be spent from, so in no hour is more spent than the limit.
+//! One that is used up, or too old, is given back but for what was spent of it. What a process that died had drawn
+//! counts as spent: nobody knows better, and it is a small part of the limit.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::Mutex as Turn;
+use tracing::warn;
+use uuid::Uuid;
+
+use super::{Lacking, Refused, SPACE, millis};
+use crate::clock::{Clock, UnixMillis};
+use crate::jobs::{Draw, ValueStore};
+
+/// The time that the limit is for.
+pub(super) const HOUR: Duration = Duration::from_secs(3600);
+/// How long a slice may be spent from.
+pub(super) const USE: Duration = Duration::from_secs(60);
+/// What was taken is spent within this time, or not at all.
+pub(super) const HOLD: Duration = Duration::from_secs(300);
+/// A slice is this part of the limit, unless more is needed at once.
+const PARTS: u64 = 16;
+
+pub(super) struct Rate {
+    store: Arc<dyn ValueStore>,
+    clock: Clock,
+    key: String,
+    limit: u64,
+    slice: Mutex<Slice>,
+    /// One draws at a time; the name of a slice whose drawing had no answer, so that it is not drawn twice.
+    turn: Turn<Option<String>>,
+    lacking: Lacking,
+}
+
+#[derive(Clone, Default)]
+struct Slice {
+    name: String,
+    size: u64,
+    left: u64,
+    ends: UnixMillis,
+}
+
+/// A part of the limit that is this caller's to spend. What is not spent of it goes back when it is dropped.
+pub(super) struct Allowance {
+    rate: Arc<Rate>,
+    slice: String,
+    left: u64,
+    ends: UnixMillis,
+}
+
+impl Rate {
+    pub(super) fn new(store: Arc<dyn ValueStore>, clock: Clock, key: String, limit: u64) -> Arc<Rate> {
+        let (slice, turn) = (Mutex::default(), Turn::new(None));
+        Arc::new(Rate { store, clock, key, limit, slice, turn, lacking: Lacking::default() })
+    }
+
+    /// Whether the last look found less left than this.
+    pub(super) fn lacks(&self, amount: u64) -> bool {
+        self.lacking.lacks(amount)
+    }
+
+    /// Takes `amount`: out of this process's slice, or a new one.
+    pub(super) async fn take(self: &Arc<Self>, amount: u64) -> Result<Allowance, Refused> {
+        if let Some(taken) = self.take_own(amount) {
+            return Ok(taken);
+        }
+        let rate = Arc::clone(self);
+        // In a task of its own: what is drawn for a caller that went away is ours all the same.
+        let drawing = tokio::spawn(async move {
+            let mut turn = rate.turn.lock().await;
+            match rate.take_own(amount) {
+                Some(taken) => Ok(taken),
+                None => rate.draw(amount, &mut turn).await,
+            }
+        });
+        drawing.await.unwrap_or_else(|stopped| Err(Refused::Away(stopped.to_string())))
+    }
+
+    /// Gives a slice back that is too old to be spent from, and looks whether there is anything left by now of a
+    /// limit that was spent.
+    pub(super) async fn tend(self: &Arc<Self>) {
+        let Ok(mut turn) = self.turn.try_lock() else { return };
+        if let Some(lacking) = self.lacking.get() {
+            drop(self.draw(lacking, &mut turn).await);
+        } else if self.slice.lock().ends <= self.clock.now_millis() {
+            self.close().await;
+        }
+    }
+
+    /// Gives back what is not spent, at the end.
+    pub(super) async fn give_back(&self) {
+        let _turn = self.turn.lock().await;
+        self.close().await;
+    }
+
+    fn take_own(self: &Arc<Self>, amount: u64) -> Option<Allowance> {
+        let (mut slice, now) = (self.slice.lock(), self.clock.now_millis());
+        if slice.ends <= now {
+            return None;
+        }
+        slice.left = slice.left.checked_sub(amount)?;
+        Some(self.allow(&slice.name, amount, now))
+    }
+
+    async fn draw(
+        self: &Arc<Self>,
+        amount: u64,
+        unanswered: &mut Option<String>,
+    ) -> Result<Allowance, Refused> {
+        self.close().await;
+        let name = unanswered.get_or_insert_with(|| Uuid::new_v4().to_string()).clone();
+        let wanted = amount.max(self.limit / PARTS);
+        let draw = Draw { wanted, least: amount, limit: self.limit, ttl: USE + HOLD + HOUR };
+        let began = self.clock.now_millis();
+        let drawn = self.store.draw(SPACE, &self.key, &name, draw).await;
+        let size = drawn.map_err(|away| Refused::Away(away.to_string()))?;
+        *unanswered = None;
+        let Some(left) = size.and_then(|size| size.checked_sub(amount)) else {
+            self.lacking.lack(amount, self.limit);
+            return Err(Refused::Spent);
+        };
+        let size = left + amount;
+        self.lacking.found(size);
+        let allowance = self.allow(&name, amount, began);
+        *self.slice.lock() = Slice { name, size, left, ends: began + millis(USE) };
+        Ok(allowance)
+    }
+
+    fn allow(self: &Arc<Self>, slice: &str, amount: u64, now: UnixMillis) -> Allowance {
+        let ends = now.saturating_add(millis(HOLD));
+        Allowance { rate: Arc::clone(self), slice: slice.to_owned(), left: amount, ends }
+    }
+
+    /// Lets the slice go: nothing is taken of it any more, and the store learns what was.
+    async fn close(&self) {
+        let Slice { name, size, left, .. } = std::mem::take(&mut *self.slice.lock());
+        if left == 0 {
+            return;
+        }
+        let spent = Draw { wanted: size - left, least: 0, limit: self.limit, ttl: HOLD + HOUR };
+        if let Err(away) = self.store.draw(SPACE, &self.key, &name, spent).await {
+            warn!(limit = self.key, %away, "a slice was not given back; it counts as spent for now");
+        }
+    }
+}
+
+impl Allowance {
+    /// Whether it may still be spent.
+    pub(super) fn is_good(&self) -> bool {
+        self.rate.clock.now_millis() < self.ends
+    }
+
+    /// So much of it is spent, for good. More than is left of it is all of it.
+    pub(super) fn spend(&mut self, amount: u64) {
+        self.left = self.left.saturating_sub(amount);
+    }
+}
+
+impl Drop for Allowance {
+    fn drop(&mut self) {
+        let mut slice = self.rate.slice.lock();
+        // A slice that was given back meanwhile was given back as if this had been spent.
+        if slice.name == self.slice {
+            slice.left = slice.left.saturating_add(self.left).min(slice.size);
+        }
+    }
+}

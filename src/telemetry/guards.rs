@@ -1,0 +1,82 @@
+//! Metrics of the guards: what they refused, what was lost, and whether the wallet is frozen.
+
+use prometheus::{IntCounter, IntCounterVec, IntGauge};
+
+use super::catalogue::Catalogue;
+use super::metrics::Metrics;
+
+/// A reason not to sell, or not to pay a provider.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Guard {
+    /// `limits.spend_per_hour`.
+    Spend,
+    /// `limits.provider_spend_per_hour`.
+    ProviderSpend,
+    /// `limits.exposure`.
+    Exposure,
+    /// `limits.payer_exposure`.
+    PayerExposure,
+    /// `limits.quote_loss_per_hour`.
+    QuoteLoss,
+    /// `pricing.profit_floor`.
+    ProfitFloor,
+    /// A provider asks to be paid elsewhere than before.
+    Payee,
+}
+
+impl Guard {
+    /// The label.
+    pub fn name(self) -> &'static str {
+        match self {
+            Guard::Spend => "spend",
+            Guard::ProviderSpend => "provider_spend",
+            Guard::Exposure => "exposure",
+            Guard::PayerExposure => "payer_exposure",
+            Guard::QuoteLoss => "quote_loss",
+            Guard::ProfitFloor => "profit_floor",
+            Guard::Payee => "payee",
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct GuardMetrics {
+    refusals: IntCounterVec,
+    lost: IntCounter,
+    frozen: IntGauge,
+}
+
+impl GuardMetrics {
+    pub(super) fn new(catalogue: &mut Catalogue) -> Self {
+        GuardMetrics {
+            refusals: catalogue.counters(
+                "guard_refusals_total",
+                &["guard"],
+                "Sales not made, or payments to providers not signed, by the limit or check that forbade it.",
+            ),
+            lost: catalogue.counter(
+                "losses_microdollars_total",
+                "Paid, or perhaps paid, to providers for work that no client paid for, in millionths of a dollar.",
+            ),
+            frozen: catalogue.gauge("wallet_frozen", "1 while the wallet is frozen and pays nobody."),
+        }
+    }
+}
+
+impl Metrics {
+    /// A guard said no.
+    pub fn guarded(&self, guard: Guard) {
+        self.guards.refusals.with_label_values(&[guard.name()]).inc();
+    }
+
+    /// Money was lost, in millionths of a dollar.
+    pub fn lost(&self, micros: u64) {
+        let room = u64::MAX - self.guards.lost.get();
+        self.guards.lost.inc_by(micros.min(room));
+    }
+
+    /// Whether the wallet is frozen.
+    pub fn frozen(&self, frozen: bool) {
+        self.guards.frozen.set(i64::from(frozen));
+    }
+}
