@@ -5,6 +5,7 @@
 pub mod admin;
 pub mod app;
 pub mod broker;
+pub mod chain;
 pub mod cli;
 pub mod clock;
 pub mod config;
@@ -14,6 +15,7 @@ pub mod guard;
 pub mod ids;
 pub mod intake;
 pub mod jobs;
+pub mod ledger;
 pub mod money;
 pub mod outgoing;
 pub mod providers;

@@ -15,12 +15,14 @@ const RANKS: &[(&str, u32)] = &[
     ("config", 3),
     ("jobs", 3),
     ("outgoing", 3),
+    ("chain", 4),
     ("intake", 4),
     ("providers", 5),
     ("facilitator", 5),
     ("sandbox", 5),
     ("telemetry", 6),
     ("wallet", 6),
+    ("ledger", 6),
     ("quote_cache", 7),
     ("guard", 7),
     ("gate", 8),
@@ -39,6 +41,7 @@ const FENCES: &[(&str, &[&str])] = &[
     ("alloy", &["x402/", "wallet/", "chain/", "facilitator/local"]),
     ("alloy_primitives", &["x402/", "wallet/", "chain/", "facilitator/local"]),
     ("prometheus", &["telemetry/", "admin/"]),
+    ("jsonwebtoken", &["facilitator/http"]),
     ("clap", &["cli/", "main.rs"]),
 ];
 

@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use crate::admin::{Check, Readiness};
 use crate::config::resolved::Config;
 use crate::facilitator::{Facilitator, FacilitatorError};
+use crate::guard::Guards;
 use crate::jobs::JobStore;
 use crate::proxy::Drain;
 use crate::reason::{Problem, Reason};
@@ -16,8 +17,6 @@ use crate::telemetry::Metrics;
 
 /// Between two looks at the store.
 const STORE_EVERY: Duration = Duration::from_secs(1);
-/// Looks at the store between two at the facilitator.
-const FACILITATOR_EVERY: u32 = 15;
 /// Looks at the store between two counts of its jobs.
 const COUNT_EVERY: u32 = 5;
 
@@ -49,18 +48,15 @@ impl Health {
         self: Arc<Self>,
         jobs: Arc<dyn JobStore>,
         facilitator: Arc<dyn Facilitator>,
+        guards: Arc<Guards>,
         config: Config,
     ) {
         let mut tick = tokio::time::interval(STORE_EVERY);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut facilitator_check = None;
         for round in (0u32..).cycle() {
             tick.tick().await;
             let store = jobs.get("health", "probe").await.err().map(|away| away.to_string());
-            // One that is away is asked every second, so that selling goes on soon after it is back.
-            if round % FACILITATOR_EVERY == 0 || facilitator_check.is_some() {
-                facilitator_check = self.facilitator(&*facilitator, &config, round == 0).await;
-            }
+            let facilitator_check = self.facilitator(&*facilitator, &config, round == 0).await;
             if round % COUNT_EVERY == 0
                 && let Ok(counts) = jobs.count_by_state().await
             {
@@ -74,8 +70,11 @@ impl Health {
                 (None, None) => None,
             };
             self.set(reason);
-            *self.checks.lock() =
-                vec![check("store", store), check("facilitator", facilitator_check.clone())];
+            let mut checks = vec![check("store", store), check("facilitator", facilitator_check.clone())];
+            if config.wallet.is_some() {
+                checks.push(Check { only_for: Some("brokered routes"), ..check("wallet", wallet(&guards)) });
+            }
+            *self.checks.lock() = checks;
         }
     }
 
@@ -91,7 +90,8 @@ impl Health {
         self.closed.store(reason.map(|reason| Arc::new(Problem::new(reason))));
     }
 
-    /// Why the facilitator cannot be used. One that answers anything at all is there.
+    /// Why no facilitator can be used, by what is known of them; nobody is asked for it. One that answers anything at
+    /// all is there.
     async fn facilitator(
         &self,
         facilitator: &dyn Facilitator,
@@ -111,13 +111,25 @@ impl Health {
             }
             Err(FacilitatorError::NotSent(why)) => Some(why),
             Err(FacilitatorError::Unknown(why)) => {
-                tracing::warn!(why, "the facilitator did not say what it supports");
+                if first {
+                    tracing::warn!(why, "the facilitator did not say what it supports");
+                }
                 None
             }
         }
     }
 }
 
+/// Why providers are not paid.
+fn wallet(guards: &Guards) -> Option<String> {
+    match (guards.frozen(), guards.closed()) {
+        (Some(frozen), _) => Some(format!("frozen by the {}: {}", frozen.by, frozen.reason)),
+        (None, Some(problem)) => Some(problem.reason.code().to_owned()),
+        (None, None) if guards.is_low() => Some("it has not enough to pay providers".to_owned()),
+        (None, None) => None,
+    }
+}
+
 fn check(name: &'static str, fault: Option<String>) -> Check {
-    Check { name, ok: fault.is_none(), reason: fault }
+    Check { name, ok: fault.is_none(), reason: fault, only_for: None }
 }

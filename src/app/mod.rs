@@ -12,20 +12,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use http::Request;
+use http::{Request, Uri};
 use secrecy::ExposeSecret;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
 
-use crate::admin::{Admin, FindJobs, Pages};
+use crate::admin::{Admin, FindJobs, KeepBooks, Pages};
 use crate::broker::{Broker, Limits, Recovery, Spending};
+use crate::chain::Chains;
 use crate::clock::Clock;
 use crate::config::resolved::{Action, Config, Store};
-use crate::facilitator::{Facilitator, HttpFacilitator};
-use crate::guard::{Guards, Switch};
+use crate::facilitator::{Facilitator, HttpFacilitator, Pool};
+use crate::guard::{Guards, Switch, Watched};
 use crate::jobs::embedded::{self, Embedded};
 use crate::jobs::redis::{OpenError as RedisError, Redis};
 use crate::jobs::{JobStore, ValueStore};
+use crate::ledger;
 use crate::outgoing::{self, Outgoing};
 use crate::providers::{Registry, Surroundings};
 use crate::proxy::{
@@ -42,6 +44,9 @@ use observer::Observer;
 
 /// How long the paid runtime's last tasks may take to end, once nothing waits for them any more.
 const LAST_TASKS: Duration = Duration::from_secs(5);
+
+/// Between two looks at where a chain stands, while nobody asks.
+const CHAINS_EVERY: Duration = Duration::from_secs(5);
 
 /// A gateway that is built, and listens, but does not answer yet.
 pub struct App {
@@ -182,8 +187,8 @@ impl Build<'_> {
         let jobs: Arc<dyn JobStore> =
             Arc::new(CountedStore::new(self.store(clock).await?, Arc::clone(metrics)));
         let values: Arc<dyn ValueStore> = jobs.clone();
-        let facilitator: Arc<dyn Facilitator> =
-            Arc::new(HttpFacilitator::new(self.outgoing(false)?, &config.facilitator)?);
+        let pool = Arc::new(self.facilitators(&values).await?);
+        let facilitator: Arc<dyn Facilitator> = pool.clone();
         let wallet = match &config.wallet {
             Some(wallet) => {
                 Some(Arc::new(Wallet::new(wallet.key.clone(), &wallet.max_payment, wallet.assets.clone())?))
@@ -221,18 +226,33 @@ impl Build<'_> {
         let settings = Settings::from(config);
         let quotes = QuoteCache::open(settings, sellers, values, clock.clone(), Arc::clone(metrics)).await?;
         let quotes = Arc::new(quotes.paying(Arc::clone(&payees)));
-        let broker = Arc::new(Broker::new(
+        let chains = Arc::new(Chains::new(&config.chains, clock)?);
+        for chain in chains.iter() {
+            runtime.spawn(chain.clone().watch(CHAINS_EVERY));
+        }
+        if let (Some(wallet), Some(settings)) = (&wallet, &config.wallet) {
+            let (account, assets) = (wallet.address(), settings.assets.clone());
+            guards.watch_balance(Watched { account, assets, chains: chains.clone() });
+        }
+        let broker = Broker::new(
             Arc::clone(&jobs),
             Arc::clone(&facilitator),
             Spending { wallet, guards: Arc::clone(&guards), payees },
             Arc::clone(metrics),
             clock.clone(),
             limits(config),
-        ));
-        runtime.spawn(guards.watch(stopped.clone()));
+        );
+        let broker = Arc::new(broker.proved_by(chains));
+        runtime.spawn(Arc::clone(&guards).watch(stopped.clone()));
         runtime.spawn(Arc::clone(&quotes).run(stopped));
+        runtime.spawn(pool.watch());
         runtime.spawn(Recovery::new(Arc::clone(&broker), config.paid.lease).run(counted(drain)));
-        runtime.spawn(Arc::clone(health).watch(jobs.clone(), facilitator, config.clone()));
+        runtime.spawn(Arc::clone(health).watch(
+            jobs.clone(),
+            facilitator,
+            Arc::clone(&guards),
+            config.clone(),
+        ));
         let parts = Parts {
             quotes,
             broker,
@@ -246,6 +266,18 @@ impl Build<'_> {
             closed: health.closed(),
         };
         Ok((Paid::new(parts, config), jobs))
+    }
+
+    async fn facilitators(&self, values: &Arc<dyn ValueStore>) -> Result<Pool, StartError> {
+        let settings = &self.config.facilitator;
+        let outgoing = self.outgoing(settings.allow_plain_http)?;
+        let mut members: Vec<(String, Arc<dyn Facilitator>)> = Vec::new();
+        for endpoint in settings.endpoints() {
+            let facilitator = HttpFacilitator::new(outgoing.clone(), settings, endpoint, &self.clock)?;
+            members.push((facilitator_name(endpoint.0), Arc::new(facilitator)));
+        }
+        let observer = Arc::clone(self.metrics);
+        Ok(Pool::open(members, settings.hedge_after, Arc::clone(values), observer).await)
     }
 
     async fn store(&self, clock: &Clock) -> Result<Arc<dyn JobStore>, StartError> {
@@ -262,6 +294,15 @@ impl Build<'_> {
         let connect_timeout = self.config.providers.connect_timeout;
         Outgoing::new(outgoing::Settings { connect_timeout, allow_plain_http })
     }
+}
+
+/// What metrics and the log call a facilitator: its URL without the scheme.
+fn facilitator_name(url: &Uri) -> String {
+    format!(
+        "{}{}",
+        url.authority().map_or("", |authority| authority.as_str()),
+        url.path().trim_end_matches('/')
+    )
 }
 
 /// Lets recovery begin a job unless the process is ending, and makes the end wait for it.
@@ -298,7 +339,7 @@ fn serve_admin(
     let health = Arc::clone(health);
     let mut pages = Pages::new(Arc::clone(metrics), Clock::system(), move || health.readiness());
     if let Some(jobs) = jobs {
-        pages = pages.list_jobs(find_jobs(jobs));
+        pages = pages.keep_books(keep_books(Arc::clone(&jobs))).list_jobs(find_jobs(jobs));
     }
     runtime.spawn(async move {
         let until = async move {
@@ -320,6 +361,18 @@ fn open(drain: &Drain) -> impl Fn() -> Open + use<> {
         tunnels: drain.open(Kind::Tunnel),
         work: drain.open(Kind::Task),
     }
+}
+
+/// How the admin pages make the books.
+fn keep_books(jobs: Arc<dyn JobStore>) -> KeepBooks {
+    Box::new(move |check| {
+        let jobs = Arc::clone(&jobs);
+        Box::pin(async move {
+            let books = ledger::collect(&*jobs).await.map_err(|error| error.to_string())?;
+            let found = check.then(|| books.check());
+            Ok(ledger::Report::new(&books, found.as_deref()).to_string())
+        })
+    })
 }
 
 /// How the admin pages find jobs.

@@ -40,7 +40,8 @@ impl Display for Summary<'_> {
             line(f, "paid in", &format!("{} to {}", token(accept), accept.pay_to.to_checksum(None)))?;
         }
         if !config.accepts.is_empty() {
-            line(f, "facilitator", &config.facilitator.url)?;
+            let urls: Vec<String> = config.facilitator.endpoints().map(|(url, _)| url.to_string()).collect();
+            line(f, "facilitator", &urls.join(", then "))?;
         }
         let unknown_wallet =
             self.loaded.warnings.iter().any(|warning| warning.setting.starts_with("wallet."));

@@ -4,10 +4,13 @@
 
 mod check;
 mod demo;
+mod ledger;
 mod pay;
 mod serve;
+mod store;
 #[cfg(test)]
 mod tests;
+mod wallet;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -64,6 +67,12 @@ enum Command {
     Check(ConfigFile),
     /// Buy work from a gateway, as any x402 client would
     Pay(Box<pay::Pay>),
+    /// Stop the wallet that pays providers, and see what it may do
+    Wallet(wallet::Wallet),
+    /// Add up what came in, what went out, what is owed and what was lost
+    ///
+    /// Asks the gateway for it where that has the store to itself.
+    Ledger(ledger::Ledger),
     /// Run the gateway against stand-ins for every outside service, and make paid requests of it
     Demo(Demo),
     /// Print the version
@@ -107,6 +116,8 @@ impl Cli {
             Command::Serve(arguments) => serve::run(&arguments.file.config, arguments.upgrade),
             Command::Check(arguments) => check::run(&arguments.config),
             Command::Pay(arguments) => pay::run(&arguments),
+            Command::Wallet(arguments) => wallet::run(&arguments),
+            Command::Ledger(arguments) => ledger::run(&arguments),
             Command::Demo(arguments) => demo::run(arguments),
             Command::Version => {
                 println!("galaksio {}", env!("CARGO_PKG_VERSION"));

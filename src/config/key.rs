@@ -15,8 +15,13 @@ use crate::x402::{self, Address};
 /// More bytes than any spelling of a key has.
 const LARGEST: u64 = 1024;
 
-/// The key in `path`. Refused if anyone but the owner could read it: whoever can has the money.
+/// The key in `path`.
 pub(super) fn from_file(path: &Path) -> Parsed<SecretString> {
+    checked(&read_private(path)?, &format!("the key file {}", path.display()))
+}
+
+/// The text in `path`. Refused if anyone but the owner could read it: whoever can has the money.
+pub(super) fn read_private(path: &Path) -> Parsed<Zeroizing<String>> {
     let shown = path.display();
     let unreadable = |error: std::io::Error| {
         let fix = "correct the path, or make the file readable to the user that runs the gateway";
@@ -35,7 +40,7 @@ pub(super) fn from_file(path: &Path) -> Parsed<SecretString> {
     }
     let mut text = Zeroizing::new(String::with_capacity(LARGEST as usize));
     file.take(LARGEST).read_to_string(&mut text).map_err(unreadable)?;
-    checked(&text, &format!("the key file {shown}"))
+    Ok(text)
 }
 
 /// The key in the environment variable `name`.

@@ -1,8 +1,9 @@
 //! Configuration: `proxy.toml`, read with all its mistakes at once, as typed settings ([`resolved`]).
 //!
 //! [`load`] is for serving, [`check`] for looking at a file where its secrets are not. Nothing here opens a
-//! socket; the only files read are the configuration, the wallet's key, and the metadata of certificates.
+//! socket; the only files read are the configuration, keys, and the metadata of certificates.
 
+mod cdp;
 mod document;
 mod key;
 mod mistake;

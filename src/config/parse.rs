@@ -13,7 +13,8 @@ use crate::x402::{Address, Network, PaymentFlow};
 
 pub(crate) use web::is_private;
 pub(super) use web::{
-    base_url, ip_block, method, origin, own_segment, route_path, socket_address, socket_address_or_off,
+    base_url, ip_block, method, origin, own_segment, route_path, rpc_url, socket_address,
+    socket_address_or_off,
 };
 
 /// Why a value is refused, and what to write instead.
@@ -180,6 +181,18 @@ pub(super) fn price(node: &Node) -> Parsed<String> {
 
 pub(super) fn path(node: &Node) -> Parsed<PathBuf> {
     name(node).map(PathBuf::from)
+}
+
+/// One or more [`rpc_url`]s.
+pub(super) fn rpc_urls(node: &Node) -> Parsed<Vec<(http::Uri, secrecy::SecretString)>> {
+    let fix = "write a list of URLs: [\"https://rpc.example.com/v2/key\"]";
+    let Value::Array(items) = &node.value else {
+        return Err(Wrong::new(format!("expected a list, found {}", node.value.kind()), fix));
+    };
+    if items.is_empty() {
+        return Err(Wrong::new("there is nobody to ask", fix));
+    }
+    items.iter().map(rpc_url).collect()
 }
 
 /// A file that is there.

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use http::{Method, Uri};
-use secrecy::SecretString;
+use secrecy::{SecretSlice, SecretString};
 
-use crate::x402::{Address, Asset, PaymentFlow};
+use crate::x402::{Address, Asset, Network, PaymentFlow};
 
 /// Everything `galaksio serve` needs.
 #[derive(Clone, Debug)]
@@ -30,6 +30,8 @@ pub struct Config {
     pub wallet: Option<Wallet>,
     /// What it may spend, lose and have out.
     pub limits: Limits,
+    /// The chains that are asked what happened, one for each network at most.
+    pub chains: Vec<Chain>,
     /// Where jobs live.
     pub store: Store,
     /// Deadlines and sizes of paid work.
@@ -180,17 +182,60 @@ pub struct Pricing {
     pub quote_loss_limit: String,
 }
 
-/// The facilitator.
+/// The facilitators: the first, and what holds for all.
 #[derive(Clone, Debug)]
 pub struct Facilitator {
     /// Its base URL, without a trailing slash.
     pub url: Uri,
+    /// Whether an `http://` URL is allowed; only on loopback otherwise.
+    pub allow_plain_http: bool,
+    /// The key that calls are signed with, where it is Coinbase's.
+    pub cdp: Option<Cdp>,
     /// Deadline of one `/verify`.
     pub verify_timeout: Duration,
     /// Deadline of one `/settle`.
     pub settle_timeout: Duration,
     /// How long a request is held while a settlement's outcome is unknown.
     pub unknown_hold: Duration,
+    /// A verification without an answer for this long is asked of the next one too.
+    pub hedge_after: Duration,
+    /// Those that are asked where the first does not answer, in order.
+    pub fallback: Vec<Fallback>,
+}
+
+/// A further facilitator.
+#[derive(Clone, Debug)]
+pub struct Fallback {
+    /// See [`Facilitator::url`].
+    pub url: Uri,
+    /// See [`Facilitator::cdp`].
+    pub cdp: Option<Cdp>,
+}
+
+impl Facilitator {
+    /// All of them, in the order they are asked.
+    pub fn endpoints(&self) -> impl Iterator<Item = (&Uri, Option<&Cdp>)> {
+        let fallback = self.fallback.iter().map(|fallback| (&fallback.url, fallback.cdp.as_ref()));
+        std::iter::once((&self.url, self.cdp.as_ref())).chain(fallback)
+    }
+}
+
+/// An API key of Coinbase's CDP.
+#[derive(Clone, Debug)]
+pub struct Cdp {
+    /// The key's name or id; not a secret.
+    pub key_id: String,
+    /// Its private half.
+    pub key: CdpKey,
+}
+
+/// The private half, in PKCS #8.
+#[derive(Clone, Debug)]
+pub enum CdpKey {
+    /// Signs as `EdDSA`.
+    Ed25519(SecretSlice<u8>),
+    /// Signs as `ES256`.
+    Es256(SecretSlice<u8>),
 }
 
 /// Those who sell the work; `None` is switched off.
@@ -286,6 +331,27 @@ pub struct Limits {
     pub quote_loss_per_hour: u64,
     /// What the provider's price must leave of the client's; `None`: whatever it leaves.
     pub profit_floor: Option<u64>,
+}
+
+/// A chain, by its JSON-RPC endpoints.
+#[derive(Clone, Debug)]
+pub struct Chain {
+    /// Which.
+    pub network: Network,
+    /// Its endpoints, best first. URLs, which hold keys.
+    pub rpc: Vec<SecretString>,
+    /// A block with this many on top of it is final; `None`: the chain's own `finalized` block.
+    pub final_blocks: Option<u64>,
+    /// Deadline of one call.
+    pub timeout: Duration,
+    /// An endpoint whose newest block is further off our clock than this is not believed.
+    pub max_head_age: Duration,
+    /// How many blocks are asked for logs at once.
+    pub log_range: u64,
+    /// How often the newest block is asked for while somebody waits for a transaction.
+    pub poll: Duration,
+    /// Whether `http://` URLs are allowed; only on loopback otherwise.
+    pub allow_plain_http: bool,
 }
 
 /// Where jobs live.

@@ -1,5 +1,6 @@
 //! Tests of the configuration as a whole: mistakes with their places, `proxy.toml` against the code, overrides, keys.
 
+mod cdp;
 mod documented;
 mod keys;
 mod mistakes;

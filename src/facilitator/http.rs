@@ -5,6 +5,7 @@
 //! `settlement_pending`. A "yes" that contradicts itself or the payment is no answer, and is logged as an error.
 //! Source: x402 specification v1 and v2, section 7 (facilitator interface).
 
+mod cdp;
 #[cfg(test)]
 mod tests;
 
@@ -16,9 +17,11 @@ use http::{Method, Uri};
 use serde_json::{Map, Value};
 
 use super::{Facilitator, FacilitatorError, PaymentRequest, Settlement, Supported, Verdict};
+use crate::clock::Clock;
 use crate::config::resolved;
 use crate::outgoing::{Answer, Call, Outgoing, OutgoingError};
 use crate::x402::{Network, Receipt, Version};
+use cdp::Signer;
 
 /// Talks to `/verify`, `/settle` and `/supported` under one base URL. Never repeats a call by itself.
 #[derive(Clone, Debug)]
@@ -27,20 +30,27 @@ pub struct HttpFacilitator {
     verify: Uri,
     settle: Uri,
     supported: Uri,
+    signer: Option<Signer>,
     verify_timeout: Duration,
     settle_timeout: Duration,
 }
 
 impl HttpFacilitator {
-    /// The facilitator of `config`, called through `outgoing`.
-    pub fn new(outgoing: Outgoing, config: &resolved::Facilitator) -> Result<Self, http::uri::InvalidUri> {
-        let base = config.url.to_string();
+    /// The facilitator at `url`, one of those of `config`, called through `outgoing`.
+    pub fn new(
+        outgoing: Outgoing,
+        config: &resolved::Facilitator,
+        (url, cdp): (&Uri, Option<&resolved::Cdp>),
+        clock: &Clock,
+    ) -> Result<Self, http::uri::InvalidUri> {
+        let base = url.to_string();
         let at = |path| format!("{}{path}", base.trim_end_matches('/')).parse();
         Ok(HttpFacilitator {
             outgoing,
             verify: at("/verify")?,
             settle: at("/settle")?,
             supported: at("/supported")?,
+            signer: cdp.map(|cdp| Signer::new(cdp, clock.clone())),
             verify_timeout: config.verify_timeout,
             settle_timeout: config.settle_timeout,
         })
@@ -55,6 +65,20 @@ impl HttpFacilitator {
         let body = serde_json::to_vec(request)
             .map_err(|error| FacilitatorError::NotSent(format!("the request cannot be written: {error}")))?;
         let call = Call::json(Method::POST, url.clone(), Bytes::from(body));
+        self.call(call, &Method::POST, url, deadline).await
+    }
+
+    async fn call(
+        &self,
+        call: Call,
+        method: &Method,
+        url: &Uri,
+        deadline: Duration,
+    ) -> Result<Reply, FacilitatorError> {
+        let call = match &self.signer {
+            Some(signer) => signer.sign(call, method, url)?,
+            None => call,
+        };
         Reply::read(self.outgoing.send(call, deadline).await?)
     }
 }
@@ -102,10 +126,13 @@ impl Facilitator for HttpFacilitator {
 
     async fn supported(&self) -> Result<Vec<Supported>, FacilitatorError> {
         let call = Call::get(self.supported.clone());
-        let reply = Reply::read(self.outgoing.send(call, self.verify_timeout).await?)?;
+        let reply = self.call(call, &Method::GET, &self.supported, self.verify_timeout).await?;
         match reply.body.get("kinds").and_then(Value::as_array) {
             Some(kinds) if reply.ok => Ok(kinds.iter().filter_map(kind).collect()),
-            _ => Err(FacilitatorError::Unknown(format!("/supported: status {} without kinds", reply.status))),
+            _ => {
+                let status = status_words(reply.status);
+                Err(FacilitatorError::Unknown(format!("/supported: {status} without kinds")))
+            }
         }
     }
 }
@@ -122,7 +149,9 @@ impl Reply {
         let (status, ok) = (answer.status.as_u16(), answer.status.is_success());
         match serde_json::from_slice(&answer.body) {
             Ok(body) => Ok(Reply { status, ok, body }),
-            Err(_) => Err(FacilitatorError::Unknown(format!("status {status} without a JSON object"))),
+            Err(_) => {
+                Err(FacilitatorError::Unknown(format!("{} without a JSON object", status_words(status))))
+            }
         }
     }
 
@@ -137,7 +166,10 @@ impl Reply {
             Some(true) if self.ok => Ok(true),
             Some(false) if self.ok || self.text(reason).is_some() => Ok(false),
             Some(true) => Err(lie(format!("`{field}` is true at status {}", self.status))),
-            _ => Err(FacilitatorError::Unknown(format!("status {} without a usable `{field}`", self.status))),
+            _ => {
+                let status = status_words(self.status);
+                Err(FacilitatorError::Unknown(format!("{status} without a usable `{field}`")))
+            }
         }
     }
 
@@ -208,6 +240,14 @@ impl From<OutgoingError> for FacilitatorError {
         } else {
             FacilitatorError::NotSent(error.to_string())
         }
+    }
+}
+
+/// A status, and what an operator can do about it.
+fn status_words(status: u16) -> String {
+    match status {
+        401 | 403 => format!("status {status} (it does not take our key: see [facilitator.cdp])"),
+        _ => format!("status {status}"),
     }
 }
 

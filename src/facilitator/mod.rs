@@ -4,8 +4,12 @@
 //! keep three things apart: it says yes, it says no, and *nobody knows*.
 
 mod http;
+mod pool;
 
 pub use self::http::HttpFacilitator;
+pub use self::pool::Pool;
+
+use std::time::Duration;
 
 use async_trait::async_trait;
 use serde::Serialize;
@@ -81,6 +85,55 @@ pub trait Facilitator: Send + Sync {
     /// Settle it. Repeating the identical request is always safe: the chain takes a nonce once.
     async fn settle(&self, request: &PaymentRequest) -> Result<Settlement, FacilitatorError>;
 
+    /// Settle it, where the identical request may have been sent before, by this process or another.
+    async fn settle_again(&self, request: &PaymentRequest) -> Result<Settlement, FacilitatorError> {
+        self.settle(request).await
+    }
+
     /// What it can settle.
     async fn supported(&self) -> Result<Vec<Supported>, FacilitatorError>;
+}
+
+/// What is asked of a facilitator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation {
+    /// `/verify`.
+    Verify,
+    /// `/settle`.
+    Settle,
+    /// `/supported`.
+    Supported,
+}
+
+/// How a call ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Valid, settled, or an answer to what it supports.
+    Yes,
+    /// Invalid, or refused.
+    No,
+    /// Broadcast, not mined yet.
+    Pending,
+    /// Not reached.
+    NotSent,
+    /// No answer that can be understood.
+    Unknown,
+}
+
+impl Outcome {
+    fn of(error: &FacilitatorError) -> Self {
+        match error {
+            FacilitatorError::NotSent(_) => Outcome::NotSent,
+            FacilitatorError::Unknown(_) => Outcome::Unknown,
+        }
+    }
+}
+
+/// Hears of every call, by the facilitator's name.
+pub trait Observer: Send + Sync {
+    /// A call ended.
+    fn called(&self, facilitator: &str, operation: Operation, outcome: Outcome, duration: Duration);
+
+    /// It is used, or not any more.
+    fn available(&self, facilitator: &str, available: bool);
 }

@@ -6,7 +6,7 @@ use prometheus::{Histogram, HistogramVec, IntCounterVec, IntGaugeVec};
 
 use super::catalogue::Catalogue;
 use super::metrics::Metrics;
-use crate::facilitator::{FacilitatorError, Settlement, Verdict};
+use crate::facilitator::{FacilitatorError, Observer, Operation, Outcome, Settlement, Verdict};
 use crate::jobs::{JobKind, State};
 use crate::providers::Fault;
 
@@ -79,6 +79,8 @@ pub(super) struct PaidMetrics {
     verify: HistogramVec,
     settle: HistogramVec,
     facilitator_errors: IntCounterVec,
+    facilitator: HistogramVec,
+    facilitator_available: IntGaugeVec,
     provider: HistogramVec,
     store: HistogramVec,
     jobs: IntGaugeVec,
@@ -110,6 +112,17 @@ impl PaidMetrics {
                 &["operation", "class"],
                 "Calls of the facilitator without an answer: not_sent (never reached) or unknown (it may have acted).",
             ),
+            facilitator: catalogue.histograms(
+                "facilitator_duration_seconds",
+                &["facilitator", "operation", "outcome"],
+                CALL_BUCKETS,
+                "Calls of each facilitator (verify, settle, supported): yes, no, pending, not_sent, unknown.",
+            ),
+            facilitator_available: catalogue.gauges(
+                "facilitator_available",
+                &["facilitator"],
+                "1 while a facilitator is used, 0 while it is left out because it does not answer or was tripped.",
+            ),
             provider: catalogue.histograms(
                 "provider_duration_seconds",
                 &["provider", "operation", "outcome"],
@@ -129,6 +142,29 @@ impl PaidMetrics {
                 "Jobs that came to rest in this process, by the state they rest in.",
             ),
         }
+    }
+}
+
+impl Observer for Metrics {
+    fn called(&self, facilitator: &str, operation: Operation, outcome: Outcome, duration: Duration) {
+        let operation = match operation {
+            Operation::Verify => "verify",
+            Operation::Settle => "settle",
+            Operation::Supported => "supported",
+        };
+        let outcome = match outcome {
+            Outcome::Yes => "yes",
+            Outcome::No => "no",
+            Outcome::Pending => "pending",
+            Outcome::NotSent => "not_sent",
+            Outcome::Unknown => "unknown",
+        };
+        let labels = [facilitator, operation, outcome];
+        self.paid.facilitator.with_label_values(&labels).observe(duration.as_secs_f64());
+    }
+
+    fn available(&self, facilitator: &str, available: bool) {
+        self.paid.facilitator_available.with_label_values(&[facilitator]).set(i64::from(available));
     }
 }
 

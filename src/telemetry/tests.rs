@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use super::{Guard, Metrics, Open, Settled, Verified};
+use crate::facilitator::{Observer, Operation, Outcome};
 use crate::jobs::{JobKind, State};
 use crate::money::Amount;
 use crate::providers::Fault;
@@ -29,6 +30,8 @@ fn touched() -> Metrics {
     metrics.challenged(MS);
     metrics.verified(MS, Verified::Valid);
     metrics.settled(MS, Settled::Unknown);
+    metrics.called("x402.org/facilitator", Operation::Settle, Outcome::Yes, MS);
+    metrics.available("x402.org/facilitator", true);
     metrics.provider_performed("xcache", "set", None, MS);
     metrics.store_called("claim", true, MS);
     metrics.jobs_in_state(State::Held, 3);
@@ -42,6 +45,7 @@ fn touched() -> Metrics {
     metrics.guarded(Guard::Spend);
     metrics.lost(280);
     metrics.frozen(true);
+    metrics.balance(&asset, Amount::new(280));
     metrics
 }
 

@@ -98,6 +98,21 @@ pub fn encode_decimals(decimals: u8) -> Vec<u8> {
     Token::decimalsCall::abi_encode_returns(&decimals)
 }
 
+/// The answer to [`TokenRead::AuthorizationState`]; `None` if it is no `bool`, such as where there is no contract.
+pub fn decode_bool(output: &[u8]) -> Option<bool> {
+    Token::authorizationStateCall::abi_decode_returns_validate(output).ok()
+}
+
+/// The answer to [`TokenRead::Name`] or [`TokenRead::Version`].
+pub fn decode_string(output: &[u8]) -> Option<String> {
+    Token::nameCall::abi_decode_returns_validate(output).ok()
+}
+
+/// The answer to [`TokenRead::DomainSeparator`].
+pub fn decode_separator(output: &[u8]) -> Option<B256> {
+    Token::DOMAIN_SEPARATORCall::abi_decode_returns_validate(output).ok()
+}
+
 /// The EIP-712 domain separator of the token, as [`TokenRead::DomainSeparator`] returns it.
 pub fn domain_separator(asset: &Asset) -> B256 {
     Domain::new(asset).separator()
@@ -146,6 +161,26 @@ impl TokenEvent {
             }
         };
         (log.topics().to_vec(), log.data.to_vec())
+    }
+}
+
+impl TokenEvent {
+    /// The event that a log of the token shows; `None` for another, or one that is malformed.
+    pub fn decode(topics: &[B256], data: &[u8]) -> Option<TokenEvent> {
+        let topics = || topics.iter().copied();
+        if let Ok(Transfer { from, to, value }) = Transfer::decode_raw_log_validate(topics(), data) {
+            // More than fits is no amount of ours.
+            let value = Amount::new(u128::try_from(value).ok()?);
+            return Some(TokenEvent::Transfer { from, to, value });
+        }
+        if let Ok(AuthorizationUsed { authorizer, nonce }) =
+            AuthorizationUsed::decode_raw_log_validate(topics(), data)
+        {
+            return Some(TokenEvent::AuthorizationUsed { authorizer, nonce });
+        }
+        let cancelled = AuthorizationCanceled::decode_raw_log_validate(topics(), data).ok()?;
+        let AuthorizationCanceled { authorizer, nonce } = cancelled;
+        Some(TokenEvent::AuthorizationCanceled { authorizer, nonce })
     }
 }
 
@@ -201,6 +236,36 @@ mod tests {
             cancelled.encode().0[0],
             b256!("1cdd46ff242716cdaa72d159d339a485b3438398348d68f09d7c8c0a59353d81")
         );
+    }
+
+    #[test]
+    fn events_round_trip_and_others_are_none() {
+        let (a, b) = (Address::repeat_byte(1), Address::repeat_byte(2));
+        let nonce = B256::repeat_byte(3);
+        for event in [
+            TokenEvent::Transfer { from: a, to: b, value: Amount::new(u128::MAX) },
+            TokenEvent::AuthorizationUsed { authorizer: a, nonce },
+            TokenEvent::AuthorizationCanceled { authorizer: a, nonce },
+        ] {
+            let (topics, data) = event.encode();
+            assert_eq!(TokenEvent::decode(&topics, &data), Some(event));
+            assert_eq!(TokenEvent::decode(&topics[..2], &data), None);
+        }
+        let (topics, _) = TokenEvent::Transfer { from: a, to: b, value: Amount::new(1) }.encode();
+        assert_eq!(TokenEvent::decode(&topics, &[0xff; 32]), None, "more than 128 bits");
+        assert_eq!(TokenEvent::decode(&topics, &[]), None);
+        assert_eq!(TokenEvent::decode(&[], &[]), None);
+    }
+
+    #[test]
+    fn an_answer_without_a_contract_is_none() {
+        assert_eq!(decode_bool(&encode_bool(true)), Some(true));
+        assert_eq!(decode_bool(&[]), None);
+        assert_eq!(decode_bool(&[0xff; 32]), None);
+        assert_eq!(decode_string(&encode_string("USD₮0")).as_deref(), Some("USD₮0"));
+        assert_eq!(decode_string(&[]), None);
+        assert_eq!(decode_separator(&[7; 32]), Some(B256::repeat_byte(7)));
+        assert_eq!(decode_separator(&[]), None);
     }
 
     #[test]

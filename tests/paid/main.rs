@@ -11,11 +11,13 @@ mod challenge;
 mod client;
 mod facilitator;
 mod fail_closed;
+mod front;
 mod gateway;
 mod lookups;
 mod official;
 mod once;
 mod payer;
+mod pool;
 mod processes;
 mod providers;
 #[path = "../store/redis_server.rs"]

@@ -25,7 +25,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 /// Who clients pay.
 pub(crate) const PAY_TO: &str = "0x066e4FBb1Cb2fd7dE4fb1432a7B1C1169B4c2C8F";
 
-const ROUTES: &str = r#"
+pub(crate) const ROUTES: &str = r#"
 [[routes]]
 path = "/store"
 methods = ["POST"]

@@ -43,6 +43,7 @@ fn sale(stage: &Stage, wanted: Wanted, done: Done, result_max: u64) -> Sale {
         offer: offer(usdc(), COST),
         files: stage.store.clone(),
         metrics: Arc::new(Metrics::new()),
+        guards: Arc::clone(stage.broker.guards()),
         files_url: "https://api.example.com/files/".into(),
         result_max,
     };

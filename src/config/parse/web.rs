@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use http::{Method, Uri};
+use secrecy::SecretString;
 
 use super::{Parsed, Wrong, text};
 use crate::config::node::{Node, Value};
@@ -84,6 +85,25 @@ fn bad_port(url: &Uri) -> bool {
             && url
                 .authority()
                 .is_some_and(|a| a.as_str().rsplit(']').next().is_some_and(|end| end.contains(':'))))
+}
+
+/// `http://` or `https://` with a host; path and query as they are. Never quoted: they hold the operator's key.
+pub(in crate::config) fn rpc_url(node: &Node) -> Parsed<(Uri, SecretString)> {
+    let text = text(node)?;
+    let fix = "write the whole URL as the service shows it: \"https://rpc.example.com/v2/key\"";
+    let wrong = |reason: &str| Wrong::new(reason, fix);
+    let url: Uri = text.parse().map_err(|_| wrong("this is not a URL"))?;
+    if !matches!(url.scheme_str(), Some("http" | "https")) {
+        return Err(wrong("this does not start with http:// or https://"));
+    }
+    let authority = url.authority().ok_or_else(|| wrong("this URL has no host"))?;
+    if authority.as_str().contains('@') {
+        return Err(wrong("this URL has a user name, which is not sent; services take the key in the path"));
+    }
+    if authority.host().is_empty() || authority.as_str().ends_with(':') || bad_port(&url) {
+        return Err(wrong("this URL has no host, or a port that is none"));
+    }
+    Ok((url, SecretString::from(text)))
 }
 
 /// [`base_url`] without a path.

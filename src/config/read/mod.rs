@@ -1,5 +1,6 @@
 //! The whole of `proxy.toml`: each table in its file, and here what must hold between them.
 
+mod chains;
 mod edge;
 mod limits;
 mod money;
@@ -20,13 +21,14 @@ pub(super) fn config(document: &Document<'_>, root: &Node, secrets: Secrets) -> 
     let routes = routes::routes(root.tables("routes"));
     let accepts = money::accepts(root.tables("accepts"));
     let pricing = money::pricing(&root.table("pricing"));
-    let facilitator = providers::facilitator(&root.table("facilitator"));
+    let facilitator = providers::facilitator(document, &root.table("facilitator"), secrets);
     let providers_table = root.table("providers");
     let providers = providers::providers(&providers_table);
     let wallet_table = root.table("wallet");
     let wallet = money::wallet(document, &wallet_table, accepts.as_deref().unwrap_or_default(), secrets);
     let limits_table = root.table("limits");
     let limits = limits::limits(&limits_table);
+    let chains = chains::chains(root.tables("chains"));
     let store = paid::store(&root.table("store"));
     let paid_table = root.table("paid");
     let paid = paid::paid(&paid_table);
@@ -69,6 +71,7 @@ pub(super) fn config(document: &Document<'_>, root: &Node, secrets: Secrets) -> 
         providers: providers?,
         wallet: wallet?,
         limits: limits?,
+        chains: chains?,
         store: store?,
         paid: paid?,
         admin: admin?,

@@ -2,25 +2,129 @@
 
 use http::Uri;
 
-use crate::config::document::Section;
+use crate::config::document::{Document, Section};
 use crate::config::parse::{self, Wrong};
-use crate::config::resolved::{Facilitator, Merit, OpenX402, Providers, SetShape, XCache};
+use crate::config::resolved::{Cdp, Facilitator, Fallback, Merit, OpenX402, Providers, SetShape, XCache};
+use crate::config::{Secrets, cdp};
 
-pub(super) fn facilitator(section: &Section<'_>) -> Option<Facilitator> {
-    let url = section.setting("url", "https://x402.org/facilitator", parse::base_url);
+/// The facilitator that a gateway without the setting uses: of test networks only.
+const TEST_FACILITATOR: &str = "https://x402.org/facilitator";
+/// Coinbase's, where `[facilitator.cdp]` has a key for it.
+const CDP_FACILITATOR: &str = "https://api.cdp.coinbase.com/platform/v2/x402";
+
+pub(super) fn facilitator(
+    document: &Document<'_>,
+    section: &Section<'_>,
+    secrets: Secrets,
+) -> Option<Facilitator> {
+    let url = section.setting("url", TEST_FACILITATOR, parse::base_url);
+    let cdp_table = section.table("cdp");
+    let cdp = cdp(document, &cdp_table, secrets);
     let allow_plain_http = section.setting("allow_plain_http", false, parse::boolean);
     let verify_timeout = section.setting("verify_timeout", "10s", parse::duration);
     let settle_timeout = section.setting("settle_timeout", "30s", parse::duration);
     let unknown_hold = section.setting("unknown_hold", "30s", parse::duration);
+    let hedge_after = section.setting("hedge_after", "1s", parse::duration);
+    let fallback = fallback(document, section, secrets, allow_plain_http.unwrap_or(true));
     section.finish();
-    let url = url?;
-    encrypted(section, &url, allow_plain_http?, "facilitator.allow_plain_http");
+    let (mut url, allow_plain_http) = (url?, allow_plain_http?);
+    if cdp_table.is_present() && url == TEST_FACILITATOR {
+        url = Uri::from_static(CDP_FACILITATOR);
+    }
+    encrypted(section, &url, allow_plain_http, "facilitator.allow_plain_http");
+    let fallback = fallback?;
+    let mut urls = vec![&url];
+    for (read, table) in &fallback {
+        if urls.contains(&&read.url) {
+            table.mistake("url", "this facilitator is already asked", "remove one, or name another");
+        }
+        urls.push(&read.url);
+    }
     Some(Facilitator {
+        fallback: fallback.into_iter().map(|(read, _)| read).collect(),
+        hedge_after: hedge_after?,
         url,
+        allow_plain_http,
+        cdp: cdp?,
         verify_timeout: verify_timeout?,
         settle_timeout: settle_timeout?,
         unknown_hold: unknown_hold?,
     })
+}
+
+fn fallback<'a>(
+    document: &Document<'_>,
+    section: &Section<'a>,
+    secrets: Secrets,
+    allow_plain_http: bool,
+) -> Option<Vec<(Fallback, Section<'a>)>> {
+    let mut whole = true;
+    let mut read = Vec::new();
+    for table in section.tables("fallback") {
+        let cdp_table = table.table("cdp");
+        let cdp = cdp(document, &cdp_table, secrets);
+        let url = match cdp_table.is_present() {
+            true => table
+                .optional("url", parse::base_url)
+                .map(|url| url.unwrap_or_else(|| Uri::from_static(CDP_FACILITATOR))),
+            false => table.required("url", parse::base_url),
+        };
+        table.finish();
+        let (Some(url), Some(cdp)) = (url, cdp) else {
+            whole = false;
+            continue;
+        };
+        encrypted(&table, &url, allow_plain_http, "facilitator.allow_plain_http");
+        read.push((Fallback { url, cdp }, table));
+    }
+    whole.then_some(read)
+}
+
+fn cdp(document: &Document<'_>, section: &Section<'_>, secrets: Secrets) -> Option<Option<Cdp>> {
+    let key_id = section.optional("key_id", parse::name);
+    let key_id_env = section.setting("key_id_env", "CDP_API_KEY_ID", parse::name);
+    let secret_file = section.optional("secret_file", parse::path);
+    let secret_env = section.setting("secret_env", "CDP_API_KEY_SECRET", parse::name);
+    section.finish();
+    if !section.is_present() {
+        return Some(None);
+    }
+    let (key_id, key_id_env, secret_file, secret_env) = (key_id?, key_id_env?, secret_file?, secret_env?);
+    for (value, variable) in [("key_id", "key_id_env"), ("secret_file", "secret_env")] {
+        if section.has(value) && section.has(variable) {
+            section.mistake(variable, "it is named twice", format!("keep {value} or {variable}, not both"));
+            return None;
+        }
+    }
+    let in_environment = |name: &str| document.environment.get(name).filter(|text| !text.trim().is_empty());
+    let missing = |setting: &str, wrong: Wrong| {
+        if secrets == Secrets::MayBeAbsent {
+            let reason = format!("{}; `serve` will not start without it", wrong.reason);
+            section.warning(setting, reason, wrong.fix);
+            return Some(None);
+        }
+        section.mistake(setting, wrong.reason, wrong.fix);
+        None
+    };
+    let Some(key_id) = key_id.or_else(|| in_environment(&key_id_env).map(|id| id.trim().to_owned())) else {
+        let reason = format!("the environment variable {key_id_env} is not set, and key_id is not written");
+        return missing("key_id", Wrong::new(reason, "write key_id, or export the variable"));
+    };
+    let (setting, present, key) = match &secret_file {
+        Some(path) => ("secret_file", path.exists(), cdp::from_file(path)),
+        None => {
+            let present = in_environment(&secret_env).is_some();
+            ("secret_env", present, cdp::from_environment(&secret_env, document.environment))
+        }
+    };
+    match key {
+        Ok(key) => Some(Some(Cdp { key_id, key })),
+        Err(wrong) if !present => missing(setting, wrong),
+        Err(wrong) => {
+            section.mistake(setting, wrong.reason, wrong.fix);
+            None
+        }
+    }
 }
 
 pub(super) fn providers(section: &Section<'_>) -> Option<Providers> {

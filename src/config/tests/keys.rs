@@ -11,8 +11,12 @@ use crate::config::{Environment, Mistakes, check, key, load, load_text};
 fn file(directory: &Path, name: &str, text: &str, mode: u32) -> String {
     let path = directory.join(name);
     std::fs::write(&path, text).unwrap();
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+    set_mode(&path, mode);
     path.display().to_string()
+}
+
+pub(super) fn set_mode(path: &Path, mode: u32) {
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
 }
 
 fn with_wallet(wallet: &str, environment: &Environment) -> Result<super::Loaded, Mistakes> {

@@ -302,6 +302,41 @@ url = "http://localhost.example.com/execute?x=1"
 }
 
 #[test]
+fn fallbacks_are_facilitators_of_their_own() {
+    expect_after(
+        GOOD,
+        r#"[facilitator]
+url = "https://f.example/x402"
+hedge_after = "0s"
+[[facilitator.fallback]]
+url = "http://10.0.0.7"
+[[facilitator.fallback]]
+url = "https://f.example/x402/"
+[[facilitator.fallback]]
+timeout = "1s"
+"#,
+        &[
+            (3, 15, "facilitator.hedge_after", "a time of nothing", ""),
+            (5, 1, "facilitator.fallback[0].url", "not encrypted", "facilitator.allow_plain_http"),
+            (8, 1, "facilitator.fallback[2]", "`url` is missing", ""),
+            (9, 1, "facilitator.fallback[2].timeout", "is not a setting", ""),
+        ],
+    );
+    expect_after(
+        GOOD,
+        "[[facilitator.fallback]]\nurl = \"https://x402.org/facilitator/\"\n",
+        &[(2, 1, "facilitator.fallback[0].url", "already asked", "remove one")],
+    );
+    let loaded = load(&format!(
+        "{GOOD}[facilitator]\nurl = \"https://f.example\"\n\
+         [[facilitator.fallback]]\nurl = \"https://a.example\"\n[[facilitator.fallback]]\nurl = \"https://b.example\"\n"
+    ));
+    let facilitator = loaded.unwrap().config.facilitator;
+    let urls: Vec<String> = facilitator.endpoints().map(|(url, _)| url.to_string()).collect();
+    assert_eq!(urls, ["https://f.example/", "https://a.example/", "https://b.example/"]);
+}
+
+#[test]
 fn deadlines_and_sizes_that_contradict_one_another() {
     expect_after(
         GOOD,
@@ -388,9 +423,9 @@ payer_exposure = "$2.000001"
         &[
             (
                 2,
-                18,
+                1,
                 "limits.spend_per_hour",
-                "it is more than spend_per_hour",
+                "provider_spend_per_hour is more than spend_per_hour",
                 "write provider_spend_per_hour",
             ),
             (
@@ -407,12 +442,47 @@ payer_exposure = "$2.000001"
         r#"[limits]
 payer_exposure = "$0.5"
 "#,
-        &[(
-            2,
-            18,
-            "limits.payer_exposure",
-            "wallet.max_payment ($1) would never",
-            "lower wallet.max_payment",
-        )],
+        &[(2, 1, "limits.payer_exposure", "wallet.max_payment ($1) would never", "lower wallet.max_payment")],
     );
+}
+
+#[test]
+fn chains_and_their_endpoints() {
+    let good = "[[chains]]\nnetwork = \"base\"\nrpc = [\"https://rpc.example/v2/hunter2\", \"http://127.0.0.1:8545\"]\n";
+    load(&format!("{GOOD}{good}")).unwrap();
+    let bad = r#"[[chains]]
+network = "base"
+rpc = ["https://rpc.example/v2/hunter2", "http://rpc.example/hunter2"]
+[[chains]]
+network = "eip155:8453"
+rpc = "https://rpc.example/hunter2"
+final_blocks = 0
+log_range = "2000"
+[[chains]]
+network = "base-sepolia"
+rpc = ["https://hunter2@rpc.example"]
+[[chains]]
+network = "base-sepolia"
+rpc = []
+[[chains]]
+rpc = ["wss://rpc.example/hunter2"]
+"#;
+    expect_after(
+        GOOD,
+        bad,
+        &[
+            (3, 1, "chains[0].rpc", "without encryption", "https://"),
+            (6, 7, "chains[1].rpc", "expected a list", "write a list of URLs"),
+            (7, 16, "chains[1].final_blocks", "not a count", "above 0"),
+            (8, 13, "chains[1].log_range", "expected a number", "without quotes"),
+            (11, 7, "chains[2].rpc", "user name", "whole URL"),
+            (14, 7, "chains[3].rpc", "nobody to ask", "write a list"),
+            (15, 1, "chains[4]", "`network` is missing", "network"),
+            (16, 7, "chains[4].rpc", "http:// or https://", "https://rpc.example.com"),
+        ],
+    );
+    let twice = format!("{good}[[chains]]\nnetwork = \"eip155:8453\"\nrpc = [\"https://rpc.example\"]\n");
+    expect_after(GOOD, &twice, &[(5, 1, "chains[1].network", "a table above", "one `rpc`")]);
+    let shown = load(&format!("{GOOD}{bad}")).unwrap_err().to_string();
+    assert!(!shown.contains("hunter2"), "{shown}");
 }

@@ -1,3 +1,5 @@
+mod cdp;
+
 use serde_json::{Value, json};
 
 use super::*;
@@ -9,11 +11,23 @@ const HASH: &str = "0x1234567890abcdef1234567890abcdef1234567890abcdef1234567890
 const SOON: Duration = Duration::from_millis(150);
 const LATER: Duration = Duration::from_secs(10);
 
+fn config(timeout: Duration) -> resolved::Facilitator {
+    resolved::Facilitator {
+        url: Uri::from_static("http://127.0.0.1:1"),
+        allow_plain_http: false,
+        cdp: None,
+        hedge_after: timeout,
+        fallback: Vec::new(),
+        verify_timeout: timeout,
+        settle_timeout: timeout,
+        unknown_hold: LATER,
+    }
+}
+
 fn client(url: Uri, timeout: Duration) -> HttpFacilitator {
     let settings = Settings { connect_timeout: LATER, allow_plain_http: false };
-    let config =
-        resolved::Facilitator { url, verify_timeout: timeout, settle_timeout: timeout, unknown_hold: LATER };
-    HttpFacilitator::new(Outgoing::new(settings).unwrap(), &config).unwrap()
+    let (config, outgoing) = (config(timeout), Outgoing::new(settings).unwrap());
+    HttpFacilitator::new(outgoing, &config, (&url, None), &Clock::system()).unwrap()
 }
 
 fn payment() -> PaymentRequest {
@@ -164,7 +178,14 @@ async fn verify_answers_by_implementation() {
         ("TS and Python", 200, no("invalid_exact_evm_signature"), "Invalid"),
         ("x402-rs, invalid", 400, no("invalid_payment_amount"), "Invalid"),
         ("x402-rs, bad signature", 500, no("unexpected_error"), "Invalid"),
+        (
+            "CDP, a payer it will not serve",
+            400,
+            no("invalid_exact_evm_payload_authorization_from_address_kyt"),
+            "Invalid",
+        ),
         ("a bare no", 200, json!({"isValid": false}), "Invalid"),
+        ("CDP, a key it does not know", 401, json!({"errorType": "unauthorized"}), "Unknown"),
         ("a bare no at 500", 500, json!({"isValid": false}), "Unknown"),
         ("TS, unknown network", 500, json!({"error": "unsupported"}), "Unknown"),
         ("yes at 400", 400, json!({"isValid": true}), "Unknown"),

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
-use super::purchase::{Bought, Buyer, InventoryWallet};
+use super::purchase::{Bought, Buyer, InventoryWallet, Opened};
 use crate::clock::{Clock, UnixSeconds};
 use crate::config::resolved;
 use crate::jobs::{StoreError, ValueStore};
@@ -292,7 +292,12 @@ impl Inventory {
     }
 
     async fn buy(&self) -> Result<(), ProviderError> {
-        let Bought { number, record } = self.buyer.buy().await?;
+        let Bought { number, record } = match self.buyer.open().await? {
+            Opened::Finished(bought) => bought,
+            // Another gateway may have bought between our look at the stock and the number we got.
+            Opened::Next(_) if self.left().await?.stock >= u64::from(self.low_water) => return Ok(()),
+            Opened::Next(next) => self.buyer.begin(next).await?,
+        };
         tracing::info!(cache = number, operations = record.operations, "xcache: bought a cache");
         self.reload().await
     }

@@ -68,6 +68,18 @@ pub(super) struct Bought {
     pub(super) record: CacheRecord,
 }
 
+/// What is to be done about purchases.
+pub(super) enum Opened {
+    /// One was open, and ended in a cache.
+    Finished(Bought),
+    /// None is open. Every cache bought until now is in the store: a look at the stock after this counts them all, and
+    /// one bought later takes this number away.
+    Next(Next),
+}
+
+/// The next purchase, by the number of the last.
+pub(super) struct Next(u32);
+
 /// Buys caches.
 pub(super) struct Buyer {
     line: Line,
@@ -106,6 +118,43 @@ enum Outcome {
     Lost,
 }
 
+/// A purchase of stock, for the books.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StockPurchase {
+    /// What it cost.
+    pub offer: Offer,
+    /// What came of it.
+    pub outcome: StockOutcome,
+}
+
+/// What came of a purchase of stock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StockOutcome {
+    /// Not known yet.
+    Open,
+    /// There is stock for it.
+    Bought,
+    /// There is none, and it may have been charged.
+    Lost,
+}
+
+/// Every purchase of stock that `store` still has.
+pub async fn stock_purchases(
+    store: &(impl ValueStore + ?Sized),
+) -> Result<Vec<StockPurchase>, ProviderError> {
+    let purchase = |(_, value): (String, Vec<u8>)| {
+        let purchase: Purchase =
+            serde_json::from_slice(&value).map_err(|_| internal("a purchase's record cannot be read"))?;
+        let outcome = match purchase.outcome {
+            Outcome::Open => StockOutcome::Open,
+            Outcome::Bought => StockOutcome::Bought,
+            Outcome::Lost => StockOutcome::Lost,
+        };
+        Ok(StockPurchase { offer: purchase.offer, outcome })
+    };
+    store.list(PURCHASES).await?.into_iter().map(purchase).collect()
+}
+
 impl Buyer {
     pub(super) fn new(
         line: Line,
@@ -122,9 +171,9 @@ impl Buyer {
         self.create_in(&self.config.region)
     }
 
-    /// Finishes the purchase that is open, if there is one, else makes the next. To be called by one task at a time; other
-    /// processes are kept out by the number.
-    pub(super) async fn buy(&self) -> Result<Bought, ProviderError> {
+    /// Finishes the purchase that is open, if there is one, else says which is the next. To be called by one task at a
+    /// time; other processes are kept out by the number.
+    pub(super) async fn open(&self) -> Result<Opened, ProviderError> {
         let mut last = 0;
         for (key, value) in self.store.list(PURCHASES).await? {
             let (Ok(number), Ok(purchase)) = (key.parse(), serde_json::from_slice::<Purchase>(&value)) else {
@@ -135,10 +184,10 @@ impl Buyer {
             if purchase.outcome == Outcome::Open
                 && let Some(bought) = self.finish(number, purchase).await?
             {
-                return Ok(bought);
+                return Ok(Opened::Finished(bought));
             }
         }
-        self.begin(last).await
+        Ok(Opened::Next(Next(last)))
     }
 
     /// Takes an open purchase to its end: the cache, or `None` once it is lost.
@@ -165,7 +214,8 @@ impl Buyer {
         self.send(number, purchase).await.map(Some)
     }
 
-    async fn begin(&self, last: u32) -> Result<Bought, ProviderError> {
+    /// Makes the purchase. Fails if another process took its number since [`Buyer::open`] named it.
+    pub(super) async fn begin(&self, Next(last): Next) -> Result<Bought, ProviderError> {
         let number = last.checked_add(1).ok_or_else(|| internal("no purchase number is left"))?;
         let exchange = self.line.open(DEADLINE);
         let challenge = exchange.challenge(self.create()?).await?;

@@ -220,6 +220,7 @@ impl Inner {
                     offer: offer.clone().ok_or(Reason::Internal)?,
                     files: jobs,
                     metrics: Arc::clone(&self.parts.metrics),
+                    guards: Arc::clone(self.parts.broker.guards()),
                     files_url: asked.files_url(self.paid.files_path.as_deref()),
                     result_max: self.paid.result_max,
                 };

@@ -254,6 +254,82 @@ async fn gateways_that_race_buy_one_cache() {
     assert_eq!(store.counter(TAKEN, "1"), 12);
 }
 
+/// A store in which another gateway buys a cache, from first to last, before this one first looks at the purchases.
+struct Overtaken {
+    store: Arc<MemoryStore>,
+    other: Mutex<Option<Gateway>>,
+}
+
+#[async_trait::async_trait]
+impl ValueStore for Overtaken {
+    async fn put(
+        &self,
+        space: &str,
+        key: &str,
+        value: &[u8],
+        ttl: Option<std::time::Duration>,
+    ) -> Result<(), StoreError> {
+        self.store.put(space, key, value, ttl).await
+    }
+
+    async fn put_new(
+        &self,
+        space: &str,
+        key: &str,
+        value: &[u8],
+        ttl: Option<std::time::Duration>,
+    ) -> Result<Option<Vec<u8>>, StoreError> {
+        self.store.put_new(space, key, value, ttl).await
+    }
+
+    async fn get(&self, space: &str, key: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        self.store.get(space, key).await
+    }
+
+    async fn list(&self, space: &str) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
+        let other = (space == PURCHASES).then(|| self.other.lock().take()).flatten();
+        if let Some(other) = other {
+            other.offer().await.unwrap();
+        }
+        self.store.list(space).await
+    }
+
+    async fn add(&self, space: &str, key: &str, delta: i64) -> Result<i64, StoreError> {
+        self.store.add(space, key, delta).await
+    }
+
+    async fn draw(
+        &self,
+        space: &str,
+        key: &str,
+        slice: &str,
+        draw: crate::jobs::Draw,
+    ) -> Result<Option<u64>, StoreError> {
+        self.store.draw(space, key, slice, draw).await
+    }
+
+    async fn drawn(&self, space: &str, key: &str) -> Result<u64, StoreError> {
+        self.store.drawn(space, key).await
+    }
+}
+
+#[tokio::test]
+async fn a_gateway_that_is_overtaken_after_its_look_at_the_stock_buys_nothing() {
+    let stub = service().await;
+    let other = Gateway::alone(config(stub.url("")));
+    let (store, clock) = (other.store.clone(), other.clock.clone());
+    let overtaken = Overtaken { store: store.clone(), other: Mutex::new(Some(other)) };
+    let wallet = Arc::new(FakeWallet::default());
+    let late = XCache::new(line(), config(stub.url("")), Arc::new(overtaken), wallet.clone(), clock);
+
+    late.offer(SET, &store_ask(Kind::File, false, None, 1)).await.unwrap();
+    assert_eq!((payments(&stub).len(), wallet.signed.lock().len()), (1, 0));
+    assert_eq!(store.counter(SPENT, &DAY.to_string()), 2_000_000);
+    // It sells from what the other bought.
+    late.perform(&note(None), &FakePurse::default()).await.unwrap();
+    assert_eq!(store.counter(TAKEN, "1"), 4);
+}
+
 #[tokio::test]
 async fn nothing_is_sent_or_counted_when_the_wallet_refuses() {
     let stub = service().await;
