@@ -1,6 +1,7 @@
 //! The wallet, as the providers' inventory sees it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 
@@ -46,7 +47,8 @@ impl InventoryWallet for Stock {
         let reserved = self.guards.reserve(wish).await;
         let mut reserved = reserved.map_err(|problem| PurseError::Guarded(problem.reason))?;
         let signed = self.wallet.pay(&spend, None, self.clock.now(), order.valid_before)?;
-        reserved.sign(&ClaimKey::inventory(&order.scope), asset, signed.payment.amount);
+        let lapses = Duration::from_secs(order.valid_before.saturating_sub(self.clock.now()));
+        reserved.sign(&ClaimKey::inventory(&order.scope), asset, signed.payment.amount, lapses);
         Ok(signed.header)
     }
 }

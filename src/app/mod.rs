@@ -17,16 +17,18 @@ use secrecy::ExposeSecret;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
 
-use crate::admin::{Admin, FindJobs, Pages};
+use crate::admin::{Admin, FindJobs, KeepBooks, Pages};
 use crate::broker::{Broker, Limits, Recovery, Spending};
+use crate::chain::Chains;
 use crate::clock::Clock;
 use crate::config::resolved::{Action, Config, Store};
 use crate::facilitator::local::{LocalError, LocalFacilitator};
 use crate::facilitator::{Facilitator, HttpFacilitator, Pool};
-use crate::guard::{Guards, Switch};
+use crate::guard::{Guards, Switch, Watched};
 use crate::jobs::embedded::{self, Embedded};
 use crate::jobs::redis::{OpenError as RedisError, Redis};
 use crate::jobs::{JobStore, ValueStore};
+use crate::ledger;
 use crate::outgoing::{self, Outgoing};
 use crate::providers::{Registry, Surroundings};
 use crate::proxy::{
@@ -43,6 +45,9 @@ use observer::Observer;
 
 /// How long the paid runtime's last tasks may take to end, once nothing waits for them any more.
 const LAST_TASKS: Duration = Duration::from_secs(5);
+
+/// Between two looks at where a chain stands, while nobody asks.
+const CHAINS_EVERY: Duration = Duration::from_secs(5);
 
 /// A gateway that is built, and listens, but does not answer yet.
 pub struct App {
@@ -225,19 +230,33 @@ impl Build<'_> {
         let settings = Settings::from(config);
         let quotes = QuoteCache::open(settings, sellers, values, clock.clone(), Arc::clone(metrics)).await?;
         let quotes = Arc::new(quotes.paying(Arc::clone(&payees)));
-        let broker = Arc::new(Broker::new(
+        let chains = Arc::new(Chains::new(&config.chains, clock)?);
+        for chain in chains.iter() {
+            runtime.spawn(chain.clone().watch(CHAINS_EVERY));
+        }
+        if let (Some(wallet), Some(settings)) = (&wallet, &config.wallet) {
+            let (account, assets) = (wallet.address(), settings.assets.clone());
+            guards.watch_balance(Watched { account, assets, chains: chains.clone() });
+        }
+        let broker = Broker::new(
             Arc::clone(&jobs),
             Arc::clone(&facilitator),
             Spending { wallet, guards: Arc::clone(&guards), payees },
             Arc::clone(metrics),
             clock.clone(),
             limits(config),
-        ));
-        runtime.spawn(guards.watch(stopped.clone()));
+        );
+        let broker = Arc::new(broker.proved_by(chains));
+        runtime.spawn(Arc::clone(&guards).watch(stopped.clone()));
         runtime.spawn(Arc::clone(&quotes).run(stopped));
         runtime.spawn(pool.watch());
         runtime.spawn(Recovery::new(Arc::clone(&broker), config.paid.lease).run(counted(drain)));
-        runtime.spawn(Arc::clone(health).watch(jobs.clone(), facilitator, config.clone()));
+        runtime.spawn(Arc::clone(health).watch(
+            jobs.clone(),
+            facilitator,
+            Arc::clone(&guards),
+            config.clone(),
+        ));
         let parts = Parts {
             quotes,
             broker,
@@ -341,7 +360,7 @@ fn serve_admin(
     let health = Arc::clone(health);
     let mut pages = Pages::new(Arc::clone(metrics), Clock::system(), move || health.readiness());
     if let Some(jobs) = jobs {
-        pages = pages.list_jobs(find_jobs(jobs));
+        pages = pages.keep_books(keep_books(Arc::clone(&jobs))).list_jobs(find_jobs(jobs));
     }
     runtime.spawn(async move {
         let until = async move {
@@ -363,6 +382,18 @@ fn open(drain: &Drain) -> impl Fn() -> Open + use<> {
         tunnels: drain.open(Kind::Tunnel),
         work: drain.open(Kind::Task),
     }
+}
+
+/// How the admin pages make the books.
+fn keep_books(jobs: Arc<dyn JobStore>) -> KeepBooks {
+    Box::new(move |check| {
+        let jobs = Arc::clone(&jobs);
+        Box::pin(async move {
+            let books = ledger::collect(&*jobs).await.map_err(|error| error.to_string())?;
+            let found = check.then(|| books.check());
+            Ok(ledger::Report::new(&books, found.as_deref()).to_string())
+        })
+    })
 }
 
 /// How the admin pages find jobs.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::OwnedSemaphorePermit;
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
 use super::delivery::Delivery;
 use super::journal::{Journal, JournalError};
@@ -49,9 +49,10 @@ impl Broker {
         let journal = self.journal(job, lease);
         let keeper = journal.keep_lease(self.limits.lease).await;
         let outcome = self.attempt(&journal, sale).await;
+        let lease_for = self.limits.lease;
         // The answer does not wait for a store that is away; the lease is kept until it is back.
         tokio::spawn(async move {
-            journal.close(CARRY_PATIENCE).await;
+            journal.close(CARRY_PATIENCE, lease_for).await;
             drop((keeper, guard));
         });
         drop(slot);
@@ -103,11 +104,7 @@ impl Broker {
                 Ok(Delivery::fresh(&job, stream, once))
             }
             Settled::No { reason } => {
-                let failure = failure(Reason::SettlementRefused, &reason);
-                let job = journal.record_or_carry(Event::Refused { failure }).await?;
-                if job.state == State::Uncollected {
-                    self.remember_debt(&job).await;
-                }
+                let job = self.refused(journal, &reason).await?;
                 Ok(Delivery::of_rest(&job, true))
             }
             Settled::Unknown => Ok(Delivery::unsettled(&job)),
@@ -125,8 +122,7 @@ impl Broker {
         match self.settle(&job, fresh, self.limits.unknown_hold).await {
             Settled::Yes(receipt) => journal.record_or_carry(Event::Settled { receipt }).await?,
             Settled::No { reason } => {
-                let failure = failure(Reason::PaymentRejected, &reason);
-                let job = journal.record_or_carry(Event::Refused { failure }).await?;
+                let job = self.refused(journal, &reason).await?;
                 return Ok(Delivery::of_rest(&job, true));
             }
             Settled::Unknown => return Ok(Delivery::unsettled(&job)),
@@ -143,15 +139,20 @@ impl Broker {
     /// The completed job. The client has paid and its answer is here: nothing keeps the two apart any more, not even
     /// another process that took the job over meanwhile.
     pub(super) async fn settled(&self, journal: &Journal, receipt: Receipt) -> Result<Job, JournalError> {
-        let event = Event::Settled { receipt };
-        match journal.record_or_carry(event.clone()).await {
-            Err(JournalError::Fenced) => {
-                let job = journal.job().await.apply(&event, self.clock.now_millis())?;
-                error!(job = %job.id, claim = job.claim.as_str(), "settled, and not recorded: the lease was lost");
-                Ok(job)
-            }
-            recorded => recorded,
+        journal.insist(Event::Settled { receipt }).await
+    }
+
+    /// The job whose client does not pay.
+    pub(super) async fn refused(&self, journal: &Journal, why: &str) -> Result<Job, JournalError> {
+        let reason = match journal.job().await.state {
+            State::SettlingUpfront => Reason::PaymentRejected,
+            _ => Reason::SettlementRefused,
+        };
+        let job = journal.record_or_carry(Event::Refused { failure: failure(reason, why) }).await?;
+        if job.state == State::Uncollected {
+            self.remember_debt(&job).await;
         }
+        Ok(job)
     }
 
     /// Asks the facilitator whether the payment would settle. Nothing was spent yet, so every "no" voids.
@@ -292,6 +293,7 @@ impl Broker {
                 payload: sale.payload.clone(),
                 requirements: sale.requirements.clone(),
                 quote_id: sale.payment.quote_id.clone(),
+                height: self.chains.height(sale.requirement.asset.network),
             },
             quote: sale.sold.clone(),
             provider: Vec::new(),

@@ -203,7 +203,7 @@ impl Broker {
                 delivery.receipt = delivery.receipt.map(|(_, receipt)| (payment.version, receipt));
                 return Again::answer(delivery);
             }
-            match self.jobs.take_over(&job.claim, self.limits.lease).await {
+            match self.take_orphan(&job.claim).await {
                 Ok(Some((taken, lease))) if taken.state == State::Voided => {
                     let journal = self.journal(taken, lease.clone());
                     job = journal.job().await;

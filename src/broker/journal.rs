@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::sync::Mutex;
 use tracing::{error, warn};
 
+use super::running::Entered;
 use super::tally::Tally;
 use crate::clock::Clock;
 use crate::jobs::{Appended, Event, Illegal, Job, JobStore, Lease, StoreError};
@@ -30,6 +31,19 @@ struct Inner {
     /// The last event, if it counts as not made but may have reached the store all the same. It had no effect; when
     /// another event follows it is taken as made, or memory and store would part here.
     doubtful: Option<(Event, Job)>,
+    /// As long as it is there, nobody in this process takes the job for an orphan.
+    running: Option<Entered>,
+}
+
+/// What becomes of an event that the store does not take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Carry {
+    /// It did not happen.
+    Never,
+    /// It happened: it is carried until the store is back.
+    IfAway,
+    /// It happened, and counts even if the job was taken over meanwhile.
+    Always,
 }
 
 /// Why an event was not recorded. Whatever it stood for must not happen.
@@ -53,10 +67,13 @@ impl Journal {
         tally: Arc<Tally>,
         job: Job,
         lease: Lease,
+        running: Entered,
     ) -> Self {
         tally.taken(&job);
         let (carried, doubtful) = (Vec::new(), None);
-        Journal(Arc::new(Mutex::new(Inner { jobs, clock, tally, lease, job, carried, doubtful })))
+        let running = Some(running);
+        let inner = Inner { jobs, clock, tally, lease, job, carried, doubtful, running };
+        Journal(Arc::new(Mutex::new(inner)))
     }
 
     /// The job as it stands.
@@ -69,16 +86,22 @@ impl Journal {
     /// Cancel-safe: the write runs in a task of its own, so a caller that is dropped here leaves
     /// the record and the job in memory agreeing with each other.
     pub(super) async fn record(&self, event: Event) -> Result<Job, JournalError> {
-        self.spawn(event, false).await
+        self.spawn(event, Carry::Never).await
     }
 
     /// Records `event` of a job whose money is already on its way: if the store stays away it is
     /// carried in memory, and [`Journal::close`] writes it when the store is back.
     pub(super) async fn record_or_carry(&self, event: Event) -> Result<Job, JournalError> {
-        self.spawn(event, true).await
+        self.spawn(event, Carry::IfAway).await
     }
 
-    async fn spawn(&self, event: Event, carry: bool) -> Result<Job, JournalError> {
+    /// As [`Journal::record_or_carry`], for what nothing can undo: if somebody else took the job over meanwhile,
+    /// [`Journal::close`] takes it back and writes it.
+    pub(super) async fn insist(&self, event: Event) -> Result<Job, JournalError> {
+        self.spawn(event, Carry::Always).await
+    }
+
+    async fn spawn(&self, event: Event, carry: Carry) -> Result<Job, JournalError> {
         let inner = Arc::clone(&self.0);
         let write = tokio::spawn(async move { inner.lock().await.write(event, carry).await });
         match write.await {
@@ -109,18 +132,29 @@ impl Journal {
     }
 
     /// Ends the work on this job: writes what was carried (asking until `patience` is over) and gives
-    /// the lease back.
-    pub(super) async fn close(&self, patience: Duration) {
+    /// the lease back. A job that was taken over while the store was away is taken back for `lease` first.
+    pub(super) async fn close(&self, patience: Duration, lease: Duration) {
         let mut inner = self.0.lock().await;
         let give_up = tokio::time::Instant::now() + patience;
         while let Err(problem) = inner.write_carried().await {
-            if !matches!(problem, JournalError::Store(_)) || tokio::time::Instant::now() >= give_up {
-                error!(claim = inner.job.claim.as_str(), state = inner.job.state.name(), %problem,
-                    "a paid job's last events could not be written");
+            let hopeless = match &problem {
+                JournalError::Store(_) => None,
+                JournalError::Fenced => inner.take_back(lease).await.err(),
+                JournalError::Illegal(_) => Some(problem),
+            };
+            if hopeless.is_some() || tokio::time::Instant::now() >= give_up {
+                error!(
+                    claim = inner.job.claim.as_str(),
+                    state = inner.job.state.name(),
+                    ?hopeless,
+                    "a paid job's last events could not be written"
+                );
                 return;
             }
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
+        // The record says all there is to say.
+        inner.running = None;
         if !inner.job.state.at_rest()
             && let Err(away) = inner.jobs.release(&inner.lease).await
         {
@@ -130,7 +164,7 @@ impl Journal {
 }
 
 impl Inner {
-    async fn write(&mut self, event: Event, carry: bool) -> Result<Job, JournalError> {
+    async fn write(&mut self, event: Event, carry: Carry) -> Result<Job, JournalError> {
         if let Some((event, job)) = self.doubtful.take() {
             self.job = job.clone();
             self.carried.push((event, job));
@@ -142,9 +176,17 @@ impl Inner {
         };
         match outcome {
             Ok(()) => {}
-            Err(JournalError::Store(away)) if carry => {
+            Err(JournalError::Store(away)) if carry != Carry::Never => {
                 error!(claim = self.job.claim.as_str(), event = event.name(), %away,
                     "the store is away after money moved; the job goes on from memory");
+                self.carried.push((event.clone(), next.clone()));
+            }
+            Err(JournalError::Fenced) if carry == Carry::Always => {
+                error!(
+                    claim = self.job.claim.as_str(),
+                    event = event.name(),
+                    "the lease was lost after money moved; the job goes on from memory"
+                );
                 self.carried.push((event.clone(), next.clone()));
             }
             Err(problem) => {
@@ -164,6 +206,34 @@ impl Inner {
             self.append(&event, &job).await?;
             self.carried.remove(0);
         }
+        Ok(())
+    }
+
+    /// Takes the job back from whoever took it over, once he is done, and puts what is carried on top of what he
+    /// recorded. An error if the two do not fit together; not, if he is not done or the store is away.
+    async fn take_back(&mut self, lease: Duration) -> Result<(), JournalError> {
+        let Ok(Some((mut job, lease))) = self.jobs.take_over(&self.job.claim, lease).await else {
+            return Ok(());
+        };
+        if job.state == self.job.state && job.state.at_rest() {
+            // He has come to the same end, by what the chain proves.
+            self.carried.clear();
+            let _ = self.jobs.release(&lease).await;
+            return Ok(());
+        }
+        let mut carried = Vec::with_capacity(self.carried.len());
+        for (event, _) in &self.carried {
+            job = match job.apply(event, self.clock.now_millis()) {
+                Ok(job) => job,
+                Err(illegal) => {
+                    // Should this fail, it lapses.
+                    let _ = self.jobs.release(&lease).await;
+                    return Err(illegal.into());
+                }
+            };
+            carried.push((event.clone(), job.clone()));
+        }
+        (self.job, self.lease, self.carried) = (job, lease, carried);
         Ok(())
     }
 

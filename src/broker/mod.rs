@@ -6,8 +6,8 @@
 //! ```
 //!
 //! `attempt` is that flow, top to bottom. Every step that spends is in the `journal` first; money
-//! leaves through the `purse` only; what a settlement's answer means is decided in `settlement` only; an
-//! answer to a payment that was seen before comes from `delivery`; what a crash left is found by
+//! leaves through the `purse` only; what a settlement's answer means is decided in `settlement` only, and what a
+//! chain proves of it in `proof`; an answer to a payment that was seen before comes from `delivery`; what a crash left is found by
 //! `recovery`. The broker knows no HTTP connection: a client that goes away changes nothing here.
 
 mod attempt;
@@ -16,8 +16,10 @@ mod delivery;
 mod guard;
 mod idempotency;
 mod journal;
+mod proof;
 mod purse;
 mod recovery;
+mod running;
 mod settlement;
 mod tally;
 #[cfg(test)]
@@ -30,6 +32,7 @@ use std::time::Duration;
 use serde_json::value::RawValue;
 use tokio::sync::Semaphore;
 
+use crate::chain::{Chains, Prove};
 use crate::clock::Clock;
 use crate::facilitator::Facilitator;
 use crate::guard::{BornLoss, Guards, Reserved};
@@ -42,6 +45,7 @@ use crate::wallet::{Payees, Wallet};
 use crate::x402::{Asset, Authorization, Requirement, Version};
 
 use journal::Journal;
+use running::Running;
 use tally::Tally;
 
 pub use delivery::{Delivery, DeliveryBody};
@@ -131,11 +135,13 @@ pub struct Broker {
     jobs: Arc<dyn JobStore>,
     facilitator: Arc<dyn Facilitator>,
     spending: Spending,
+    chains: Arc<dyn Prove>,
     metrics: Arc<Metrics>,
     tally: Arc<Tally>,
     clock: Clock,
     limits: Limits,
     slots: Arc<Semaphore>,
+    running: Running,
 }
 
 impl Broker {
@@ -150,7 +156,16 @@ impl Broker {
     ) -> Self {
         let tally = Arc::new(Tally::new(Arc::clone(&metrics), Arc::clone(&spending.guards)));
         let slots = Arc::new(Semaphore::new(limits.max_jobs.min(Semaphore::MAX_PERMITS)));
-        Broker { jobs, facilitator, spending, metrics, tally, clock, limits, slots }
+        let chains = Arc::new(Chains::default());
+        let running = Running::default();
+        Broker { jobs, facilitator, chains, spending, metrics, tally, clock, limits, slots, running }
+    }
+
+    /// With somebody to ask what happened to a payment when nobody else can say.
+    #[must_use]
+    pub fn proved_by(mut self, chains: Arc<dyn Prove>) -> Self {
+        self.chains = chains;
+        self
     }
 
     /// The store, for lookups by id.
@@ -165,6 +180,7 @@ impl Broker {
 
     /// The journal of a job we hold the lease of.
     fn journal(&self, job: Job, lease: Lease) -> Journal {
-        Journal::new(Arc::clone(&self.jobs), self.clock.clone(), Arc::clone(&self.tally), job, lease)
+        let running = self.running.enter(job.claim.clone());
+        Journal::new(Arc::clone(&self.jobs), self.clock.clone(), Arc::clone(&self.tally), job, lease, running)
     }
 }

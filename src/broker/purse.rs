@@ -5,6 +5,7 @@
 //! before the signature is handed out.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
@@ -113,7 +114,8 @@ impl AttemptPurse {
                 self.spending.guards.reserve(wish).await.map_err(refused)?
             }
         };
-        reserved.sign(&job.claim, &payment.asset, payment.amount);
+        let lapses = Duration::from_secs(payment.valid_before.saturating_sub(self.clock.now()));
+        reserved.sign(&job.claim, &payment.asset, payment.amount, lapses);
         if let Some(loss) = loss {
             loss.made();
         }

@@ -3,13 +3,14 @@
 //! | the journal says | what may have happened | what is done |
 //! |---|---|---|
 //! | `claimed`, `working`, nothing signed | nothing was spent | voided: the same payment starts the next attempt |
-//! | `working`, a provider payment signed | it may have been sent and spent | held, listed; never signed again |
-//! | `settling` | `/settle` may have been called | the identical settle is repeated; on success completed, else it stays |
+//! | `working`, a provider payment signed | it may have been sent and spent | held; never signed again |
+//! | `held` | the same | the chain is asked: spent, or not and never |
+//! | `settling` | `/settle` may have been called | the chain is asked; else the identical settle is repeated; else it stays |
 //! | `settling_upfront` | the same | left to the same payment, which goes on with it; see below |
 //! | `working_settled` | the client has paid | refund due |
 //!
 //! To repeat an upfront settle here would charge a client for work that nobody can do any more, unless it was charged
-//! before. So that waits until the authorization has lapsed: a success is then the earlier call's, and refund due.
+//! before. So that waits until the authorization has lapsed: what is paid then is the earlier call's, and refund due.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,17 +22,25 @@ use tracing::{info, warn};
 use super::Broker;
 use super::attempt::{CARRY_PATIENCE, failure};
 use super::journal::{Journal, JournalError};
+use super::proof::ClientProof;
 use super::settlement::Settled;
-use crate::jobs::job::Fate;
-use crate::jobs::{ClaimKey, Event, Job, Lease, State};
+use crate::ids::JobId;
+use crate::jobs::job::{Fate, ProviderPayment};
+use crate::jobs::{ClaimKey, Event, Job, Lease, State, StoreError};
 use crate::reason::Reason;
 
 /// Jobs looked at in one sweep.
 const SWEEP: usize = 64;
 /// Of those, worked on at once: a facilitator that hangs must not keep the rest waiting.
 const TOGETHER: usize = 8;
-/// How long a job that could not be brought to rest is left alone.
+/// How long a job that could not be brought to rest is left alone: this, and as long as its payment has lapsed already,
+/// up to the longest. Before it lapses a settle may still succeed; after that only what others say can change.
 const PAUSE: Duration = Duration::from_secs(60);
+const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
+/// Held jobs looked at in one sweep. More than are worked on: those on a network nobody can be asked about stay for ever.
+const HELD: usize = 1000;
+/// Between two looks at the held jobs.
+const HELD_EVERY: Duration = Duration::from_secs(30);
 
 /// The background service that looks for orphans.
 pub struct Recovery {
@@ -51,10 +60,34 @@ impl Recovery {
     pub async fn run<H: Send>(self, begin: impl Fn() -> Option<H> + Sync) {
         let mut tick = tokio::time::interval(self.every);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut looked_at_held: Option<tokio::time::Instant> = None;
         loop {
             tick.tick().await;
             self.sweep(&begin).await;
+            if looked_at_held.is_none_or(|when| when.elapsed() >= HELD_EVERY) {
+                looked_at_held = Some(tokio::time::Instant::now());
+                self.look_at_held(&begin).await;
+            }
         }
+    }
+
+    /// One pass over the jobs that are held: what the chain proves of their payments brings them to their end.
+    pub(super) async fn look_at_held<H: Send>(&self, begin: &(impl Fn() -> Option<H> + Sync)) {
+        let held = match self.broker.jobs.in_state(State::Held, HELD).await {
+            Ok(held) => held,
+            Err(away) => {
+                warn!(%away, "the held jobs cannot be read");
+                return;
+            }
+        };
+        let each = |id| async move {
+            if let Some(_held) = begin()
+                && let Err(error) = self.broker.prove_held(id).await
+            {
+                warn!(%error, job = %id, "a held job was not brought to its end");
+            }
+        };
+        stream::iter(held).for_each_concurrent(TOGETHER, each).await;
     }
 
     /// One pass over the jobs without an owner.
@@ -76,7 +109,7 @@ impl Recovery {
     }
 
     async fn take(&self, claim: &ClaimKey) {
-        match self.broker.jobs.take_over(claim, self.broker.limits.lease).await {
+        match self.broker.take_orphan(claim).await {
             Ok(Some((job, lease))) => {
                 self.broker.bring_to_rest(job, lease).await;
             }
@@ -87,6 +120,14 @@ impl Recovery {
 }
 
 impl Broker {
+    /// Takes a job over whose lease has ended, unless this process has it in hand all the same.
+    pub(super) async fn take_orphan(&self, claim: &ClaimKey) -> Result<Option<(Job, Lease)>, StoreError> {
+        match self.running.has(claim) {
+            true => Ok(None),
+            false => self.jobs.take_over(claim, self.limits.lease).await,
+        }
+    }
+
     /// Brings an orphan we hold the lease of as far as its journal proves, and returns it.
     pub(super) async fn bring_to_rest(&self, job: Job, lease: Lease) -> Job {
         let from = job.state;
@@ -102,16 +143,17 @@ impl Broker {
                 info!(job = %job.id, from = from.name(), to = job.state.name(), "orphaned job brought to rest");
                 self.metrics.job_ended(job.kind, job.state);
             }
+            let lease_for = self.limits.lease;
             tokio::spawn(async move {
-                journal.close(CARRY_PATIENCE).await;
+                journal.close(CARRY_PATIENCE, lease_for).await;
                 drop(keeper);
             });
         } else if job.state == State::SettlingUpfront && !self.lapsed(&job) {
             // For the same payment to take, at any moment.
-            journal.close(Duration::ZERO).await;
+            journal.close(Duration::ZERO, self.limits.lease).await;
         } else {
             drop(keeper);
-            if let Err(away) = self.jobs.renew(&lease, PAUSE).await {
+            if let Err(away) = self.jobs.renew(&lease, self.pause(&job)).await {
                 warn!(%away, job = %job.id, "lease not renewed; it will lapse");
             }
         }
@@ -148,6 +190,44 @@ impl Broker {
         self.clock.now() >= job.client.valid_before
     }
 
+    /// How long a job that cannot be brought to rest is left alone.
+    fn pause(&self, job: &Job) -> Duration {
+        let lapsed_for = self.clock.now().saturating_sub(job.client.valid_before);
+        Duration::from_secs(lapsed_for).clamp(PAUSE, LONGEST_PAUSE)
+    }
+
+    /// Brings a held job to its end, if what the chain proves of every payment that is out says which.
+    async fn prove_held(&self, id: JobId) -> Result<(), JournalError> {
+        let Some(job) = self.jobs.by_id(id).await?.filter(|job| job.state == State::Held) else {
+            return Ok(());
+        };
+        let open = |payment: &&ProviderPayment| payment.fate == Fate::Open;
+        if !job.provider.iter().filter(open).all(|payment| self.chains.knows(payment.asset.network)) {
+            return Ok(());
+        }
+        let mut event = Event::ProvedUnspent;
+        for payment in job.provider.iter().filter(open) {
+            match self.prove_provider(&job, payment).await {
+                // Of several, one that is spent decides: the others are booked with it.
+                Fate::Spent => {
+                    event = Event::ProvedSpent;
+                    break;
+                }
+                Fate::Unspent => {}
+                Fate::Open => return Ok(()),
+            }
+        }
+        let Some((taken, lease)) = self.take_orphan(&job.claim).await? else { return Ok(()) };
+        if taken.version != job.version {
+            // Should this fail, it lapses.
+            let _ = self.jobs.release(&lease).await;
+            return Ok(());
+        }
+        let job = self.journal(taken, lease).record(event).await?;
+        info!(job = %job.id, to = job.state.name(), "a held job was brought to its end by proof");
+        Ok(())
+    }
+
     /// The work cannot be finished: what it needs was in the memory of the process that died.
     async fn interrupted(&self, journal: &Journal) -> Result<(), JournalError> {
         let job = journal.job().await;
@@ -160,15 +240,24 @@ impl Broker {
         journal.record_or_carry(Event::WorkFailed { failure }).await.map(drop)
     }
 
-    /// Repeats the identical settle once. Anything but a success proves nothing here.
+    /// Asks the chain; where it proves nothing, repeats the identical settle once. Whether the client has paid.
     async fn settle_again(&self, journal: &Journal) -> Result<bool, JournalError> {
         let job = journal.job().await;
-        match self.settle(&job, false, Duration::ZERO).await {
+        let settled = match self.prove_client(&job).await {
+            ClientProof::Paid(receipt) => Settled::Yes(receipt),
+            ClientProof::Unpaid(why) => Settled::No { reason: why.to_string() },
+            ClientProof::Nothing => self.settle(&job, false, Duration::ZERO).await,
+        };
+        match settled {
             Settled::Yes(receipt) => {
                 self.settled(journal, receipt).await?;
                 Ok(true)
             }
-            Settled::No { .. } | Settled::Unknown => Ok(false),
+            Settled::No { reason } => {
+                self.refused(journal, &reason).await?;
+                Ok(false)
+            }
+            Settled::Unknown => Ok(false),
         }
     }
 }

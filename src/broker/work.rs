@@ -8,6 +8,7 @@ use bytes::Bytes;
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
 
+use crate::guard::Guards;
 use crate::ids::FileId;
 use crate::intake::{Ask, Content, Wanted};
 use crate::jobs::job::PassedOver;
@@ -105,6 +106,7 @@ impl From<ProviderError> for WorkError {
             Fault::Timeout => Reason::ProviderTimeout,
             Fault::Internal => Reason::Internal,
             Fault::Guarded(reason) => reason,
+            Fault::Funds => Reason::WalletLow,
             Fault::Unreachable | Fault::Broken | Fault::Refused | Fault::Unpaid | Fault::Terms => {
                 Reason::ProviderFailed
             }
@@ -135,6 +137,8 @@ pub struct ProviderWork {
     pub files: Arc<dyn JobStore>,
     /// Where it is counted.
     pub metrics: Arc<Metrics>,
+    /// Who hears that the wallet is empty.
+    pub guards: Arc<Guards>,
     /// What `url` of a stored file starts with, e.g. `https://api.example.com/files/`.
     pub files_url: String,
     /// The largest answer that is kept, in bytes.
@@ -164,6 +168,9 @@ impl Work for ProviderWork {
         let fault = done.as_ref().err().map(|error| error.fault);
         attempted.ended(fault);
         self.metrics.provider_performed(self.provider.name(), &self.operation, fault, began.elapsed());
+        if fault == Some(Fault::Funds) {
+            self.guards.refused_for_funds(&self.offer.asset);
+        }
         match done {
             Ok(done) => {
                 let result = self.publish(done).await?;

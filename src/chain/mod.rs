@@ -11,6 +11,7 @@
 //! Nothing here signs, and nothing here knows jobs. alloy's types are for `facilitator/local`, which builds
 //! transactions; everybody else sees this module's own.
 
+mod balance;
 mod heads;
 mod mined;
 mod pool;
@@ -27,6 +28,7 @@ use std::time::Duration;
 use alloy::providers::RootProvider;
 use alloy::rpc::client::RpcClient;
 use alloy::rpc::types::TransactionReceipt;
+use async_trait::async_trait;
 use secrecy::ExposeSecret;
 
 pub use heads::Head;
@@ -163,6 +165,34 @@ impl Chain {
                 tracing::warn!(network = %self.network, %why, "the chain cannot be asked");
             }
         }
+    }
+}
+
+/// Whoever proves payments: the [`Chains`] that are configured, or a test.
+#[async_trait]
+pub trait Prove: Send + Sync {
+    /// What is proven about `sought`; `None` where nobody can be asked about this network.
+    async fn prove(&self, network: Network, sought: &Sought) -> Option<Result<Proof, ChainError>>;
+
+    /// The newest height that is known of this network, without asking.
+    fn height(&self, network: Network) -> Option<u64>;
+
+    /// Whether there is somebody to ask about this network.
+    fn knows(&self, network: Network) -> bool;
+}
+
+#[async_trait]
+impl Prove for Chains {
+    async fn prove(&self, network: Network, sought: &Sought) -> Option<Result<Proof, ChainError>> {
+        Some(self.of(network)?.prove(sought).await)
+    }
+
+    fn height(&self, network: Network) -> Option<u64> {
+        self.of(network)?.height()
+    }
+
+    fn knows(&self, network: Network) -> bool {
+        self.of(network).is_some()
     }
 }
 

@@ -5,10 +5,13 @@
 mod check;
 mod demo;
 mod facilitator;
+mod ledger;
 mod pay;
 mod serve;
+mod store;
 #[cfg(test)]
 mod tests;
+mod wallet;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -70,6 +73,12 @@ enum Command {
     /// Serves POST /verify, POST /settle and GET /supported, for version 1 and 2. Whoever reaches it can make it spend
     /// gas, so it belongs on loopback or a network of yours.
     Facilitator(Settle),
+    /// Stop the wallet that pays providers, and see what it may do
+    Wallet(wallet::Wallet),
+    /// Add up what came in, what went out, what is owed and what was lost
+    ///
+    /// Asks the gateway for it where that has the store to itself.
+    Ledger(ledger::Ledger),
     /// Run the gateway against stand-ins for every outside service, and make paid requests of it
     Demo(Demo),
     /// Print the version
@@ -123,6 +132,8 @@ impl Cli {
             Command::Check(arguments) => check::run(&arguments.config),
             Command::Pay(arguments) => pay::run(&arguments),
             Command::Facilitator(arguments) => facilitator::run(&arguments.file.config, arguments.listen),
+            Command::Wallet(arguments) => wallet::run(&arguments),
+            Command::Ledger(arguments) => ledger::run(&arguments),
             Command::Demo(arguments) => demo::run(arguments),
             Command::Version => {
                 println!("galaksio {}", env!("CARGO_PKG_VERSION"));

@@ -7,6 +7,7 @@
 //!
 //! Sums of tokens with different decimals are counted in millionths of a dollar, rounded up.
 
+mod balance;
 mod freeze;
 mod lacking;
 mod level;
@@ -16,7 +17,7 @@ mod rate;
 mod tests;
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -32,7 +33,10 @@ use crate::reason::{Problem, Reason};
 use crate::telemetry::{Guard, Metrics};
 use crate::x402::{Address, Asset};
 
-pub use freeze::{Frozen, Switch};
+pub use balance::{Balance, Watched};
+pub use freeze::{Frozen, Switch, SwitchError};
+
+use balance::Balances;
 use lacking::Lacking;
 use level::{Level, Out};
 use losses::Losses;
@@ -95,6 +99,8 @@ pub struct Guards {
     /// What is out for jobs of this process, until they are settled or at rest.
     exposed: Mutex<HashMap<ClaimKey, Vec<(Out, Out)>>>,
     losses: Losses,
+    /// Empty where no provider is paid.
+    balances: OnceLock<Balances>,
     switch: Switch,
     seen: ArcSwap<freeze::Seen>,
 }
@@ -118,6 +124,7 @@ impl Guards {
             losses: Losses::new(Arc::clone(&store), clock.clone(), name.clone()),
             providers: ArcSwap::default(),
             payers: Mutex::default(),
+            balances: OnceLock::new(),
             exposed: Mutex::default(),
             seen: ArcSwap::default(),
             limits: limits.clone(),
@@ -127,6 +134,11 @@ impl Guards {
             name,
             switch,
         })
+    }
+
+    /// With an eye on what the wallet has. Once.
+    pub fn watch_balance(&self, watched: Watched) {
+        self.balances.get_or_init(|| Balances::new(watched));
     }
 
     /// Guards that forbid nothing, and have looked at everything.
@@ -160,11 +172,20 @@ impl Guards {
     pub async fn watch(self: Arc<Self>, mut stopped: watch::Receiver<bool>) {
         let end = async move { stopped.wait_for(|stopped| *stopped).await.map(drop) };
         let mut end = std::pin::pin!(end);
+        // Apart: an endpoint that hangs must not keep the switch from being looked at.
+        let balances = async {
+            match self.balances.get() {
+                Some(balances) => balances.watch(&self.metrics).await,
+                None => std::future::pending().await,
+            }
+        };
+        let mut balances = std::pin::pin!(balances);
         let mut tick = tokio::time::interval(TEND);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 _ = tick.tick() => self.tend().await,
+                () = &mut balances => {}
                 _ = &mut end => break,
             }
         }
@@ -195,6 +216,8 @@ impl Guards {
     pub fn refuses(&self, provider: &str, cost: u64) -> Option<Problem> {
         let guard = if let Some(problem) = self.closed() {
             return Some(problem);
+        } else if self.balances.get().is_some_and(|balances| balances.all_lack(cost)) {
+            Guard::Balance
         } else if self.spend.lacks(cost) {
             Guard::Spend
         } else if self.providers.load().get(provider).is_some_and(|rate| rate.lacks(cost)) {
@@ -247,10 +270,33 @@ impl Guards {
         self.losses.book(lost);
     }
 
+    /// A provider would not take a payment because, it says, the wallet has not enough.
+    pub fn refused_for_funds(&self, asset: &Asset) {
+        tracing::error!(network = %asset.network, asset = %asset.address,
+            "a provider says that the wallet has not enough to pay it; nothing is bought for a while");
+        if let Some(balances) = self.balances.get() {
+            balances.refused(asset);
+        }
+    }
+
+    /// What the wallet has left of each token, as far as it is known.
+    pub fn left(&self) -> Vec<(Asset, Option<Amount>)> {
+        self.balances.get().map(Balances::left).unwrap_or_default()
+    }
+
+    /// Whether the wallet can pay for nothing at all.
+    pub fn is_low(&self) -> bool {
+        self.balances.get().is_some_and(|balances| balances.all_lack(1))
+    }
+
     /// Takes from every limit what a payment needs. Nothing is taken where one refuses.
     pub async fn reserve(self: &Arc<Self>, wish: Wish<'_>) -> Result<Reserved, Problem> {
         if let Some(problem) = self.closed() {
             return Err(problem);
+        }
+        if self.balances.get().is_some_and(|balances| balances.lacks(wish.asset, wish.amount)) {
+            tracing::warn!(network = %wish.asset.network, amount = %wish.amount, "the wallet has not enough");
+            return Err(self.refusal(Guard::Balance));
         }
         let amount = micros(wish.amount, wish.asset);
         let spend = self.spend.take(amount).await.map_err(|refused| self.refused(Guard::Spend, refused))?;
@@ -293,6 +339,9 @@ impl Guards {
     /// A job exposes nothing any more.
     pub fn settled(&self, claim: &ClaimKey) {
         drop(self.exposed.lock().remove(claim));
+        if let Some(balances) = self.balances.get() {
+            balances.done(claim);
+        }
     }
 
     /// Counts a sale that was not made, or a payment that was not signed, and says why.
@@ -302,6 +351,7 @@ impl Guards {
             Guard::Spend | Guard::ProviderSpend => Problem::new(Reason::BudgetSpent).retry_after(60),
             Guard::Exposure | Guard::PayerExposure => Problem::new(Reason::ExposureLimit).retry_after(5),
             Guard::QuoteLoss | Guard::ProfitFloor => Problem::new(Reason::QuoteWithdrawn),
+            Guard::Balance => Problem::new(Reason::WalletLow).retry_after(60),
             Guard::Payee => Problem::new(Reason::PayeeChanged).retry_after(60),
         }
     }
@@ -379,8 +429,12 @@ impl Reserved {
         micros(amount, asset) <= self.left && self.spend.is_good() && self.provider.is_good()
     }
 
-    /// A payment of this much is about to be signed for this job: it is spent, and out until the job is settled.
-    pub fn sign(&mut self, claim: &ClaimKey, asset: &Asset, amount: Amount) {
+    /// A payment of this much, which lapses in `lapses`, is about to be signed for this job: it is spent, and out until
+    /// the job is settled.
+    pub fn sign(&mut self, claim: &ClaimKey, asset: &Asset, amount: Amount, lapses: Duration) {
+        if let Some(balances) = self.guards.balances.get() {
+            balances.signed(claim, asset, amount, lapses);
+        }
         let amount = micros(amount, asset);
         self.left = self.left.saturating_sub(amount);
         self.spend.spend(amount);

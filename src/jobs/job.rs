@@ -37,6 +37,11 @@ impl ClaimKey {
         ClaimKey(text.to_owned())
     }
 
+    /// The nonce of the client payment it is the key of.
+    pub fn nonce(&self) -> Option<B256> {
+        self.0.rsplit('/').next()?.parse().ok()
+    }
+
     /// The key as text.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -115,6 +120,9 @@ pub struct ClientLeg {
     pub requirements: Box<RawValue>,
     /// The unguessable quote id that a v2 payment echoed; never published on chain.
     pub quote_id: Option<String>,
+    /// The chain's height when it was claimed, where that was known: a payment is looked for from there on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub height: Option<u64>,
 }
 
 /// What was sold to the client.
@@ -363,6 +371,11 @@ mod tests {
              /0x70997970c51812dc3a010c7d01b50e0d17dc79c8\
              /0xabababababababababababababababababababababababababababababababab"
         );
+        assert_eq!(
+            ClaimKey::new(&usdc(), from, B256::repeat_byte(0xAB)).nonce(),
+            Some(B256::repeat_byte(0xAB))
+        );
+        assert_eq!(ClaimKey::inventory("xcache").nonce(), None);
     }
 
     proptest! {

@@ -49,6 +49,7 @@ pub(crate) fn job(number: u64) -> Job {
             payload: RawValue::from_string(r#"{ "signature":"0x00" }"#.into()).unwrap(),
             requirements: RawValue::from_string(r#"{"scheme":"exact"}"#.into()).unwrap(),
             quote_id: Some("q-1".into()),
+            height: Some(20_000_000),
         },
         quote: sold(),
         provider: Vec::new(),

@@ -9,7 +9,8 @@
 //!     │                    │ WorkFailed                          │ Refused ▶ Uncollected (provider paid)
 //!     │ Rejected           │   no signature open ▶ Voided        │           Voided      (it was not)
 //!     ▼                    │   a signature open  ▶ Held ─ ProvedSpent ▶ ProviderLost
-//!   Voided ◀───────────────┘                          └── ProvedUnspent ▶ Voided
+//!   Voided ◀───────────────┘                          ├── ProvedUnspent ▶ Voided
+//!                                                     └── Answered ▶ Settling (written late)
 //!     └─ Reopened ▶ Claimed (attempt + 1)
 //!
 //!  upfront:  Claimed ─SettleFirst▶ SettlingUpfront ─Settled▶ WorkingSettled ─Answered▶ Completed
@@ -40,6 +41,7 @@
 //! | settling | settled | completed |
 //! | settling | refused | uncollected |
 //! | settling | refused | voided |
+//! | held | answered | settling |
 //! | held | proved_spent | provider_lost |
 //! | held | proved_unspent | voided |
 //! | voided | reopened | claimed |
@@ -148,6 +150,7 @@ impl Job {
             Event::Turned { sold } => job.quote = sold.clone(),
             Event::Answered { answer } => {
                 job.answer = Some(answer.clone());
+                job.failure = None;
                 // The adapter vouches for the work of every step, so each of their payments was taken.
                 job.resolve_open(Fate::Spent);
             }
@@ -214,6 +217,8 @@ impl Job {
             (Settling, Event::Refused { .. }) if self.paid_provider() => Uncollected,
             (Settling, Event::Refused { .. }) => Voided,
 
+            // Whoever did the work could not write it down before the job was taken for given up.
+            (Held, Event::Answered { .. }) => Settling,
             (Held, Event::ProvedSpent) => ProviderLost,
             (Held, Event::ProvedUnspent) => Voided,
 

@@ -19,7 +19,7 @@ pub use declared::Declared;
 pub use merit::Merit;
 pub use openx402::OpenX402;
 pub use registry::{Registry, Surroundings};
-pub use xcache::{InventoryOrder, InventoryWallet, XCache};
+pub use xcache::{InventoryOrder, InventoryWallet, StockOutcome, StockPurchase, XCache, stock_purchases};
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
@@ -219,6 +219,8 @@ pub enum Fault {
     Refused,
     /// It asked for payment again after it was paid.
     Unpaid,
+    /// The same, because our wallet has not enough.
+    Funds,
     /// Terms other than quoted, or over a cap; nothing was signed.
     Terms,
     /// Our own store or wallet failed before anything was signed.
@@ -242,6 +244,7 @@ impl std::fmt::Display for Fault {
             Fault::Broken => "broken",
             Fault::Refused => "refused",
             Fault::Unpaid => "unpaid",
+            Fault::Funds => "funds",
             Fault::Terms => "terms",
             Fault::Internal => "internal",
             Fault::Guarded(_) => "guarded",

@@ -47,6 +47,7 @@ fn touched() -> Metrics {
     metrics.guarded(Guard::Spend);
     metrics.lost(280);
     metrics.frozen(true);
+    metrics.balance(&asset, Amount::new(280));
     metrics
 }
 

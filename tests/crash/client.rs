@@ -15,6 +15,9 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use serde_json::{Value, json};
 
+/// The private key of every client.
+pub(crate) const CLIENT_KEY: &str = "1111111111111111111111111111111111111111111111111111111111111111";
+
 /// What is bought.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Order {
@@ -87,7 +90,7 @@ pub(crate) struct Client {
 impl Client {
     pub(crate) fn new() -> Client {
         let asset = Asset::default_for(NETWORK).unwrap();
-        let wallet = Wallet::new("11".repeat(32).into(), "10", vec![asset.clone()]).unwrap();
+        let wallet = Wallet::new(CLIENT_KEY.to_owned().into(), "10", vec![asset.clone()]).unwrap();
         // A connection of its own for each request: one that was cut must not break the next.
         let http = legacy::Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build_http();
         Client { http, wallet: wallet.into(), asset }

@@ -15,6 +15,7 @@ mod gateway;
 mod inventory;
 mod lists;
 mod money;
+mod proved;
 #[path = "../store/redis_server.rs"]
 #[expect(dead_code, reason = "the store suite uses more of it")]
 mod redis_server;

@@ -48,12 +48,23 @@ pub(crate) struct Rig {
     store: Store,
     folder: TempDir,
     gateway: Option<Gateway>,
+    /// Whether the gateway may ask the chain.
+    proving: bool,
 }
 
 impl Rig {
     /// Everything, with one gateway running.
     pub(crate) async fn start(store: Store) -> Rig {
-        let rig = Rig::unstocked(store, |_| {}).await;
+        Rig::stocked(store, false).await
+    }
+
+    /// The same, with a gateway that asks the chain what it does not know, and whose payments to providers lapse soon.
+    pub(crate) async fn proving(store: Store) -> Rig {
+        Rig::stocked(store, true).await
+    }
+
+    async fn stocked(store: Store, proving: bool) -> Rig {
+        let rig = Rig::built(store, proving, |_| {}).await;
         // A first gateway asks for the usual prices and stocks up on caches. None of that is to be struck.
         until("the first prices", async || {
             let asked = |service| !rig.sandbox.requests.seen(service).is_empty();
@@ -66,6 +77,10 @@ impl Rig {
 
     /// The same at its very beginning. `prepare` sees the sandbox before the gateway does.
     pub(crate) async fn unstocked(store: Store, prepare: impl FnOnce(&Rig)) -> Rig {
+        Rig::built(store, false, prepare).await
+    }
+
+    async fn built(store: Store, proving: bool, prepare: impl FnOnce(&Rig)) -> Rig {
         // A provider that sends part of the money back would make the books harder to read.
         let settings = Settings { merit_refunds: false, ..Settings::default() };
         let sandbox = Sandbox::start(settings).await.unwrap();
@@ -73,7 +88,7 @@ impl Rig {
         let key = super::gateway::WALLET_KEY.to_owned().into();
         let spender = galaksio::wallet::Wallet::new(key, "1", vec![client.asset.clone()]).unwrap().address();
         let folder = TempDir::new().unwrap();
-        let mut rig = Rig { sandbox, client, spender, store, folder, gateway: None };
+        let mut rig = Rig { sandbox, client, spender, store, folder, gateway: None, proving };
         std::fs::write(rig.config(), rig.proxy_toml()).unwrap();
         prepare(&rig);
         rig.restart().await;
@@ -175,6 +190,10 @@ impl Rig {
                 format!("kind = \"redis\"\nurl = {url:?}\nprefix = {prefix:?}")
             }
         };
+        let (chains, work_timeout) = match self.proving {
+            true => (format!("[[chains]]\nnetwork = \"base-sepolia\"\nrpc = [{:?}]\n", urls.rpc), "4s"),
+            false => (String::new(), "60s"),
+        };
         // A public URL of its own: a gateway that is started again has another port, and is still the same place.
         format!(
             r#"
@@ -235,8 +254,9 @@ key_env = "GALAKSIO_WALLET_KEY"
 [store]
 {store}
 
+{chains}
 [paid]
-work_timeout = "60s"
+work_timeout = "{work_timeout}"
 lease = "{lease}s"
 
 [admin]

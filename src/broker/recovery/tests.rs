@@ -78,6 +78,7 @@ fn upfront_job() -> Job {
             payload: raw(),
             requirements: raw(),
             quote_id: None,
+            height: None,
         },
         quote: Sold {
             provider: "app".to_owned(),

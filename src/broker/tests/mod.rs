@@ -5,6 +5,7 @@
 mod duplicates;
 mod faults;
 mod guards;
+mod proof;
 mod provider;
 mod settle;
 mod trap;
@@ -23,13 +24,14 @@ use serde_json::value::RawValue;
 use tokio::sync::Notify;
 
 use super::*;
+use crate::chain::{ChainError, Proof, Sought};
 use crate::facilitator::{FacilitatorError, PaymentRequest, Settlement, Supported, Verdict};
 use crate::jobs::{Answer, Embedded, Job, Kept, State};
 use crate::money::Amount;
 use crate::providers::Purse;
 use crate::reason::{Charged, Reason};
 use crate::x402::fixtures::{KEY, NOW, challenge, usdc};
-use crate::x402::{Address, B256, PaymentFlow, Receipt};
+use crate::x402::{Address, B256, Network, PaymentFlow, Receipt};
 use trap::Trap;
 
 const PRICE: u128 = 10_000;
@@ -45,6 +47,7 @@ pub(super) struct Stage {
     pub(super) clock: Clock,
     pub(super) store: Arc<Trap>,
     pub(super) facilitator: Arc<Fake>,
+    pub(super) chain: Arc<Oracle>,
     pub(super) broker: Arc<Broker>,
     pub(super) log: Arc<Log>,
     _directory: tempfile::TempDir,
@@ -107,8 +110,10 @@ impl Stage {
             payees: Arc::new(Payees::new(values, Vec::new())),
         };
         let (jobs, facilitate) = (store.clone(), facilitator.clone());
-        let broker = Arc::new(Broker::new(jobs, facilitate, spending, metrics, clock.clone(), limits));
-        Stage { clock, store, facilitator, broker, log: Arc::default(), _directory: directory }
+        let broker = Broker::new(jobs, facilitate, spending, metrics, clock.clone(), limits);
+        let chain = Arc::new(Oracle::default());
+        let broker = Arc::new(broker.proved_by(chain.clone()));
+        Stage { clock, store, facilitator, chain, broker, log: Arc::default(), _directory: directory }
     }
 
     /// A sale for the payment with this number, by version 2.
@@ -175,7 +180,40 @@ impl Stage {
     /// As another process would, after this one's leases have lapsed.
     pub(super) async fn recover(&self) {
         self.clock.advance(61_000);
-        Recovery::new(Arc::clone(&self.broker), Duration::from_secs(15)).sweep(&|| Some(())).await;
+        let recovery = Recovery::new(Arc::clone(&self.broker), Duration::from_secs(15));
+        recovery.sweep(&|| Some(())).await;
+        recovery.look_at_held(&|| Some(())).await;
+    }
+}
+
+/// A chain that proves what it is told to. Until it is told something, nobody can ask it.
+#[derive(Default)]
+pub(super) struct Oracle {
+    says: Mutex<Option<Result<Proof, ChainError>>>,
+    pub(super) asked: Mutex<Vec<Sought>>,
+}
+
+impl Oracle {
+    pub(super) fn says(&self, proof: Result<Proof, ChainError>) {
+        *self.says.lock() = Some(proof);
+    }
+}
+
+#[async_trait]
+impl Prove for Oracle {
+    async fn prove(&self, network: Network, sought: &Sought) -> Option<Result<Proof, ChainError>> {
+        assert_eq!(network, usdc().network);
+        let says = self.says.lock().clone()?;
+        self.asked.lock().push(*sought);
+        Some(says)
+    }
+
+    fn height(&self, _: Network) -> Option<u64> {
+        self.says.lock().as_ref().map(|_| 77)
+    }
+
+    fn knows(&self, _: Network) -> bool {
+        self.says.lock().is_some()
     }
 }
 

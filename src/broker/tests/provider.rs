@@ -48,6 +48,7 @@ async fn sale(stage: &Stage, wanted: Wanted, done: Done, result_max: u64) -> Sal
         quotes: crate::quote_cache::testing::cache(&[], &values, &stage.clock).await,
         files: stage.store.clone(),
         metrics: Arc::new(Metrics::new()),
+        guards: Arc::clone(stage.broker.guards()),
         files_url: "https://api.example.com/files/".into(),
         result_max,
     };

@@ -3,13 +3,48 @@
 use super::Settle::*;
 use super::*;
 
-const REASONS_IN_DOUBT: [&str; 6] = [
+/// Refusals that say nothing of what was sent, or nothing that is known.
+const REASONS_IN_DOUBT: [&str; 12] = [
     "invalid_exact_evm_nonce_already_used",
+    "invalid_exact_evm_transaction_failed",
+    "invalid_exact_evm_transaction_simulation_failed",
+    "invalid_exact_evm_transfer_event_mismatch",
     "transaction_failed",
     "unexpected_error",
+    "unexpected_settle_error",
     "invalid_transaction_state",
     "duplicate_settlement",
+    "not insufficient_funds",
+    "the moon is in the wrong house",
     "",
+];
+
+/// What the TypeScript, Python and Rust facilitators say of a payment they did not try to settle, and the older ones.
+const REASONS_BEFORE_SENDING: [&str; 24] = [
+    "invalid_exact_evm_signature",
+    "invalid_exact_evm_payload_signature",
+    "invalid_signature",
+    "invalid_exact_evm_recipient_mismatch",
+    "invalid_exact_evm_payload_recipient_mismatch",
+    "recipient_mismatch",
+    "invalid_exact_evm_payload_authorization_value",
+    "invalid_exact_evm_payload_authorization_value_mismatch",
+    "invalid_payment_amount",
+    "invalid_exact_evm_payload_authorization_valid_before",
+    "invalid_payment_expired",
+    "payment_expired",
+    "invalid_exact_evm_payload_authorization_valid_after",
+    "invalid_payment_early",
+    "invalid_exact_evm_insufficient_balance",
+    "insufficient_funds",
+    "invalid_exact_evm_token_name_mismatch",
+    "invalid_exact_evm_missing_eip712_domain",
+    "asset_not_deployed_contract",
+    "accepted_requirements_mismatch",
+    "invalid_exact_evm_payload_undeployed_smart_wallet",
+    "invalid_network",
+    "unsupported_scheme",
+    "invalid_x402_version",
 ];
 
 #[tokio::test(start_paused = true)]
@@ -58,7 +93,8 @@ async fn only_a_first_refusal_that_sent_nothing_is_final() {
     ];
     let in_doubt =
         REASONS_IN_DOUBT.map(|words| (vec![No(words)], Reason::SettlementUnknown, State::Settling));
-    for (settles, reason, state) in table.into_iter().chain(in_doubt) {
+    let no = REASONS_BEFORE_SENDING.map(|words| (vec![No(words)], Reason::Uncollected, State::Uncollected));
+    for (settles, reason, state) in table.into_iter().chain(in_doubt).chain(no) {
         let stage = Stage::new();
         stage.facilitator.says(&settles);
         let said = stage.sell(stage.sale(1, &[PAY])).await;

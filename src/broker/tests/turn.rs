@@ -123,6 +123,7 @@ async fn sale(stage: &Stage, sellers: &[&Arc<Seller>]) -> Sale {
         quotes: Arc::new(quotes.await.unwrap()),
         files: stage.store.clone(),
         metrics,
+        guards: Arc::clone(stage.broker.guards()),
         files_url: String::new(),
         result_max: 10_000,
     };

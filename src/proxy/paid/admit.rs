@@ -290,6 +290,7 @@ impl Inner {
                     quotes: Arc::clone(&self.parts.quotes),
                     files: jobs,
                     metrics: Arc::clone(&self.parts.metrics),
+                    guards: Arc::clone(self.parts.broker.guards()),
                     files_url: asked.files_url(self.paid.files_path.as_deref()),
                     result_max: self.paid.result_max,
                 };

@@ -1,0 +1,246 @@
+//! What a crash leaves undecided, decided by what the chain proves.
+
+use futures_util::future::join_all;
+use galaksio::jobs::State;
+use galaksio::sandbox::Service;
+use galaksio::sandbox::faults::Rule;
+use galaksio::x402::Receipt;
+use galaksio::x402::abi::sign_cancel;
+
+use super::client::{Answer, CLIENT_KEY, Order, Purchase};
+use super::money::Money;
+use super::redis_server::RedisServer;
+use super::rig::{Rig, Store, until};
+use super::table::Effect;
+
+/// A crash, and the end that proof brings it to.
+struct Row {
+    name: &'static str,
+    order: Order,
+    /// The service whose call is stalled, how its path begins, how many such calls pass before.
+    stalled: (Service, &'static str, u32),
+    effect: Effect,
+    killed_in: State,
+    /// While the gateway is dead.
+    meanwhile: Meanwhile,
+    /// What the chain's proof makes of the job.
+    proved: State,
+    /// The same payment is answered with this, and the reason code.
+    then: (u16, Option<&'static str>),
+    ends: State,
+    journal: &'static [&'static str],
+    charged: usize,
+    provider: usize,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Meanwhile {
+    Nothing,
+    /// The client cancels its authorization.
+    Cancelled,
+}
+
+const ROWS: &[Row] = &[
+    Row {
+        name: "run: signed, the provider paid",
+        order: Order::Run,
+        stalled: (Service::Merit, "/", 1),
+        effect: Effect::Done,
+        killed_in: State::Working,
+        meanwhile: Meanwhile::Nothing,
+        proved: State::ProviderLost,
+        then: (502, Some("provider_failed")),
+        ends: State::ProviderLost,
+        journal: &["verified", "signed", "work_failed", "proved_spent"],
+        charged: 0,
+        provider: 1,
+    },
+    Row {
+        name: "store: signed, pinned",
+        order: Order::StorePinned,
+        stalled: (Service::OpenX402, "/pin/", 1),
+        effect: Effect::Done,
+        killed_in: State::Working,
+        meanwhile: Meanwhile::Nothing,
+        proved: State::ProviderLost,
+        then: (502, Some("provider_failed")),
+        ends: State::ProviderLost,
+        journal: &["verified", "signed", "work_failed", "proved_spent"],
+        charged: 0,
+        provider: 1,
+    },
+    // Once the signature has lapsed, and that is final; then the same payment buys the work after all.
+    Row {
+        name: "run: signed, the provider not reached",
+        order: Order::Run,
+        stalled: (Service::Merit, "/", 1),
+        effect: Effect::Never,
+        killed_in: State::Working,
+        meanwhile: Meanwhile::Nothing,
+        proved: State::Voided,
+        then: (200, None),
+        ends: State::Completed,
+        journal: &[
+            "verified",
+            "signed",
+            "work_failed",
+            "proved_unspent",
+            "reopened",
+            "verified",
+            "signed",
+            "answered",
+            "settled",
+        ],
+        charged: 1,
+        provider: 1,
+    },
+    Row {
+        name: "run: settling, settled",
+        order: Order::Run,
+        stalled: (Service::Facilitator, "/settle", 0),
+        effect: Effect::Done,
+        killed_in: State::Settling,
+        meanwhile: Meanwhile::Nothing,
+        proved: State::Completed,
+        then: (200, None),
+        ends: State::Completed,
+        journal: &["verified", "signed", "answered", "settled"],
+        charged: 1,
+        provider: 1,
+    },
+    Row {
+        name: "app: settling, settled",
+        order: Order::App,
+        stalled: (Service::Facilitator, "/settle", 0),
+        effect: Effect::Done,
+        killed_in: State::Settling,
+        meanwhile: Meanwhile::Nothing,
+        proved: State::Completed,
+        then: (200, None),
+        ends: State::Completed,
+        journal: &["verified", "answered", "settled"],
+        charged: 1,
+        provider: 0,
+    },
+    Row {
+        name: "run: settling, then cancelled",
+        order: Order::Run,
+        stalled: (Service::Facilitator, "/settle", 0),
+        effect: Effect::Never,
+        killed_in: State::Settling,
+        meanwhile: Meanwhile::Cancelled,
+        proved: State::Uncollected,
+        then: (402, Some("uncollected")),
+        ends: State::Uncollected,
+        journal: &["verified", "signed", "answered", "refused"],
+        charged: 0,
+        provider: 1,
+    },
+    Row {
+        name: "app: settling, then cancelled",
+        order: Order::App,
+        stalled: (Service::Facilitator, "/settle", 0),
+        effect: Effect::Never,
+        killed_in: State::Settling,
+        meanwhile: Meanwhile::Cancelled,
+        proved: State::Voided,
+        then: (402, Some("payment_rejected")),
+        ends: State::Voided,
+        journal: &["verified", "answered", "refused", "reopened", "rejected"],
+        charged: 0,
+        provider: 0,
+    },
+    // Left to whoever has paid, who may still come for the work.
+    Row {
+        name: "app upfront: settling, settled",
+        order: Order::AppUpfront,
+        stalled: (Service::Facilitator, "/settle", 0),
+        effect: Effect::Done,
+        killed_in: State::SettlingUpfront,
+        meanwhile: Meanwhile::Nothing,
+        proved: State::SettlingUpfront,
+        then: (200, None),
+        ends: State::Completed,
+        journal: &["settle_first", "settled", "answered"],
+        charged: 1,
+        provider: 0,
+    },
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_row_on_the_embedded_store() {
+    join_all(ROWS.iter().map(|row| killed(row, Store::Embedded))).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs redis-server; make test runs it"]
+async fn every_row_on_redis() {
+    let server = RedisServer::start(&[]);
+    let store = |number| Store::Redis { url: server.url(), prefix: format!("proved{number}") };
+    join_all(ROWS.iter().enumerate().map(|(number, row)| killed(row, store(number)))).await;
+}
+
+async fn killed(row: &'static Row, store: Store) {
+    let mut rig = Rig::proving(store).await;
+    let purchase = rig.sign(row.order).await;
+    let before = rig.money(&purchase);
+    let (service, path, skip) = row.stalled;
+    rig.stall(service, path, skip, if row.effect == Effect::Done { Rule::after } else { |rule| rule });
+    let struck = rig.sandbox.faults.fired(service) + u64::from(skip) + 1;
+    let client = rig.client.presenting(rig.gateway().edge, &purchase);
+    until(&format!("{}: the stalled call", row.name), async || {
+        (rig.sandbox.faults.fired(service) == struck).then_some(())
+    })
+    .await;
+    rig.until_state(purchase.job, row.killed_in).await;
+    if row.effect == Effect::Done {
+        until(&format!("{}: its effect", row.name), async || (rig.money(&purchase) != before).then_some(()))
+            .await;
+    }
+    rig.kill();
+    client.await.unwrap().expect_err("an answer from a process that was killed");
+    let settles = rig.sandbox.requests.count(Service::Facilitator, "/settle");
+    if row.meanwhile == Meanwhile::Cancelled {
+        cancel(&rig, &purchase);
+    }
+    rig.sandbox.faults.clear(service);
+    // Whatever becomes of it, no facilitator has a say in it.
+    let deaf = settles > 0 && row.proved != State::SettlingUpfront;
+    if deaf {
+        rig.stall(Service::Facilitator, "/settle", 0, |rule| rule);
+    }
+
+    rig.restart().await;
+    rig.until_state(purchase.job, row.proved).await;
+    if deaf && row.effect == Effect::Done {
+        assert_eq!(rig.sandbox.requests.count(Service::Facilitator, "/settle"), settles, "{}", row.name);
+    }
+    rig.sandbox.faults.clear(Service::Facilitator);
+    let first = present(&rig, &purchase).await;
+    assert_eq!((first.status.as_u16(), first.json()["code"].as_str()), row.then, "{}: {first:?}", row.name);
+    let paid = Receipt::from_headers(&first.headers).is_some_and(|receipt| receipt.success);
+    assert_eq!(paid, row.ends == State::Completed, "{}", row.name);
+
+    let (job, journal) = rig.autopsy(&purchase).await;
+    assert_eq!((job.state, journal.as_slice()), (row.ends, row.journal), "{}", row.name);
+    assert!(job.client.height.is_some(), "{}: the chain's height was not noted", row.name);
+    let money = Money { charged: row.charged, provider: row.provider, ..before };
+    assert_eq!(rig.money(&purchase), money, "{}", row.name);
+    rig.sandbox.stop().await;
+}
+
+/// Until there is more to say than that nobody knows: the block may be a moment away.
+async fn present(rig: &Rig, purchase: &Purchase) -> Answer {
+    until("an answer that knows", async || {
+        let answer = rig.present(purchase).await;
+        (answer.json()["code"] != "settlement_unknown").then_some(answer)
+    })
+    .await
+}
+
+fn cancel(rig: &Rig, purchase: &Purchase) {
+    let (from, nonce) = (purchase.authorization.from, purchase.authorization.nonce);
+    let key = CLIENT_KEY.parse().unwrap();
+    let signature = sign_cancel(&rig.client.asset, from, nonce, &key).unwrap();
+    rig.sandbox.ledger.cancel_authorization(from, nonce, &signature).unwrap();
+}
