@@ -12,6 +12,9 @@ export PATH := $(PATH):/usr/sbin
 
 CARGO ?= cargo
 LISTEN ?= 127.0.0.1:8080
+JOBS ?= 300
+SEED ?= 1
+KILLS ?=
 MINUTES ?= 10
 ROUNDS ?= 7
 SECONDS_EACH ?= 4
@@ -23,7 +26,7 @@ CLIENTS_READY := $(patsubst %/package-lock.json,%/node_modules/.package-lock.jso
 # A shop on the Rust middleware of the ecosystem; a crate of its own, with a lock file of its own.
 SELLER := tests/servers/axum
 SELLER_READY := target/peers/debug/axum-seller
-SCRIPTS := .ci/run scripts/ensure scripts/timed scripts/audit scripts/fuzz
+SCRIPTS := .ci/run scripts/ensure scripts/timed scripts/audit scripts/chaos scripts/fuzz
 
 .PHONY: help
 help: ## list these targets
@@ -45,6 +48,11 @@ test: build-tools test-tools ## formatting, lints, and every test, those with se
 	@scripts/timed build $(CARGO) test --locked --no-run --lib --bins --tests
 	@scripts/timed tests $(CARGO) test --locked --no-fail-fast --lib --bins --tests -- --include-ignored
 	@scripts/timed doctests $(CARGO) test --locked --doc
+
+.PHONY: chaos
+chaos: build-tools ## many purchases under kills and faults, then the money is counted: JOBS=5000 SEED=7 KILLS=1000
+	@scripts/ensure redis-server
+	scripts/chaos --jobs $(JOBS) --seed $(SEED) $(if $(KILLS),--kills $(KILLS))
 
 .PHONY: check
 check: build-tools ## the fast half of test: formatting, lints, and the tests that need no server
@@ -92,7 +100,7 @@ build-tools:
 
 .PHONY: test-tools
 test-tools: $(CLIENTS_READY) $(SELLER_READY)
-	@scripts/ensure redis-server
+	@scripts/ensure redis-server curl
 
 $(CLIENTS)/node_modules/.package-lock.json: $(CLIENTS)/package-lock.json
 	@scripts/ensure node npm

@@ -100,6 +100,8 @@ reasons! {
     InvalidBase64 = "invalid_base64", 400, Never, "the data is not valid base64";
     /// An option or language nobody sells.
     NotSold = "not_sold", 400, Never, "no provider sells this";
+    /// A `multipart/form-data` body that cannot be read, or has a field too many, too late or not at all.
+    InvalidForm = "invalid_form", 400, Never, "the body is not a valid form";
     /// A form of input that is understood but not offered, such as `{url}`.
     NotSupported = "not_supported", 400, Never, "this form of input is not supported";
     /// More than one payment header line of the same name.

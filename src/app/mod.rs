@@ -48,6 +48,8 @@ const LAST_TASKS: Duration = Duration::from_secs(5);
 
 /// Between two looks at where a chain stands, while nobody asks.
 const CHAINS_EVERY: Duration = Duration::from_secs(5);
+/// Between two looks at what is left for gas.
+const GAS_EVERY: Duration = Duration::from_secs(5);
 
 /// A gateway that is built, and listens, but does not answer yet.
 pub struct App {
@@ -278,7 +280,7 @@ impl Build<'_> {
         let mut members: Vec<(String, Arc<dyn Facilitator>)> = Vec::new();
         for (at, endpoint) in settings.endpoints().enumerate() {
             if at == 0 && settings.local.is_some() {
-                members.push(("local".to_owned(), Arc::new(self.local_facilitator().await?)));
+                members.push(("local".to_owned(), self.local_facilitator().await?));
                 continue;
             }
             let facilitator = HttpFacilitator::new(outgoing.clone(), settings, endpoint, &self.clock)?;
@@ -288,8 +290,8 @@ impl Build<'_> {
         Ok(Pool::open(members, settings.hedge_after, Arc::clone(values), observer).await)
     }
 
-    async fn local_facilitator(&self) -> Result<LocalFacilitator, StartError> {
-        let local = LocalFacilitator::new(self.config, self.clock.clone())?;
+    async fn local_facilitator(&self) -> Result<Arc<LocalFacilitator>, StartError> {
+        let local = Arc::new(LocalFacilitator::new(self.config, self.clock.clone())?);
         let problems = local.problems().await;
         for problem in &problems {
             tracing::error!(problem, "the gateway's own facilitator cannot settle");
@@ -298,6 +300,16 @@ impl Build<'_> {
             // Not the end: the app's own traffic flows, and money may come to the gas account any minute.
             self.health.set(Some(Reason::FacilitatorAway));
         }
+        let (watched, metrics) = (Arc::clone(&local), Arc::clone(self.metrics));
+        self.runtime.spawn(async move {
+            let mut tick = tokio::time::interval(GAS_EVERY);
+            loop {
+                tick.tick().await;
+                for lane in watched.status() {
+                    metrics.gas_left(lane.network, lane.gas);
+                }
+            }
+        });
         Ok(local)
     }
 

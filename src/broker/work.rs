@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::guard::Guards;
 use crate::ids::FileId;
-use crate::intake::{Ask, Content, Wanted};
+use crate::intake::{Ask, Content, Data, Wanted};
 use crate::jobs::job::PassedOver;
 use crate::jobs::{Answer, Job, JobStore, Kept};
 use crate::providers::{Done, Fault, Offer, Order, Provider, ProviderError, Purse};
@@ -178,6 +178,8 @@ impl Work for ProviderWork {
             }
             // Our own store or wallet: it would fail with any provider.
             Err(error) if error.fault == Fault::Internal => Err(error.into()),
+            // It has the bytes, and we have not.
+            Err(error) if matches!(self.content.data, Data::Received(_)) => Err(error.into()),
             Err(error) => {
                 let (provider, fault) = (self.provider.name().to_owned(), error.fault.to_string());
                 self.passed_over.push(PassedOver { provider, fault });
@@ -234,7 +236,7 @@ impl ProviderWork {
         let price = job.quote.price.to_decimal(decimals).parse::<serde_json::Number>();
         let price = price.map_or(Value::Null, Value::Number);
         result.entry("provider").or_insert_with(|| self.provider.name().into());
-        result.entry("size").or_insert_with(|| self.content.bytes.len().into());
+        result.entry("size").or_insert_with(|| self.content.data.size().into());
         result.insert("priceUsd".into(), price);
         result.insert("encoding".into(), serde_json::to_value(self.content.encoding).unwrap_or(Value::Null));
         let body = json!({ "jobId": job.id, "status": "completed", "result": result }).to_string();

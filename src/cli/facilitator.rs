@@ -66,7 +66,7 @@ async fn serve(config: &Config, listen: SocketAddr) -> anyhow::Result<()> {
         tracing::warn!(%address, "whoever reaches this address can spend the gas account's gas");
     }
     for lane in facilitator.status() {
-        let (account, wei) = (lane.account.to_checksum(None), lane.status.balance);
+        let (account, wei) = (lane.account.to_checksum(None), lane.gas);
         tracing::info!(network = %lane.network, account, %wei, "settling");
     }
     let (mut interrupted, mut terminated) =

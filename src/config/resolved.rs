@@ -400,10 +400,14 @@ pub enum Store {
 /// Deadlines and sizes of paid work.
 #[derive(Clone, Debug)]
 pub struct Paid {
-    /// JSON body at most, in bytes.
+    /// JSON body at most, in bytes; likewise a `.json` file and a program, which are checked whole.
     pub max_json_body: u64,
-    /// Raw body at most, in bytes.
+    /// Raw body, and file of a form, at most, in bytes.
     pub max_raw_body: u64,
+    /// Bytes of paid request bodies held in temporary files at once, over all requests.
+    pub max_spool: u64,
+    /// Where those files are.
+    pub spool_dir: PathBuf,
     /// Bytes of paid request bodies held in memory at once, over all requests.
     pub max_body_memory: u64,
     /// `maxTimeoutSeconds` of challenges.

@@ -10,11 +10,13 @@ mod tests;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use http::{StatusCode, Uri};
 use serde_json::{Map, Value};
 
 use super::{Fault, Offer, ProviderError, Purse};
-use crate::outgoing::{Answer, Call, Outgoing, OutgoingError};
+use crate::intake::Data;
+use crate::outgoing::{Answer, Call, Outgoing, OutgoingError, Streamed};
 use crate::x402::{Asset, Challenge, Offered};
 
 /// A probe that takes longer is no offer; whoever asks may wait less.
@@ -101,6 +103,11 @@ impl Exchange<'_> {
         Ok(self.line.outgoing.send(call, self.left()).await?)
     }
 
+    /// One call without payment, its body as it arrives.
+    pub(super) async fn stream(&self, call: Call, body: Streamed) -> Result<Answer, ProviderError> {
+        Ok(self.line.outgoing.stream(call, body, self.left()).await?)
+    }
+
     /// The challenge that `probe`, sent without payment, is answered with. Anything but a 402 is an error.
     pub(super) async fn challenge(&self, probe: Call) -> Result<Challenge, ProviderError> {
         let answer = self.line.outgoing.send(probe, self.left().min(self.line.ask_deadline)).await?;
@@ -163,6 +170,20 @@ fn unpaid(answer: &Answer) -> ProviderError {
         false => Fault::Unpaid,
     };
     ProviderError::new(fault, format!("it asked for payment again after it was paid: {why:?}"))
+}
+
+/// All bytes, in memory: for those who wrap them into something else.
+pub(super) async fn whole(data: &Data) -> Result<Bytes, ProviderError> {
+    let internal = |what: String| ProviderError::new(Fault::Internal, what);
+    match data {
+        Data::Memory(bytes) => Ok(bytes.clone()),
+        Data::File(file) => {
+            let file = file.clone();
+            let read = tokio::task::spawn_blocking(move || file.whole()).await;
+            read.map_err(|error| internal(error.to_string()))?.map_err(|error| internal(error.to_string()))
+        }
+        Data::Received(_) => Err(internal("the bytes are with a provider already".to_owned())),
+    }
 }
 
 /// The answer, if it is a 2xx.

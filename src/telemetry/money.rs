@@ -8,13 +8,14 @@ use prometheus::{IntCounter, IntCounterVec, IntGaugeVec};
 use super::catalogue::Catalogue;
 use super::metrics::Metrics;
 use crate::money::Amount;
-use crate::x402::Asset;
+use crate::x402::{Asset, Network};
 
 #[derive(Debug)]
 pub(super) struct MoneyMetrics {
     income: IntCounterVec,
     cost: IntCounterVec,
     exposure: IntGaugeVec,
+    gas: IntGaugeVec,
 }
 
 impl MoneyMetrics {
@@ -34,6 +35,11 @@ impl MoneyMetrics {
                 "exposure_atomic",
                 &["network", "asset"],
                 "Provider money this process signed for jobs whose client payments have not settled, in atomic units.",
+            ),
+            gas: catalogue.gauges(
+                "gas_gwei",
+                &["network"],
+                "What the gateway's own facilitator has left for gas, in gwei (a billionth of the chain's coin).",
             ),
         }
     }
@@ -57,6 +63,12 @@ impl Metrics {
         let [network, address] = labels(asset);
         let units = i64::try_from(amount.units()).unwrap_or(i64::MAX);
         self.money.exposure.with_label_values(&[&network, &address]).set(units);
+    }
+
+    /// So much is left for gas, in wei.
+    pub fn gas_left(&self, network: Network, wei: u128) {
+        let gwei = i64::try_from(wei / 1_000_000_000).unwrap_or(i64::MAX);
+        self.money.gas.with_label_values(&[&network.to_string()]).set(gwei);
     }
 }
 

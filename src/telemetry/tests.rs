@@ -48,6 +48,7 @@ fn touched() -> Metrics {
     metrics.lost(280);
     metrics.frozen(true);
     metrics.balance(&asset, Amount::new(280));
+    metrics.gas_left(Network(84_532), 12_000_000_000);
     metrics
 }
 
@@ -90,6 +91,7 @@ fn the_exposition_says_what_happened() {
         r#"galaksio_jobs_total{kind="run",outcome="completed"} 1"#.to_owned(),
         format!("galaksio_client_income_atomic_total{{{asset}}} 336"),
         format!("galaksio_exposure_atomic{{{asset}}} 280"),
+        r#"galaksio_gas_gwei{network="eip155:84532"} 12"#.to_owned(),
     ] {
         assert!(text.lines().any(|found| found == line), "no {line:?} in\n{text}");
     }

@@ -2,6 +2,7 @@
 
 mod faults;
 mod many;
+mod served;
 mod verdicts;
 
 use std::sync::Arc;
@@ -124,8 +125,8 @@ impl Payment {
     }
 }
 
-fn facilitator(url: &str, gas_key: &str, settings: &str) -> Arc<LocalFacilitator> {
-    let text = format!(
+fn configuration(url: &str, settings: &str) -> String {
+    format!(
         r#"
 [app]
 url = "http://127.0.0.1:1"
@@ -142,9 +143,13 @@ kind = "local"
 gas_key_env = "GAS"
 {settings}
 "#
-    );
+    )
+}
+
+fn facilitator(url: &str, gas_key: &str, settings: &str) -> Arc<LocalFacilitator> {
     let environment = Environment::from([("GAS".to_owned(), gas_key.to_owned())]);
-    let loaded = load_text("t.toml", &text, &environment).unwrap_or_else(|mistakes| panic!("{mistakes}"));
+    let loaded = load_text("t.toml", &configuration(url, settings), &environment);
+    let loaded = loaded.unwrap_or_else(|mistakes| panic!("{mistakes}"));
     Arc::new(LocalFacilitator::new(&loaded.config, Clock::system()).unwrap())
 }
 

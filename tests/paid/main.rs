@@ -7,6 +7,8 @@
 mod app_route;
 mod bad_input;
 mod bad_payment;
+mod bodies;
+mod bodies_large;
 mod challenge;
 mod client;
 mod declared;

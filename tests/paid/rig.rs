@@ -96,6 +96,12 @@ impl Setup {
         self
     }
 
+    /// Sets `key` of `[section]` to a value as TOML writes it.
+    pub(crate) fn toml_value(mut self, section: &'static str, key: &'static str, value: &str) -> Setup {
+        self.settings.entry(section).or_default().insert(key, value.to_owned());
+        self
+    }
+
     /// By this clock.
     pub(crate) fn clock(mut self, clock: &Clock) -> Setup {
         self.sandbox.clock = clock.clone();

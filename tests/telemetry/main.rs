@@ -27,6 +27,7 @@ const STILL: &[(&str, &str)] = &[
     ("galaksio_provider_ejected", "every provider does its work"),
     ("galaksio_provider_failovers_total", "every provider does its work"),
     ("galaksio_exposure_atomic", "what was exposed is settled"),
+    ("galaksio_gas_gwei", "the facilitator is not the gateway's own"),
 ];
 
 #[test]

@@ -36,7 +36,7 @@ async fn sale(stage: &Stage, wanted: Wanted, done: Done, result_max: u64) -> Sal
         operation: "sell".into(),
         ask: Ask { wanted, kind: Kind::Code, size: 3 },
         content: Content {
-            bytes: Bytes::from_static(b"abc"),
+            data: Bytes::from_static(b"abc").into(),
             digest: [0; 32],
             encoding: Encoding::Raw,
             filename: None,

@@ -349,7 +349,7 @@ max_timeout = "60s"
 work_timeout = "40s"
 settle_margin = "20s"
 result_max = "32MiB"
-max_raw_body = "64MiB"
+max_raw_body = "4GiB"
 max_json_body = "1GiB"
 retention = "10s"
 lease = "10ms"
@@ -392,6 +392,47 @@ fn tables_and_lists_are_told_apart() {
             (2, 1, "pricing", "expected a table, found a list", "[pricing]"),
         ],
     );
+}
+
+#[test]
+fn chains_and_their_endpoints() {
+    let good = "[[chains]]\nnetwork = \"base\"\nrpc = [\"https://rpc.example/v2/hunter2\", \"http://127.0.0.1:8545\"]\n";
+    load(&format!("{GOOD}{good}")).unwrap();
+    let bad = r#"[[chains]]
+network = "base"
+rpc = ["https://rpc.example/v2/hunter2", "http://rpc.example/hunter2"]
+[[chains]]
+network = "eip155:8453"
+rpc = "https://rpc.example/hunter2"
+final_blocks = 0
+log_range = "2000"
+[[chains]]
+network = "base-sepolia"
+rpc = ["https://hunter2@rpc.example"]
+[[chains]]
+network = "base-sepolia"
+rpc = []
+[[chains]]
+rpc = ["wss://rpc.example/hunter2"]
+"#;
+    expect_after(
+        GOOD,
+        bad,
+        &[
+            (3, 1, "chains[0].rpc", "without encryption", "https://"),
+            (6, 7, "chains[1].rpc", "expected a list", "write a list of URLs"),
+            (7, 16, "chains[1].final_blocks", "not a count", "above 0"),
+            (8, 13, "chains[1].log_range", "expected a number", "without quotes"),
+            (11, 7, "chains[2].rpc", "user name", "whole URL"),
+            (14, 7, "chains[3].rpc", "nobody to ask", "write a list"),
+            (15, 1, "chains[4]", "`network` is missing", "network"),
+            (16, 7, "chains[4].rpc", "http:// or https://", "https://rpc.example.com"),
+        ],
+    );
+    let twice = format!("{good}[[chains]]\nnetwork = \"eip155:8453\"\nrpc = [\"https://rpc.example\"]\n");
+    expect_after(GOOD, &twice, &[(5, 1, "chains[1].network", "a table above", "one `rpc`")]);
+    let shown = load(&format!("{GOOD}{bad}")).unwrap_err().to_string();
+    assert!(!shown.contains("hunter2"), "{shown}");
 }
 
 /// A provider that is right, without its kind.
@@ -561,42 +602,55 @@ payer_exposure = "$0.5"
 }
 
 #[test]
-fn chains_and_their_endpoints() {
-    let good = "[[chains]]\nnetwork = \"base\"\nrpc = [\"https://rpc.example/v2/hunter2\", \"http://127.0.0.1:8545\"]\n";
-    load(&format!("{GOOD}{good}")).unwrap();
-    let bad = r#"[[chains]]
-network = "base"
-rpc = ["https://rpc.example/v2/hunter2", "http://rpc.example/hunter2"]
-[[chains]]
-network = "eip155:8453"
-rpc = "https://rpc.example/hunter2"
-final_blocks = 0
-log_range = "2000"
-[[chains]]
-network = "base-sepolia"
-rpc = ["https://hunter2@rpc.example"]
-[[chains]]
-network = "base-sepolia"
-rpc = []
-[[chains]]
-rpc = ["wss://rpc.example/hunter2"]
-"#;
+fn a_facilitator_of_our_own_has_a_key_and_a_chain_and_nothing_of_the_others() {
+    let chains = "[[chains]]\nnetwork = \"base\"\nrpc = [\"https://rpc.example\"]\n";
+    let local = "[facilitator]\nkind = \"local\"\ngas_key_env = \"KEY\"\n";
+    let payable = PAYABLE.replace("[wallet]\nkey_env = \"KEY\"\n", "");
+    let loaded = load(&format!("{payable}{chains}{local}max_fee = \"0.05gwei\"\n")).unwrap();
+    let settings = loaded.config.facilitator.local.unwrap();
+    assert_eq!((settings.max_fee, settings.confirmations, settings.max_batch), (50_000_000, 1, 32));
+
     expect_after(
-        GOOD,
-        bad,
+        &payable,
+        "[facilitator]\nkind = \"lokal\"\nmax_fee = \"5\"\nconfirmations = 0\nwallet_factories = [\"0x1\"]\n",
         &[
-            (3, 1, "chains[0].rpc", "without encryption", "https://"),
-            (6, 7, "chains[1].rpc", "expected a list", "write a list of URLs"),
-            (7, 16, "chains[1].final_blocks", "not a count", "above 0"),
-            (8, 13, "chains[1].log_range", "expected a number", "without quotes"),
-            (11, 7, "chains[2].rpc", "user name", "whole URL"),
-            (14, 7, "chains[3].rpc", "nobody to ask", "write a list"),
-            (15, 1, "chains[4]", "`network` is missing", "network"),
-            (16, 7, "chains[4].rpc", "http:// or https://", "https://rpc.example.com"),
+            (2, 8, "facilitator.kind", "not a facilitator", "\"local\""),
+            (3, 11, "facilitator.max_fee", "not a price of gas", "5gwei"),
+            (4, 17, "facilitator.confirmations", "not a count", "above 0"),
+            (5, 21, "facilitator.wallet_factories", "", ""),
         ],
     );
-    let twice = format!("{good}[[chains]]\nnetwork = \"eip155:8453\"\nrpc = [\"https://rpc.example\"]\n");
-    expect_after(GOOD, &twice, &[(5, 1, "chains[1].network", "a table above", "one `rpc`")]);
-    let shown = load(&format!("{GOOD}{bad}")).unwrap_err().to_string();
-    assert!(!shown.contains("hunter2"), "{shown}");
+    expect_after(
+        &payable,
+        "[facilitator]\nmax_fee = \"0gwei\"\n",
+        &[(2, 11, "facilitator.max_fee", "for nothing", "gwei")],
+    );
+    expect_after(
+        &payable,
+        "[facilitator]\nmax_batch = 1\nurl = \"https://f.example\"\n",
+        &[(2, 1, "facilitator.max_batch", "means nothing to a facilitator under a URL", "remove")],
+    );
+    expect_after(
+        &payable,
+        "[facilitator]\nkind = \"local\"\nurl = \"https://f.example\"\n",
+        &[
+            (2, 1, "facilitator.kind", "no key to pay for it", "gas_key_file"),
+            (3, 1, "facilitator.url", "means nothing to the gateway's own", "remove"),
+        ],
+    );
+    expect_after(
+        &payable,
+        &format!("{local}gas_key_file = \"/k\"\n"),
+        &[(3, 1, "facilitator.gas_key_env", "named twice", "not both")],
+    );
+    expect_after(
+        &payable,
+        local,
+        &[(2, 1, "facilitator.kind", "no endpoint of that chain", "network = \"eip155:8453\"")],
+    );
+    let paid_there = payable.replace("0x066e4FBb1Cb2fd7dE4fb1432a7B1C1169B4c2C8F", KEY_ADDRESS);
+    expect(
+        &format!("{paid_there}{chains}{local}"),
+        &[(6, 1, "accepts[0].pay_to", "pays for gas", "another address")],
+    );
 }

@@ -99,13 +99,13 @@ pub(super) enum Fate {
 
 /// What is known of the account.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Status {
+pub(super) struct Status {
     /// Wei for gas, as of the last block looked at.
-    pub balance: U256,
+    pub(super) balance: U256,
     /// Transfers not yet sent.
-    pub waiting: usize,
-    /// Transactions not yet mined.
-    pub out: usize,
+    pub(super) waiting: usize,
+    /// Transactions not yet done with.
+    pub(super) out: usize,
 }
 
 /// A transaction under a number. Without hashes it is not ours, and only known to be there.

@@ -33,7 +33,6 @@ use parking_lot::Mutex;
 use secrecy::zeroize::Zeroizing;
 use secrecy::{ExposeSecret, SecretString};
 
-pub use account::Status;
 pub use serve::{BindError, Server};
 
 use super::{Facilitator, FacilitatorError, PaymentRequest, Settlement, Supported, Verdict};
@@ -42,7 +41,7 @@ use crate::clock::Clock;
 use crate::config::resolved;
 use crate::x402::abi::{TokenRead, domain_separator};
 use crate::x402::{Address, Asset, Network, Receipt, Version};
-use account::Terms;
+use account::{Status, Terms};
 use order::{No, Order, reason};
 use rpc::{Away, Batch};
 use settle::{End, Settler};
@@ -91,8 +90,12 @@ pub struct LaneStatus {
     pub network: Network,
     /// The gas account.
     pub account: Address,
-    /// What it has and does.
-    pub status: Status,
+    /// Wei it has for gas, as of the last block looked at.
+    pub gas: u128,
+    /// Transfers not yet sent.
+    pub waiting: usize,
+    /// Transactions not yet done with.
+    pub out: usize,
     /// Settlements that ended with the money where it belongs, since the start.
     pub settled: u64,
     /// Settlements that were refused, since the start.
@@ -148,7 +151,15 @@ impl LocalFacilitator {
         let status = |lane: &Lane| {
             let (settled, refused) = lane.settler.counts();
             let status = *lane.status.lock();
-            LaneStatus { network: lane.chain.network(), account: lane.account, status, settled, refused }
+            LaneStatus {
+                network: lane.chain.network(),
+                account: lane.account,
+                gas: u128::try_from(status.balance).unwrap_or(u128::MAX),
+                waiting: status.waiting,
+                out: status.out,
+                settled,
+                refused,
+            }
         };
         self.lanes.iter().map(status).collect()
     }

@@ -73,3 +73,65 @@ pub(super) fn word(answer: Result<B256, TransportError>) -> Word {
         Word::Refused(rpc::words(&error.message))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloy::primitives::address;
+    use alloy::rpc::json_rpc::ErrorPayload;
+    use alloy::transports::TransportErrorKind;
+
+    fn said(code: i64, message: &str) -> Word {
+        word(Err(RpcError::ErrorResp(ErrorPayload { code, message: message.to_owned().into(), data: None })))
+    }
+
+    /// As geth, reth, Erigon, Nethermind, Besu and anvil say it.
+    #[test]
+    fn the_words_of_nodes_are_understood() {
+        for known in ["already known", "transaction already imported", "AlreadyKnown", "Known transaction"] {
+            assert_eq!(said(-32_000, known), Word::Taken, "{known}");
+        }
+        for low in ["nonce too low: next nonce 5, tx nonce 4", "Nonce too low", "OldNonce, old nonce"] {
+            assert_eq!(said(-32_000, low), Word::TooLow, "{low}");
+        }
+        for taken in
+            ["replacement transaction underpriced", "ReplacementNotAllowed: underpriced, cannot replace"]
+        {
+            assert_eq!(said(-32_000, taken), Word::Occupied, "{taken}");
+        }
+        for no in [
+            "insufficient funds for gas * price + value",
+            "max fee per gas less than block base fee",
+            "transaction underpriced: tip needed 1",
+            "exceeds block gas limit",
+        ] {
+            assert!(matches!(said(-32_000, no), Word::Refused(_)), "{no}");
+        }
+        for doubt in
+            [said(-32_603, "Internal error"), said(429, "Too Many Requests"), said(-32_005, "limit exceeded")]
+        {
+            assert!(matches!(doubt, Word::Unknown(_)), "{doubt:?}");
+        }
+        assert!(matches!(
+            word(Err(TransportErrorKind::custom_str("the connection broke"))),
+            Word::Unknown(_)
+        ));
+        assert_eq!(word(Ok(B256::ZERO)), Word::Taken);
+    }
+
+    #[test]
+    fn what_is_signed_is_what_was_asked_for_on_that_chain_alone() {
+        let signer = PrivateKeySigner::from_slice(&[1; 32]).unwrap();
+        let to = address!("036CbD53842c5426634e7929541eC2318f3dCF7e");
+        let call = Call { to, input: Bytes::from_static(b"data") };
+        let (hash, raw) = sign(&signer, 84_532, 7, Fee { cap: 30, tip: 2 }, &call, 90_000).unwrap();
+        assert_eq!(alloy::primitives::keccak256(&raw), hash);
+        use alloy::consensus::{Transaction, TxEnvelope};
+        let sent = <TxEnvelope as alloy::eips::eip2718::Decodable2718>::decode_2718(&mut &raw[..]).unwrap();
+        let by = sent.signature().recover_address_from_prehash(&sent.signature_hash()).unwrap();
+        assert_eq!(by, signer.address());
+        assert_eq!((sent.chain_id(), sent.nonce(), sent.gas_limit()), (Some(84_532), 7, 90_000));
+        assert_eq!((sent.max_fee_per_gas(), sent.max_priority_fee_per_gas()), (30, Some(2)));
+        assert_eq!((sent.to(), sent.value(), &sent.input()[..]), (Some(to), U256::ZERO, &b"data"[..]));
+    }
+}

@@ -36,8 +36,8 @@ pub(super) struct Filling<'a> {
 }
 
 impl<'a> Filling<'a> {
-    /// For an order.
-    pub(super) fn of(config: &'a Declared, order: &'a Order) -> Self {
+    /// For an order, whose bytes these are.
+    pub(super) fn of(config: &'a Declared, order: &'a Order, bytes: &'a Bytes) -> Self {
         let Order { ask, content, .. } = order;
         let named = content.content_type.as_deref().and_then(|text| HeaderValue::from_str(text).ok());
         let (language, ttl) = match &ask.wanted {
@@ -45,7 +45,7 @@ impl<'a> Filling<'a> {
             Wanted::Store { ttl, .. } => ("", *ttl),
         };
         Filling {
-            content: &content.bytes,
+            content: bytes,
             filename: content.filename.as_deref().unwrap_or(FILENAME),
             content_type: named.unwrap_or_else(|| usual_type(config)),
             language,

@@ -11,7 +11,7 @@ mod tests;
 use async_trait::async_trait;
 use http::header::CONTENT_TYPE;
 
-use super::exchange::{Line, success};
+use super::exchange::{Line, success, whole};
 use super::{Done, NotSold, Offer, Operation, Order, Provider, ProviderError, Purse};
 use crate::config::resolved::{self, DeclaredKind, Keeping, ResumeClass};
 use crate::intake::{Ask, Kind, Wanted};
@@ -128,7 +128,8 @@ impl Provider for Declared {
     }
 
     async fn perform(&self, order: &Order, purse: &dyn Purse) -> Result<Done, ProviderError> {
-        let filling = Filling::of(&self.config, order);
+        let bytes = whole(&order.content.data).await?;
+        let filling = Filling::of(&self.config, order, &bytes);
         // What cannot be sent fails before anybody is asked.
         let call = self.request(&filling)?;
         let exchange = self.line.open(order.deadline.min(self.config.timeout));
@@ -136,8 +137,7 @@ impl Provider for Declared {
             ResumeClass::None => exchange,
             ResumeClass::Idempotent => exchange.idempotent(),
         };
-        let whole = order.content.bytes.len() <= ASKED_WHOLE;
-        let probe = if whole { call.clone() } else { self.probe()? };
+        let probe = if bytes.len() <= ASKED_WHOLE { call.clone() } else { self.probe()? };
         let challenge = self.pinned(exchange.challenge(probe).await?);
         let answer = success(exchange.paid(purse, self.operation(), &challenge, call).await?)?;
         let mut result = answer::read(&answer.body, &self.config)?;

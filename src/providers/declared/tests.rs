@@ -1,3 +1,4 @@
+use bytes::Bytes;
 use http::Uri;
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
@@ -299,7 +300,7 @@ async fn nothing_is_signed_before_a_402_that_can_be_paid() {
 
     // Not text: found before anybody is asked.
     let mut binary = order;
-    binary.content.bytes = vec![0xff].into();
+    binary.content.data = Bytes::from_static(&[0xff]).into();
     let error = acme(stub.url("/"), RUN).perform(&binary, &purse).await.unwrap_err();
     assert_eq!((error.fault, stub.seen().len()), (Fault::Refused, 1));
 }
@@ -354,7 +355,7 @@ fn hostile() -> impl Strategy<Value = String> {
 
 fn filled(text: &str, order: &Order) -> Result<(String, Value), ProviderError> {
     let config = settings(&nowhere(), text);
-    let (_, body) = Filling::of(&config, order).body(&config.body)?;
+    let (_, body) = Filling::of(&config, order, order.content.data.memory().unwrap()).body(&config.body)?;
     let bytes = futures_util::FutureExt::now_or_never(http_body_util::BodyExt::collect(body));
     let bytes = bytes.unwrap().unwrap().to_bytes();
     let text = String::from_utf8(bytes.to_vec()).unwrap();
@@ -409,7 +410,8 @@ fn a_document_keeps_its_spelling() {
     let config = settings(&nowhere(), JSON);
     let given = br#" {"n": 1.00000000000000000000000000000001, "big": 1e400, "s": "\u0041"} "#;
     let order = order("store_json", store_ask(Kind::Json, false, None, 0), given);
-    let (_, body) = Filling::of(&config, &order).body(&config.body).unwrap();
+    let (_, body) =
+        Filling::of(&config, &order, order.content.data.memory().unwrap()).body(&config.body).unwrap();
     let bytes = futures_util::FutureExt::now_or_never(http_body_util::BodyExt::collect(body));
     let text = String::from_utf8(bytes.unwrap().unwrap().to_bytes().to_vec()).unwrap();
     let expected = format!("{{\"doc\":{}}}", std::str::from_utf8(given).unwrap().trim());
@@ -420,7 +422,8 @@ fn a_document_keeps_its_spelling() {
 fn a_request_has_one_id_whoever_sends_it_again() {
     let id = |order: &Order| {
         let config = settings(&nowhere(), RUN);
-        let (_, body) = Filling::of(&config, order).body(&config.body).unwrap();
+        let (_, body) =
+            Filling::of(&config, order, order.content.data.memory().unwrap()).body(&config.body).unwrap();
         let bytes = futures_util::FutureExt::now_or_never(http_body_util::BodyExt::collect(body));
         let sent: Value = serde_json::from_slice(&bytes.unwrap().unwrap().to_bytes()).unwrap();
         sent["id"].as_str().unwrap().to_owned()

@@ -11,7 +11,7 @@ use crate::config::resolved::BrokeredWork;
 use crate::gate::{self, Admission, Decision, Missing};
 use crate::guard::BornLoss;
 use crate::ids::JobId;
-use crate::intake::Ask;
+use crate::intake::{Ask, Data};
 use crate::jobs::job::{PassedOver, Sold};
 use crate::jobs::{ClaimKey, JobKind, JobStore};
 use crate::providers::{Fault, Offer};
@@ -66,7 +66,7 @@ impl Inner {
         {
             return Ok(Admitted::Not(problem.charged(Charged::No)));
         }
-        asked.read_body(&self.memory, self.paid.max_raw_body).await?;
+        self.take_body(asked, payment, Some(&admission)).await?;
         if asked.size() > admission.terms.bound && rule.work.is_some() {
             return refused(Reason::QuoteInvalid);
         }
@@ -152,6 +152,8 @@ impl Inner {
         admission: &Admission,
     ) -> Result<Option<Chosen>, Problem> {
         let (Some(_), Some(ask)) = (rule.work, &asked.ask) else { return Ok(None) };
+        let data = asked.content.as_ref().map(|content| &content.data);
+        let received = matches!(data, Some(Data::Received(_)));
         let (quotes, asked, terms) = (Arc::clone(&self.parts.quotes), ask.clone(), admission.terms.clone());
         let fresh = async move { quotes.terms(&terms.provider, &terms.operation, &asked).await };
         let offer = self.parts.runtime.spawn(fresh).await.map_err(|_| Reason::Internal)?;
@@ -172,7 +174,11 @@ impl Inner {
                 }
             }
         };
-        let chosen = self.substitute(ask, provider, self.at_most(admission), fault).await?;
+        let chosen = match received {
+            // It has the bytes, and we have not.
+            true => None,
+            false => self.substitute(ask, provider, self.at_most(admission), fault).await?,
+        };
         chosen.map(Some).ok_or_else(|| Problem::new(refusal))
     }
 
@@ -319,7 +325,7 @@ impl Inner {
         Ok(AppWork {
             forward: Arc::clone(&self.parts.forward),
             parts: asked.parts.clone(),
-            body: asked.bytes.clone().ok_or(Reason::Internal)?,
+            body: asked.data.as_ref().ok_or(Reason::Internal)?.0.clone(),
             peer: asked.peer.clone(),
             result_max: self.paid.result_max,
         })
@@ -350,7 +356,7 @@ impl Inner {
         if !self.parts.broker.claimed(&claim).await? {
             return Ok(None);
         }
-        asked.read_body(&self.memory, self.paid.max_raw_body).await?;
+        self.take_body(asked, payment, None).await?;
         let presented = asked.present(payment, asset)?;
         self.parts.broker.known(&presented).await
     }

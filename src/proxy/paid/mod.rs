@@ -10,6 +10,8 @@ mod endpoints;
 mod read;
 mod reply;
 mod request;
+mod source;
+mod take;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -36,6 +38,7 @@ use crate::money::Amount;
 use crate::providers::Registry;
 use crate::quote_cache::{Dollars, Quote, QuoteCache, RouteId};
 use crate::reason::{Charged, Problem, Reason, Retry};
+use crate::spool::Spool;
 use crate::telemetry::{Guard, Metrics};
 use crate::x402::{Asset, Domain, Payment, PaymentFlow};
 use admit::Admitted;
@@ -79,6 +82,7 @@ struct Inner {
     /// The EIP-712 domains of what we take, made once.
     domains: HashMap<Asset, Domain>,
     memory: Memory,
+    spool: Spool,
     files: Files,
 }
 
@@ -104,6 +108,7 @@ impl Paid {
             floor: config.limits.profit_floor.map(micros),
             domains: domains.collect(),
             memory: Memory::new(config.paid.max_body_memory, config.edge.body_timeout),
+            spool: Spool::new(config.paid.spool_dir.clone(), config.paid.max_spool),
             files: Files::new(config.paid.result_max),
             paid: config.paid.clone(),
             parts,
@@ -221,17 +226,27 @@ impl Inner {
         rule.work.and_then(|_| self.parts.broker.guards().closed())
     }
 
-    /// What is asked, and how much of it. JSON has to be read for that; other bodies tell it by their head.
+    /// What is asked, and how much of it. JSON has to be read for that, and a form with options before its file up to
+    /// there; other bodies tell it by their head.
     async fn measure(&self, rule: &Rule, asked: &mut Asked) -> Result<(), Problem> {
         let Some(work) = rule.work else { return Ok(()) };
         let limits = intake::Limits::from(&self.paid);
         match intake::plan(&asked.parts, work, limits)? {
             intake::Plan::Raw(raw) => {
+                asked.source()?.exactly(raw.ask.size);
                 asked.ask = Some(raw.ask.clone());
                 asked.raw = Some(raw);
             }
+            intake::Plan::Form(form) => {
+                asked.ask = form.ask().cloned();
+                asked.source()?.form(form);
+                if asked.ask.is_none() {
+                    asked.read_fields(&self.memory).await?;
+                }
+            }
             intake::Plan::Json => {
-                let (bytes, held) = self.memory.read(&mut asked.body, limits.json).await?;
+                asked.source()?.at_most(limits.json);
+                let (bytes, held) = self.memory.read(asked.source()?).await?;
                 let (ask, content) = intake::measure_json(&bytes, work)?;
                 asked.ask = Some(ask);
                 asked.content = Some(content);

@@ -1,24 +1,24 @@
 //! A sold request, as far as it has been read.
 
-use bytes::Bytes;
 use http::header::HOST;
 use http::request::Parts;
 use http::{Request, Uri};
 
 use super::Rule;
 use super::read::{Held, Memory};
+use super::source::Source;
 use crate::broker;
 use crate::gate;
-use crate::intake::{self, Ask, Content, Raw};
+use crate::intake::{self, Ask, Content, Data, Label, Raw};
 use crate::proxy::{Peer, RequestBody};
 use crate::quote_cache::ResourceUrl;
-use crate::reason::Problem;
+use crate::reason::{Problem, Reason};
 use crate::x402::{Asset, Payment};
 
 /// What is known of a request so far.
 pub(super) struct Asked {
     pub(super) parts: Parts,
-    pub(super) body: RequestBody,
+    pub(super) body: Option<Source<RequestBody>>,
     pub(super) peer: Peer,
     /// The URL as challenges name it.
     pub(super) url: ResourceUrl,
@@ -29,10 +29,12 @@ pub(super) struct Asked {
     pub(super) ask: Option<Ask>,
     /// On brokered routes with a raw body, until it is read.
     pub(super) raw: Option<Raw>,
+    /// On brokered routes with a form, once it was read as far as its file.
+    pub(super) label: Option<Label>,
     /// On brokered routes, once the body is read.
     pub(super) content: Option<Content>,
-    /// On routes of the app, once the body is read.
-    pub(super) bytes: Option<Bytes>,
+    /// On routes of the app, once the body is read: where it is, and its digest.
+    pub(super) data: Option<(Data, [u8; 32])>,
     /// The memory the body takes.
     pub(super) held: Option<Held>,
 }
@@ -53,15 +55,16 @@ impl Asked {
         let origin = format!("{scheme}://{authority}");
         Asked {
             parts,
-            body,
+            body: Some(Source::new(body)),
             peer: peer.clone(),
             url,
             origin,
             authority,
             ask: None,
             raw: None,
+            label: None,
             content: None,
-            bytes: None,
+            data: None,
             held: None,
         }
     }
@@ -80,25 +83,28 @@ impl Asked {
 
     /// Decoded bytes; of a body not read yet, as declared.
     pub(super) fn size(&self) -> u64 {
-        match (&self.content, &self.ask, &self.bytes) {
-            (Some(content), ..) => content.bytes.len() as u64,
+        match (&self.content, &self.ask, &self.data) {
+            (Some(content), ..) => content.data.size(),
             (None, Some(ask), _) => ask.size,
-            (None, None, bytes) => bytes.as_ref().map_or(0, |bytes| bytes.len() as u64),
+            (None, None, data) => data.as_ref().map_or(0, |(data, _)| data.size()),
         }
     }
 
-    /// Reads what is left to be read. There is a payment by now.
-    pub(super) async fn read_body(&mut self, memory: &Memory, limit: u64) -> Result<(), Problem> {
-        if self.content.is_some() || self.bytes.is_some() {
-            return Ok(());
-        }
-        let limit = self.raw.as_ref().map_or(limit, |raw| raw.ask.size.min(limit));
-        let (bytes, held) = memory.read(&mut self.body, limit).await?;
-        self.held = Some(held);
-        match self.raw.take() {
-            Some(raw) => self.content = Some(raw.content(bytes)?),
-            None => self.bytes = Some(bytes),
-        }
+    /// The body, which is here until it is passed on.
+    pub(super) fn source(&mut self) -> Result<&mut Source<RequestBody>, Problem> {
+        self.body.as_mut().ok_or_else(|| Reason::Internal.into())
+    }
+
+    /// What the client calls the bytes.
+    pub(super) fn label(&mut self) -> Result<Label, Problem> {
+        let label = self.raw.as_ref().map(|raw| &raw.label).or(self.label.as_ref());
+        label.cloned().ok_or_else(|| Reason::Internal.into())
+    }
+
+    /// Reads a form as far as its file, which says what is asked.
+    pub(super) async fn read_fields(&mut self, memory: &Memory) -> Result<(), Problem> {
+        let (ask, label) = memory.in_time(intake::MAX_FIELDS, self.source()?.file()).await?;
+        (self.ask, self.label) = (Some(ask), Some(label));
         Ok(())
     }
 
@@ -109,11 +115,10 @@ impl Asked {
         let (fingerprint, has_body) = match (&self.ask, &self.content) {
             (Some(ask), Some(content)) => (intake::fingerprint(method, path, host, ask, content), true),
             _ => {
-                let bytes = self.bytes.as_ref().ok_or(crate::reason::Reason::Internal)?;
-                let digest = intake::digest(bytes);
-                let body = intake::Body::Digest(&digest);
+                let (data, digest) = self.data.as_ref().ok_or(Reason::Internal)?;
+                let body = intake::Body::Digest(digest);
                 let query = self.parts.uri.query();
-                (intake::app_fingerprint(method, path, query, host, body), !bytes.is_empty())
+                (intake::app_fingerprint(method, path, query, host, body), data.size() > 0)
             }
         };
         Ok(broker::Presented {
