@@ -15,6 +15,7 @@ pub mod guard;
 pub mod ids;
 pub mod intake;
 pub mod jobs;
+pub mod ledger;
 pub mod money;
 pub mod outgoing;
 pub mod providers;

@@ -23,6 +23,7 @@ const RANKS: &[(&str, u32)] = &[
     ("sandbox", 5),
     ("telemetry", 6),
     ("wallet", 6),
+    ("ledger", 6),
     ("quote_cache", 7),
     ("guard", 7),
     ("gate", 8),

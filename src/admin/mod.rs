@@ -12,5 +12,5 @@ mod server;
 mod tests;
 
 pub use jobs::FindJobs;
-pub use pages::{Check, Pages, Readiness};
+pub use pages::{Check, KeepBooks, Pages, Readiness};
 pub use server::Admin;

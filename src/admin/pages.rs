@@ -1,8 +1,10 @@
-//! The pages: `/health`, `/ready` and `/metrics`, answered from memory, at once; `/jobs`, which asks the store.
+//! The pages: `/health`, `/ready` and `/metrics`, answered from memory, at once; `/jobs` and `/ledger`, which ask the
+//! store.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use http::{Method, Response, StatusCode, Uri};
 use http_body_util::Full;
@@ -37,14 +39,20 @@ pub struct Check {
     /// Why not, for the operator.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// Only some routes need it: the others are served, so the gateway is ready without it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub only_for: Option<&'static str>,
 }
 
 impl Readiness {
     /// Whether to answer 200.
     pub fn is_ready(&self) -> bool {
-        !self.draining && self.checks.iter().all(|check| check.ok)
+        !self.draining && self.checks.iter().all(|check| check.ok || check.only_for.is_some())
     }
 }
+
+/// Makes the books, as a text; with what a check of them found, if it is asked for. Else why not.
+pub type KeepBooks = Box<dyn Fn(bool) -> BoxFuture<'static, Result<String, String>> + Send + Sync>;
 
 /// What the pages are made from.
 pub struct Pages {
@@ -52,6 +60,7 @@ pub struct Pages {
     clock: Clock,
     readiness: Box<dyn Fn() -> Readiness + Send + Sync>,
     find: Option<FindJobs>,
+    books: Option<KeepBooks>,
 }
 
 impl Pages {
@@ -61,7 +70,7 @@ impl Pages {
         clock: Clock,
         readiness: impl Fn() -> Readiness + Send + Sync + 'static,
     ) -> Self {
-        Pages { metrics, clock, readiness: Box::new(readiness), find: None }
+        Pages { metrics, clock, readiness: Box::new(readiness), find: None, books: None }
     }
 
     /// With `/jobs`, which finds them so. For a listener on loopback.
@@ -70,10 +79,16 @@ impl Pages {
         self
     }
 
+    /// With `/ledger`, made so. For a listener on loopback.
+    pub fn keep_books(mut self, books: KeepBooks) -> Self {
+        self.books = Some(books);
+        self
+    }
+
     pub(super) async fn answer(&self, method: &Method, uri: &Uri) -> Response<Full<Bytes>> {
         let path = uri.path();
-        if !matches!(path, "/health" | "/ready" | "/metrics" | "/jobs") {
-            let there_is = "there is /health, /ready, /metrics and /jobs\n";
+        if !matches!(path, "/health" | "/ready" | "/metrics" | "/jobs" | "/ledger") {
+            let there_is = "there is /health, /ready, /metrics, /jobs and /ledger\n";
             return page(StatusCode::NOT_FOUND, TEXT, there_is);
         }
         if !matches!(*method, Method::GET | Method::HEAD) {
@@ -85,7 +100,22 @@ impl Pages {
             "/health" => self.health(),
             "/ready" => self.ready(),
             "/metrics" => self.exposition(),
+            "/ledger" => self.ledger(uri.query().unwrap_or_default()).await,
             _ => self.jobs(uri.query().unwrap_or_default()).await,
+        }
+    }
+
+    async fn ledger(&self, query: &str) -> Response<Full<Bytes>> {
+        let Some(books) = &self.books else {
+            let why = "the books are shown on a loopback listener of a gateway that sells\n";
+            return page(StatusCode::FORBIDDEN, TEXT, why);
+        };
+        if !matches!(query, "" | "check") {
+            return page(StatusCode::BAD_REQUEST, TEXT, "there is ?check\n");
+        }
+        match books(query == "check").await {
+            Ok(text) => page(StatusCode::OK, TEXT, text),
+            Err(why) => page(StatusCode::SERVICE_UNAVAILABLE, TEXT, format!("{why}\n")),
         }
     }
 

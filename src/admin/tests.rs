@@ -35,7 +35,7 @@ fn start() -> Running {
         let reason = if ok { None } else { Some("no answer".to_owned()) };
         Readiness {
             draining: drain.load(Ordering::SeqCst),
-            checks: vec![Check { name: "store", ok, reason }],
+            checks: vec![Check { name: "store", ok, reason, only_for: None }],
         }
     };
     let pages = Pages::new(Arc::clone(&metrics), Clock::manual(1_761_652_800_000), readiness);

@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use crate::admin::{Check, Readiness};
 use crate::config::resolved::Config;
 use crate::facilitator::{Facilitator, FacilitatorError};
+use crate::guard::Guards;
 use crate::jobs::JobStore;
 use crate::proxy::Drain;
 use crate::reason::{Problem, Reason};
@@ -47,6 +48,7 @@ impl Health {
         self: Arc<Self>,
         jobs: Arc<dyn JobStore>,
         facilitator: Arc<dyn Facilitator>,
+        guards: Arc<Guards>,
         config: Config,
     ) {
         let mut tick = tokio::time::interval(STORE_EVERY);
@@ -68,8 +70,11 @@ impl Health {
                 (None, None) => None,
             };
             self.set(reason);
-            *self.checks.lock() =
-                vec![check("store", store), check("facilitator", facilitator_check.clone())];
+            let mut checks = vec![check("store", store), check("facilitator", facilitator_check.clone())];
+            if config.wallet.is_some() {
+                checks.push(Check { only_for: Some("brokered routes"), ..check("wallet", wallet(&guards)) });
+            }
+            *self.checks.lock() = checks;
         }
     }
 
@@ -116,6 +121,16 @@ impl Health {
     }
 }
 
+/// Why providers are not paid.
+fn wallet(guards: &Guards) -> Option<String> {
+    match (guards.frozen(), guards.closed()) {
+        (Some(frozen), _) => Some(format!("frozen by the {}: {}", frozen.by, frozen.reason)),
+        (None, Some(problem)) => Some(problem.reason.code().to_owned()),
+        (None, None) if guards.is_low() => Some("it has not enough to pay providers".to_owned()),
+        (None, None) => None,
+    }
+}
+
 fn check(name: &'static str, fault: Option<String>) -> Check {
-    Check { name, ok: fault.is_none(), reason: fault }
+    Check { name, ok: fault.is_none(), reason: fault, only_for: None }
 }

@@ -18,16 +18,18 @@ use secrecy::ExposeSecret;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
 
-use crate::admin::{Admin, FindJobs, Pages};
-use crate::broker::{Audit, Broker, Limits, Recovery};
+use crate::admin::{Admin, FindJobs, KeepBooks, Pages};
+use crate::broker::{Audit, Broker, Limits, Recovery, Spending};
 use crate::chain::{Chains, Misfit};
 use crate::clock::Clock;
 use crate::config::resolved::{self, Action, Config, Store};
 use crate::facilitator::local::{LocalError, LocalFacilitator};
 use crate::facilitator::{Facilitator, HttpFacilitator, Pool};
+use crate::guard::{Guards, Switch, Watched};
 use crate::jobs::embedded::{self, Embedded};
 use crate::jobs::redis::{OpenError as RedisError, Redis};
 use crate::jobs::{JobStore, ValueStore};
+use crate::ledger;
 use crate::outgoing::{self, Outgoing};
 use crate::providers::{Registry, Surroundings};
 use crate::proxy::{
@@ -37,7 +39,7 @@ use crate::proxy::{
 use crate::quote_cache::{OpenError, QuoteCache, Settings};
 use crate::reason::{Problem, Reason};
 use crate::telemetry::{CountedStore, Metrics, Open};
-use crate::wallet::{Wallet, WalletError};
+use crate::wallet::{Payees, Wallet, WalletError};
 use health::Health;
 use inventory::Stock;
 use observer::Observer;
@@ -211,6 +213,15 @@ impl Build<'_> {
             }
             None => None,
         };
+        let switch = match &config.store {
+            Store::Embedded { path } => Switch::beside(path),
+            Store::Redis { .. } => Switch::Store(Arc::clone(&values)),
+        };
+        let guards =
+            Guards::new(Arc::clone(&values), clock.clone(), Arc::clone(metrics), &config.limits, switch);
+        guards.tend().await;
+        let named = config.wallet.as_ref().map(|wallet| wallet.payees.clone()).unwrap_or_default();
+        let payees = Arc::new(Payees::new(Arc::clone(&values), named));
         let providers = match (&wallet, &config.wallet) {
             (Some(wallet), Some(settings)) => Registry::from_config(
                 &config.providers,
@@ -218,7 +229,12 @@ impl Build<'_> {
                     outgoing: self.outgoing(config.providers.allow_plain_http)?,
                     assets: settings.assets.clone(),
                     store: Arc::clone(&values),
-                    wallet: Arc::new(Stock::new(Arc::clone(wallet), clock.clone())),
+                    wallet: Arc::new(Stock {
+                        wallet: Arc::clone(wallet),
+                        guards: Arc::clone(&guards),
+                        payees: Arc::clone(&payees),
+                        clock: clock.clone(),
+                    }),
                     clock: clock.clone(),
                 },
             ),
@@ -227,26 +243,36 @@ impl Build<'_> {
         let sellers = providers.iter().cloned().collect();
         let settings = Settings::from(config);
         let quotes = QuoteCache::open(settings, sellers, values, clock.clone(), Arc::clone(metrics)).await?;
-        let quotes = Arc::new(quotes);
+        let quotes = Arc::new(quotes.paying(Arc::clone(&payees)));
         let chains = Arc::new(Chains::new(&config.chains, clock)?);
         self.fits(&chains).await?;
         for chain in chains.iter() {
             runtime.spawn(chain.clone().watch(CHAINS_EVERY));
         }
+        if let (Some(wallet), Some(settings)) = (&wallet, &config.wallet) {
+            let (account, assets) = (wallet.address(), settings.assets.clone());
+            guards.watch_balance(Watched { account, assets, chains: chains.clone() });
+        }
         let broker = Broker::new(
             Arc::clone(&jobs),
             Arc::clone(&facilitator),
-            wallet,
+            Spending { wallet, guards: Arc::clone(&guards), payees },
             Arc::clone(metrics),
             clock.clone(),
             limits(config),
         );
         let broker = Arc::new(broker.proved_by(chains));
+        runtime.spawn(Arc::clone(&guards).watch(stopped.clone()));
         runtime.spawn(Arc::clone(&quotes).run(stopped));
         runtime.spawn(pool.watch());
         runtime.spawn(Audit::new(Arc::clone(&broker)).run());
         runtime.spawn(Recovery::new(Arc::clone(&broker), config.paid.lease).run(counted(drain)));
-        runtime.spawn(Arc::clone(health).watch(jobs.clone(), facilitator, config.clone()));
+        runtime.spawn(Arc::clone(health).watch(
+            jobs.clone(),
+            facilitator,
+            Arc::clone(&guards),
+            config.clone(),
+        ));
         let parts = Parts {
             quotes,
             broker,
@@ -380,7 +406,7 @@ fn serve_admin(
     let health = Arc::clone(health);
     let mut pages = Pages::new(Arc::clone(metrics), Clock::system(), move || health.readiness());
     if let Some(jobs) = jobs {
-        pages = pages.list_jobs(find_jobs(jobs));
+        pages = pages.keep_books(keep_books(Arc::clone(&jobs))).list_jobs(find_jobs(jobs));
     }
     runtime.spawn(async move {
         let until = async move {
@@ -402,6 +428,18 @@ fn open(drain: &Drain) -> impl Fn() -> Open + use<> {
         tunnels: drain.open(Kind::Tunnel),
         work: drain.open(Kind::Task),
     }
+}
+
+/// How the admin pages make the books.
+fn keep_books(jobs: Arc<dyn JobStore>) -> KeepBooks {
+    Box::new(move |check| {
+        let jobs = Arc::clone(&jobs);
+        Box::pin(async move {
+            let books = ledger::collect(&*jobs).await.map_err(|error| error.to_string())?;
+            let found = check.then(|| books.check());
+            Ok(ledger::Report::new(&books, found.as_deref()).to_string())
+        })
+    })
 }
 
 /// How the admin pages find jobs.

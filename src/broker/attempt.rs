@@ -8,7 +8,7 @@ use tracing::{info, warn};
 
 use super::delivery::Delivery;
 use super::journal::{Journal, JournalError};
-use super::purse::{AttemptPurse, NoPurse};
+use super::purse::{AttemptPurse, Hand, NoPurse};
 use super::settlement::{Settled, payment_request};
 use super::work::{Product, WorkError, WorkFault};
 use super::{Broker, Sale};
@@ -16,7 +16,6 @@ use crate::facilitator::Verdict;
 use crate::jobs::job::{ClientLeg, SCHEMA, Sold};
 use crate::jobs::{Claim, Event, Failure, Job, JobKind, Lease, State};
 use crate::providers::{Offer, Purse};
-use crate::quote_cache::Dollars;
 use crate::reason::{Charged, Problem, Reason};
 use crate::telemetry;
 use crate::wallet::COLLECT;
@@ -65,7 +64,7 @@ impl Broker {
 
     async fn attempt(&self, journal: &Journal, mut sale: Sale) -> Delivery {
         let job = journal.job().await;
-        let owes = sale.offer.is_some() && self.owes(&sale.payment).await;
+        let owes = sale.offer.is_some() && (self.loses_too_much() || self.owes(&sale.payment).await);
         let flow = match job.state {
             // Begun upfront, so it goes on upfront, whatever the reason was.
             State::SettlingUpfront => PaymentFlow::Upfront,
@@ -104,8 +103,9 @@ impl Broker {
     }
 
     /// verify, work, settle, deliver.
-    async fn settle_on_success(&self, journal: &Journal, sale: Sale) -> Result<Delivery, Stop> {
+    async fn settle_on_success(&self, journal: &Journal, mut sale: Sale) -> Result<Delivery, Stop> {
         self.verify(journal).await?;
+        self.reserve(journal, &mut sale).await?;
         let product = match self.perform(journal, sale).await {
             Ok(product) => product,
             Err(error) => return self.work_failed(journal, error).await,
@@ -132,9 +132,12 @@ impl Broker {
     }
 
     /// settle, work, deliver. Or, where a crash interrupted the settle: the identical one again, and on from there.
-    async fn settle_upfront(&self, journal: &Journal, sale: Sale) -> Result<Delivery, Stop> {
+    async fn settle_upfront(&self, journal: &Journal, mut sale: Sale) -> Result<Delivery, Stop> {
         let job = journal.job().await;
         let fresh = job.state != State::SettlingUpfront;
+        if fresh {
+            self.reserve(journal, &mut sale).await?;
+        }
         let job = if fresh { journal.record(Event::SettleFirst).await? } else { job };
         match self.settle(&job, fresh, self.limits.unknown_hold).await {
             Settled::Yes(receipt) => journal.record_or_carry(Event::Settled { receipt }).await?,
@@ -204,14 +207,15 @@ impl Broker {
         if whole.is_zero() {
             return Err(WorkError::new(Reason::PaymentExpired, "too little of the authorization is left"));
         }
-        let Sale { sold, mut offer, mut work, .. } = sale;
+        let Sale { sold, mut offer, mut work, reserved, loss, .. } = sale;
+        let mut hand = Hand::new(reserved, loss);
         if job.quote != sold {
             // What a crash interrupted may be done by somebody else now.
             job = journal.record(Event::Turned { sold }).await.map_err(not_recorded)?;
         }
         loop {
             let left = whole.saturating_sub(began.elapsed());
-            let purse = self.purse(journal, &job, offer, left);
+            let purse = self.purse(journal, &job, offer, hand, left);
             let outcome = tokio::time::timeout(left, work.perform(&job, purse.as_ref(), left)).await;
             let mut error = match outcome {
                 Ok(Ok(product)) => return Ok(product),
@@ -222,9 +226,7 @@ impl Broker {
             // Once a payment is out it may be taken at any moment, and a second one would be on top of it.
             let nobody_paid = !journal.job().await.signature_open();
             let another = match error.undone.take().filter(|_| nobody_paid) {
-                Some(undone) => {
-                    tokio::time::timeout(left, undone.by_another(worth(&job))).await.ok().flatten()
-                }
+                Some(undone) => tokio::time::timeout(left, undone.by_another()).await.ok().flatten(),
                 None => None,
             };
             let Some(another) = another else { return Err(error) };
@@ -238,7 +240,8 @@ impl Broker {
                 ..job.quote
             };
             job = journal.record(Event::Turned { sold }).await.map_err(not_recorded)?;
-            (offer, work) = (Some(another.offer), another.work);
+            // What was reserved is the other's. For this one the purse asks anew, before it signs.
+            (offer, work, hand) = (Some(another.offer), another.work, Hand::new(None, None));
         }
     }
 
@@ -257,15 +260,18 @@ impl Broker {
         journal: &Journal,
         job: &Job,
         offer: Option<Offer>,
+        hand: Hand,
         deadline: Duration,
     ) -> Box<dyn Purse> {
-        match (&self.wallet, offer) {
+        match (&self.spending.wallet, offer) {
             (Some(wallet), Some(offer)) => Box::new(AttemptPurse {
                 journal: journal.clone(),
                 wallet: Arc::clone(wallet),
                 clock: self.clock.clone(),
                 offer,
                 provider: job.quote.provider.clone(),
+                spending: self.spending.clone(),
+                hand,
                 // Work may end at its deadline, and be collected for after it.
                 deadline: self.clock.now().saturating_add(deadline.as_secs()).saturating_add(COLLECT),
             }),
@@ -318,12 +324,6 @@ impl Broker {
     }
 }
 
-/// What the client pays for a job.
-fn worth(job: &Job) -> Dollars {
-    let paid = &job.client.requirement;
-    Dollars { units: paid.amount, decimals: paid.asset.decimals }
-}
-
 fn too_slow(job: &Job, time: Duration) -> WorkError {
     let reason = match job.kind {
         JobKind::App => Reason::AppTimeout,
@@ -351,7 +351,7 @@ impl Again {
 }
 
 /// Why an attempt ends before its last step.
-enum Stop {
+pub(super) enum Stop {
     Answer(Box<Delivery>),
     Journal(JournalError),
 }

@@ -14,6 +14,7 @@ mod attempt;
 mod audit;
 mod debt;
 mod delivery;
+mod guard;
 mod idempotency;
 mod journal;
 mod proof;
@@ -35,12 +36,13 @@ use tokio::sync::Semaphore;
 use crate::chain::{Chains, Prove};
 use crate::clock::Clock;
 use crate::facilitator::Facilitator;
+use crate::guard::{BornLoss, Guards, Reserved};
 use crate::ids::JobId;
 use crate::jobs::job::Sold;
 use crate::jobs::{ClaimKey, Fingerprint, Job, JobKind, JobStore, Lease};
 use crate::providers::Offer;
 use crate::telemetry::Metrics;
-use crate::wallet::Wallet;
+use crate::wallet::{Payees, Wallet};
 use crate::x402::{Asset, Authorization, Requirement, Version};
 
 use audit::Audits;
@@ -99,8 +101,23 @@ pub struct Sale {
     pub sold: Sold,
     /// The provider's terms, fresh; `None` where nobody is paid: the app's own work.
     pub offer: Option<Offer>,
+    /// What is lost on it, if the provider's price has overtaken the client's.
+    pub loss: Option<BornLoss>,
+    /// What its provider may be paid of. The broker reserves it.
+    pub reserved: Option<Reserved>,
     /// The work itself.
     pub work: Box<dyn Work>,
+}
+
+/// What pays providers, and what keeps it from paying.
+#[derive(Clone)]
+pub struct Spending {
+    /// The key. It may be missing where no route is brokered.
+    pub wallet: Option<Arc<Wallet>>,
+    /// The limits.
+    pub guards: Arc<Guards>,
+    /// Whom it pays.
+    pub payees: Arc<Payees>,
 }
 
 /// Deadlines of paid work.
@@ -122,8 +139,8 @@ pub struct Limits {
 pub struct Broker {
     jobs: Arc<dyn JobStore>,
     facilitator: Arc<dyn Facilitator>,
+    spending: Spending,
     chains: Arc<dyn Prove>,
-    wallet: Option<Arc<Wallet>>,
     metrics: Arc<Metrics>,
     tally: Arc<Tally>,
     clock: Clock,
@@ -134,20 +151,20 @@ pub struct Broker {
 }
 
 impl Broker {
-    /// A broker over these. `wallet` may be missing where no route is brokered.
+    /// A broker over these.
     pub fn new(
         jobs: Arc<dyn JobStore>,
         facilitator: Arc<dyn Facilitator>,
-        wallet: Option<Arc<Wallet>>,
+        spending: Spending,
         metrics: Arc<Metrics>,
         clock: Clock,
         limits: Limits,
     ) -> Self {
-        let tally = Arc::new(Tally::new(Arc::clone(&metrics)));
+        let tally = Arc::new(Tally::new(Arc::clone(&metrics), Arc::clone(&spending.guards)));
         let slots = Arc::new(Semaphore::new(limits.max_jobs.min(Semaphore::MAX_PERMITS)));
         let chains = Arc::new(Chains::default());
         let (running, audits) = (Running::default(), Audits::default());
-        Broker { jobs, facilitator, chains, wallet, metrics, tally, clock, limits, slots, running, audits }
+        Broker { jobs, facilitator, chains, spending, metrics, tally, clock, limits, slots, running, audits }
     }
 
     /// With somebody to ask what happened to a payment when nobody else can say.
@@ -160,6 +177,11 @@ impl Broker {
     /// The store, for lookups by id.
     pub fn jobs(&self) -> &Arc<dyn JobStore> {
         &self.jobs
+    }
+
+    /// The limits of what it spends.
+    pub fn guards(&self) -> &Arc<Guards> {
+        &self.spending.guards
     }
 
     /// The journal of a job we hold the lease of.

@@ -63,7 +63,7 @@ impl Broker {
 
     /// What is proven of a payment that we signed; [`Fate::Open`] where nothing is.
     pub(super) async fn prove_provider(&self, job: &Job, payment: &ProviderPayment) -> Fate {
-        let Some(wallet) = &self.wallet else { return Fate::Open };
+        let Some(wallet) = &self.spending.wallet else { return Fate::Open };
         let asset = &payment.asset;
         let known = job.client.height.filter(|_| asset.network == job.client.requirement.asset.network);
         let sought = Sought {

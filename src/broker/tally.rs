@@ -1,14 +1,16 @@
 //! Counts what the journals of this process record: money in, money out, what is exposed, what came to rest.
 //!
-//! For watching only: nothing is decided by it, and it starts at nothing with the process.
+//! The counts are for watching: they start at nothing with the process. The guards hear of the same things, and decide by
+//! them.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::jobs::job::Fate;
-use crate::jobs::{ClaimKey, Event, Job};
+use crate::guard::Guards;
+use crate::jobs::job::{Fate, ProviderPayment};
+use crate::jobs::{ClaimKey, Event, Job, State};
 use crate::money::Amount;
 use crate::telemetry::Metrics;
 use crate::x402::Asset;
@@ -16,17 +18,20 @@ use crate::x402::Asset;
 /// One for the broker, shared by its journals.
 pub(super) struct Tally {
     metrics: Arc<Metrics>,
+    guards: Arc<Guards>,
     exposed: Mutex<HashMap<ClaimKey, Vec<(Asset, Amount)>>>,
 }
 
 impl Tally {
-    pub(super) fn new(metrics: Arc<Metrics>) -> Self {
-        Tally { metrics, exposed: Mutex::default() }
+    pub(super) fn new(metrics: Arc<Metrics>, guards: Arc<Guards>) -> Self {
+        Tally { metrics, guards, exposed: Mutex::default() }
     }
 
     /// A job is ours to go on with: what it has exposed counts from now on.
     pub(super) fn taken(&self, job: &Job) {
-        self.expose(&job.claim, exposure(job));
+        let exposure = exposure(job);
+        self.guards.adopt(&job.claim, job.requester, &exposure);
+        self.expose(&job.claim, exposure);
     }
 
     /// `event` happened to a job, which is `job` after it.
@@ -40,6 +45,9 @@ impl Tally {
                 self.metrics.earned(&requirement.asset, requirement.amount);
             }
             _ => {}
+        }
+        for payment in lost(event, job) {
+            self.guards.lost(&payment.asset, payment.amount);
         }
         if job.state.at_rest() {
             self.metrics.job_ended(job.kind, job.state);
@@ -60,6 +68,9 @@ impl Tally {
     }
 
     fn expose(&self, claim: &ClaimKey, amounts: Vec<(Asset, Amount)>) {
+        if amounts.is_empty() {
+            self.guards.settled(claim);
+        }
         let mut exposed = self.exposed.lock();
         let changed = amounts.clone();
         let before = match amounts.is_empty() {
@@ -83,9 +94,22 @@ fn exposure(job: &Job) -> Vec<(Asset, Amount)> {
     signed.map(|payment| (payment.asset.clone(), payment.amount)).collect()
 }
 
+/// What `event` made a loss: provider payments whose client does not pay. Those that may have been made count as
+/// made: a guard that waited for proof would let the same be lost again and again meanwhile.
+fn lost<'a>(event: &Event, job: &'a Job) -> impl Iterator<Item = &'a ProviderPayment> {
+    let fate = match (event, job.state) {
+        (Event::WorkFailed { .. }, State::Held) => Some(Fate::Open),
+        (Event::Refused { .. }, State::Uncollected) => Some(Fate::Spent),
+        _ => None,
+    };
+    job.provider.iter().filter(move |payment| Some(payment.fate) == fate)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::Clock;
+    use crate::jobs::memory::MemoryStore;
     use crate::jobs::sample::{answer, failure, job, payment, receipt};
 
     /// A tally, and the job it watches.
@@ -98,7 +122,9 @@ mod tests {
     impl Watched {
         fn new(number: u64) -> Self {
             let metrics = Arc::new(Metrics::new());
-            Watched { tally: Tally::new(Arc::clone(&metrics)), metrics, job: job(number) }
+            let clock = Clock::manual(1_700_000_000_000);
+            let guards = Guards::lax(MemoryStore::new(clock.clone()), clock, Arc::clone(&metrics));
+            Watched { tally: Tally::new(Arc::clone(&metrics), guards), metrics, job: job(number) }
         }
 
         fn record(&mut self, event: Event) {

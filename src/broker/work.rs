@@ -8,8 +8,9 @@ use bytes::Bytes;
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
 
+use crate::guard::Guards;
 use crate::ids::FileId;
-use crate::intake::{Ask, Content, Wanted};
+use crate::intake::{Ask, Content, Data, Wanted};
 use crate::jobs::job::PassedOver;
 use crate::jobs::{Answer, Job, JobStore, Kept};
 use crate::providers::{Done, Fault, Offer, Order, Provider, ProviderError, Purse};
@@ -35,10 +36,9 @@ pub trait Work: Send {
         deadline: Duration,
     ) -> Result<Product, WorkError>;
 
-    /// The same work by somebody else, for `limit` at most. Asked for only where this one failed, gave itself back in
+    /// The same work by somebody else. Asked for only where this one failed, gave itself back in
     /// [`WorkError::undone`], and nobody was paid for it.
-    async fn by_another(self: Box<Self>, limit: Dollars) -> Option<Another> {
-        let _ = limit;
+    async fn by_another(self: Box<Self>) -> Option<Another> {
         None
     }
 }
@@ -105,6 +105,8 @@ impl From<ProviderError> for WorkError {
         let reason = match error.fault {
             Fault::Timeout => Reason::ProviderTimeout,
             Fault::Internal => Reason::Internal,
+            Fault::Guarded(reason) => reason,
+            Fault::Funds => Reason::WalletLow,
             Fault::Unreachable | Fault::Broken | Fault::Refused | Fault::Unpaid | Fault::Terms => {
                 Reason::ProviderFailed
             }
@@ -125,6 +127,8 @@ pub struct ProviderWork {
     pub content: Content,
     /// Its terms, fresh.
     pub offer: Offer,
+    /// What another may cost that does it instead.
+    pub at_most: Dollars,
     /// Who failed before it, in order.
     pub passed_over: Vec<PassedOver>,
     /// Who else sells it, and where failures are remembered.
@@ -133,6 +137,8 @@ pub struct ProviderWork {
     pub files: Arc<dyn JobStore>,
     /// Where it is counted.
     pub metrics: Arc<Metrics>,
+    /// Who hears that the wallet is empty.
+    pub guards: Arc<Guards>,
     /// What `url` of a stored file starts with, e.g. `https://api.example.com/files/`.
     pub files_url: String,
     /// The largest answer that is kept, in bytes.
@@ -162,6 +168,9 @@ impl Work for ProviderWork {
         let fault = done.as_ref().err().map(|error| error.fault);
         attempted.ended(fault);
         self.metrics.provider_performed(self.provider.name(), &self.operation, fault, began.elapsed());
+        if fault == Some(Fault::Funds) {
+            self.guards.refused_for_funds(&self.offer.asset);
+        }
         match done {
             Ok(done) => {
                 let result = self.publish(done).await?;
@@ -169,6 +178,8 @@ impl Work for ProviderWork {
             }
             // Our own store or wallet: it would fail with any provider.
             Err(error) if error.fault == Fault::Internal => Err(error.into()),
+            // It has the bytes, and we have not.
+            Err(error) if matches!(self.content.data, Data::Received(_)) => Err(error.into()),
             Err(error) => {
                 let (provider, fault) = (self.provider.name().to_owned(), error.fault.to_string());
                 self.passed_over.push(PassedOver { provider, fault });
@@ -177,9 +188,9 @@ impl Work for ProviderWork {
         }
     }
 
-    async fn by_another(self: Box<Self>, limit: Dollars) -> Option<Another> {
+    async fn by_another(self: Box<Self>) -> Option<Another> {
         let without: Vec<&str> = self.passed_over.iter().map(|passed| passed.provider.as_str()).collect();
-        let found = self.quotes.substitute(&self.ask, &without, limit).await?;
+        let found = self.quotes.substitute(&self.ask, &without, self.at_most).await?;
         self.metrics.provider_failed_over(self.provider.name());
         let work = ProviderWork {
             provider: found.provider,

@@ -13,6 +13,7 @@
 //! Nothing here signs, and nothing here knows jobs. alloy's types are for `facilitator/local`, which builds
 //! transactions; everybody else sees this module's own.
 
+mod balance;
 mod check;
 mod heads;
 mod income;

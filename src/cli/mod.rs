@@ -5,11 +5,14 @@
 mod check;
 mod demo;
 mod facilitator;
+mod ledger;
 mod pay;
 mod serve;
+mod store;
 #[cfg(test)]
 mod tests;
 mod trust;
+mod wallet;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -76,6 +79,12 @@ enum Command {
     /// Serves POST /verify, POST /settle and GET /supported, for version 1 and 2. Whoever reaches it can make it spend
     /// gas, so it belongs on loopback or a network of yours.
     Facilitator(Settle),
+    /// Stop the wallet that pays providers, and see what it may do
+    Wallet(wallet::Wallet),
+    /// Add up what came in, what went out, what is owed and what was lost
+    ///
+    /// Asks the gateway for it where that has the store to itself.
+    Ledger(ledger::Ledger),
     /// Run the gateway against stand-ins for every outside service, and make paid requests of it
     Demo(Demo),
     /// Print the version
@@ -153,6 +162,8 @@ impl Cli {
             Command::Trust(arguments) => trust::run(&arguments.file.config, arguments.again.as_deref()),
             Command::Pay(arguments) => pay::run(&arguments),
             Command::Facilitator(arguments) => facilitator::run(&arguments),
+            Command::Wallet(arguments) => wallet::run(&arguments),
+            Command::Ledger(arguments) => ledger::run(&arguments),
             Command::Demo(arguments) => demo::run(arguments),
             Command::Version => {
                 println!("galaksio {}", env!("CARGO_PKG_VERSION"));

@@ -7,6 +7,7 @@
 //!
 //! Sums of tokens with different decimals are counted in millionths of a dollar, rounded up.
 
+mod balance;
 mod freeze;
 mod lacking;
 mod level;
@@ -16,7 +17,7 @@ mod rate;
 mod tests;
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -32,7 +33,10 @@ use crate::reason::{Problem, Reason};
 use crate::telemetry::{Guard, Metrics};
 use crate::x402::{Address, Asset};
 
-pub use freeze::{Frozen, Switch};
+pub use balance::{Balance, Watched};
+pub use freeze::{Frozen, Switch, SwitchError};
+
+use balance::Balances;
 use lacking::Lacking;
 use level::{Level, Out};
 use losses::Losses;
@@ -55,11 +59,9 @@ pub struct Wish<'a> {
     pub asset: &'a Asset,
     /// How much, at most.
     pub amount: Amount,
-    /// For which client payment.
-    pub claim: &'a ClaimKey,
-    /// Whose that is.
+    /// Whose payment it is made for.
     pub payer: Address,
-    /// When that lapses; `None` if it is settled: then nothing is exposed.
+    /// When that lapses; `None` if it is settled, or settled before: then nothing is exposed.
     pub until: Option<UnixSeconds>,
 }
 
@@ -97,6 +99,8 @@ pub struct Guards {
     /// What is out for jobs of this process, until they are settled or at rest.
     exposed: Mutex<HashMap<ClaimKey, Vec<(Out, Out)>>>,
     losses: Losses,
+    /// Empty where no provider is paid.
+    balances: OnceLock<Balances>,
     switch: Switch,
     seen: ArcSwap<freeze::Seen>,
 }
@@ -120,6 +124,7 @@ impl Guards {
             losses: Losses::new(Arc::clone(&store), clock.clone(), name.clone()),
             providers: ArcSwap::default(),
             payers: Mutex::default(),
+            balances: OnceLock::new(),
             exposed: Mutex::default(),
             seen: ArcSwap::default(),
             limits: limits.clone(),
@@ -131,14 +136,57 @@ impl Guards {
         })
     }
 
+    /// With an eye on what the wallet has. Once.
+    pub fn watch_balance(&self, watched: Watched) {
+        self.balances.get_or_init(|| Balances::new(watched));
+    }
+
+    /// Guards that forbid nothing, and have looked at everything.
+    #[cfg(test)]
+    pub(crate) fn lax(store: Arc<dyn ValueStore>, clock: Clock, metrics: Arc<Metrics>) -> Arc<Guards> {
+        let most = crate::jobs::Draw::MOST;
+        let limits = Limits {
+            spend_per_hour: most,
+            provider_spend_per_hour: most,
+            exposure: most,
+            payer_exposure: most,
+            loss_per_hour: most,
+            quote_loss_per_hour: most,
+            profit_floor: None,
+        };
+        let switch = Switch::Store(Arc::clone(&store));
+        let guards = Guards::new(store, clock, metrics, &limits, switch);
+        guards.assume_well();
+        guards
+    }
+
+    /// As if the switch and the losses had just been looked at, and will be for as long as a test takes.
+    #[cfg(test)]
+    pub(crate) fn assume_well(&self) {
+        let at = Some(Instant::now() + Duration::from_secs(3600));
+        self.seen.store(Arc::new(freeze::Seen { at, frozen: None }));
+        self.losses.assume_none();
+    }
+
     /// Looks after the limits and the switch until `stopped`, then gives back what is not used.
     pub async fn watch(self: Arc<Self>, mut stopped: watch::Receiver<bool>) {
+        let end = async move { stopped.wait_for(|stopped| *stopped).await.map(drop) };
+        let mut end = std::pin::pin!(end);
+        // Apart: an endpoint that hangs must not keep the switch from being looked at.
+        let balances = async {
+            match self.balances.get() {
+                Some(balances) => balances.watch(&self.metrics).await,
+                None => std::future::pending().await,
+            }
+        };
+        let mut balances = std::pin::pin!(balances);
         let mut tick = tokio::time::interval(TEND);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 _ = tick.tick() => self.tend().await,
-                _ = stopped.wait_for(|stopped| *stopped) => break,
+                () = &mut balances => {}
+                _ = &mut end => break,
             }
         }
         for rate in self.rates() {
@@ -168,6 +216,8 @@ impl Guards {
     pub fn refuses(&self, provider: &str, cost: u64) -> Option<Problem> {
         let guard = if let Some(problem) = self.closed() {
             return Some(problem);
+        } else if self.balances.get().is_some_and(|balances| balances.all_lack(cost)) {
+            Guard::Balance
         } else if self.spend.lacks(cost) {
             Guard::Spend
         } else if self.providers.load().get(provider).is_some_and(|rate| rate.lacks(cost)) {
@@ -220,10 +270,33 @@ impl Guards {
         self.losses.book(lost);
     }
 
+    /// A provider would not take a payment because, it says, the wallet has not enough.
+    pub fn refused_for_funds(&self, asset: &Asset) {
+        tracing::error!(network = %asset.network, asset = %asset.address,
+            "a provider says that the wallet has not enough to pay it; nothing is bought for a while");
+        if let Some(balances) = self.balances.get() {
+            balances.refused(asset);
+        }
+    }
+
+    /// What the wallet has left of each token, as far as it is known.
+    pub fn left(&self) -> Vec<(Asset, Option<Amount>)> {
+        self.balances.get().map(Balances::left).unwrap_or_default()
+    }
+
+    /// Whether the wallet can pay for nothing at all.
+    pub fn is_low(&self) -> bool {
+        self.balances.get().is_some_and(|balances| balances.all_lack(1))
+    }
+
     /// Takes from every limit what a payment needs. Nothing is taken where one refuses.
     pub async fn reserve(self: &Arc<Self>, wish: Wish<'_>) -> Result<Reserved, Problem> {
         if let Some(problem) = self.closed() {
             return Err(problem);
+        }
+        if self.balances.get().is_some_and(|balances| balances.lacks(wish.asset, wish.amount)) {
+            tracing::warn!(network = %wish.asset.network, amount = %wish.amount, "the wallet has not enough");
+            return Err(self.refusal(Guard::Balance));
         }
         let amount = micros(wish.amount, wish.asset);
         let spend = self.spend.take(amount).await.map_err(|refused| self.refused(Guard::Spend, refused))?;
@@ -266,6 +339,9 @@ impl Guards {
     /// A job exposes nothing any more.
     pub fn settled(&self, claim: &ClaimKey) {
         drop(self.exposed.lock().remove(claim));
+        if let Some(balances) = self.balances.get() {
+            balances.done(claim);
+        }
     }
 
     /// Counts a sale that was not made, or a payment that was not signed, and says why.
@@ -275,6 +351,7 @@ impl Guards {
             Guard::Spend | Guard::ProviderSpend => Problem::new(Reason::BudgetSpent).retry_after(60),
             Guard::Exposure | Guard::PayerExposure => Problem::new(Reason::ExposureLimit).retry_after(5),
             Guard::QuoteLoss | Guard::ProfitFloor => Problem::new(Reason::QuoteWithdrawn),
+            Guard::Balance => Problem::new(Reason::WalletLow).retry_after(60),
             Guard::Payee => Problem::new(Reason::PayeeChanged).retry_after(60),
         }
     }
@@ -352,8 +429,12 @@ impl Reserved {
         micros(amount, asset) <= self.left && self.spend.is_good() && self.provider.is_good()
     }
 
-    /// A payment of this much is about to be signed for this job: it is spent, and out until the job is settled.
-    pub fn sign(&mut self, claim: &ClaimKey, asset: &Asset, amount: Amount) {
+    /// A payment of this much, which lapses in `lapses`, is about to be signed for this job: it is spent, and out until
+    /// the job is settled.
+    pub fn sign(&mut self, claim: &ClaimKey, asset: &Asset, amount: Amount, lapses: Duration) {
+        if let Some(balances) = self.guards.balances.get() {
+            balances.signed(claim, asset, amount, lapses);
+        }
         let amount = micros(amount, asset);
         self.left = self.left.saturating_sub(amount);
         self.spend.spend(amount);

@@ -1,5 +1,6 @@
 //! The guards against replicas that crash, stores that lose answers, and clocks that run on.
 
+mod balance;
 mod limits;
 mod switch;
 
@@ -18,6 +19,7 @@ use crate::x402::B256;
 use crate::x402::fixtures::usdc;
 
 const NOW: UnixMillis = 1_700_000_000_000;
+const MINUTE: Duration = Duration::from_secs(60);
 
 /// What becomes of a call of the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -153,7 +155,6 @@ async fn reserve(
         provider,
         asset: &usdc(),
         amount: Amount::new(amount),
-        claim: &claim(payer),
         payer: Address::repeat_byte(payer),
         until,
     };

@@ -116,6 +116,14 @@ pub trait JobStore: ValueStore {
     /// Jobs in this state, at most `limit`: for the operator's lists.
     async fn in_state(&self, state: State, limit: usize) -> Result<Vec<JobId>, StoreError>;
 
+    /// Every job there is, some at a time: `after` is what the call before returned with them, and `None` begins. A job that
+    /// is there from the first call to the last is among them, perhaps twice; one that was forgotten may be too.
+    async fn scan(
+        &self,
+        after: Option<&str>,
+        about: usize,
+    ) -> Result<(Vec<JobId>, Option<String>), StoreError>;
+
     /// How many jobs are in each state, all of [`State::ALL`] in its order.
     async fn count_by_state(&self) -> Result<Vec<(State, u64)>, StoreError>;
 }

@@ -142,7 +142,7 @@ impl Exchange<'_> {
         }
         let answer = answer?;
         if answer.status == StatusCode::PAYMENT_REQUIRED {
-            return Err(ProviderError::new(Fault::Unpaid, "it asked for payment again after it was paid"));
+            return Err(unpaid(&answer));
         }
         success(answer)
     }
@@ -158,6 +158,18 @@ fn is_payable(entry: &Offered, asset: &Asset) -> bool {
     entry.network == asset.network
         && entry.asset == asset.address
         && domain.is_none_or(|(name, version)| *name == asset.name && *version == asset.version)
+}
+
+/// It asked for payment after it was paid; most say why.
+fn unpaid(answer: &Answer) -> ProviderError {
+    let challenge = Challenge::from_response(&answer.headers, &answer.body).ok();
+    let why = challenge.and_then(|challenge| challenge.error).unwrap_or_default();
+    // Facilitators' words for it: insufficient_funds, invalid_exact_evm_insufficient_balance.
+    let fault = match ["insufficient_funds", "insufficient_balance"].iter().any(|word| why.contains(word)) {
+        true => Fault::Funds,
+        false => Fault::Unpaid,
+    };
+    ProviderError::new(fault, format!("it asked for payment again after it was paid: {why:?}"))
 }
 
 /// All bytes, in memory: for those who wrap them into something else.

@@ -19,7 +19,7 @@ pub use declared::Declared;
 pub use merit::Merit;
 pub use openx402::OpenX402;
 pub use registry::{Registry, Surroundings};
-pub use xcache::{InventoryOrder, InventoryWallet, XCache};
+pub use xcache::{InventoryOrder, InventoryWallet, StockOutcome, StockPurchase, XCache, stock_purchases};
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
@@ -28,6 +28,7 @@ use std::time::Duration;
 use crate::ids::JobId;
 use crate::intake::{Ask, Content, Label};
 use crate::money::Amount;
+use crate::reason::Reason;
 use crate::x402::{Address, Asset};
 
 /// One thing a provider does, named as in its API: `set`, `pin`, `pin_json`, `execute`.
@@ -197,6 +198,9 @@ pub enum PurseError {
     /// Too little time is left for the provider to collect.
     #[error("the order's deadline is too near to sign for")]
     Late,
+    /// A limit of the wallet, or its owner, forbids it for now.
+    #[error("the wallet may not pay now: {}", .0.code())]
+    Guarded(Reason),
 }
 
 /// Work done.
@@ -251,10 +255,14 @@ pub enum Fault {
     Refused,
     /// It asked for payment again after it was paid.
     Unpaid,
+    /// The same, because our wallet has not enough.
+    Funds,
     /// Terms other than quoted, or over a cap; nothing was signed.
     Terms,
     /// Our own store or wallet failed before anything was signed.
     Internal,
+    /// A limit of our wallet, or its owner, forbade to sign.
+    Guarded(Reason),
 }
 
 impl ProviderError {
@@ -272,8 +280,10 @@ impl std::fmt::Display for Fault {
             Fault::Broken => "broken",
             Fault::Refused => "refused",
             Fault::Unpaid => "unpaid",
+            Fault::Funds => "funds",
             Fault::Terms => "terms",
             Fault::Internal => "internal",
+            Fault::Guarded(_) => "guarded",
         })
     }
 }
@@ -282,6 +292,7 @@ impl From<PurseError> for ProviderError {
     fn from(error: PurseError) -> Self {
         let fault = match error {
             PurseError::Journal(_) => Fault::Internal,
+            PurseError::Guarded(reason) => Fault::Guarded(reason),
             _ => Fault::Terms,
         };
         ProviderError::new(fault, error.to_string())

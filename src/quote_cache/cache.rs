@@ -24,6 +24,7 @@ use crate::jobs::{StoreError, ValueStore};
 use crate::money::Amount;
 use crate::providers::{Fault, NotSold, Offer, Provider, ProviderError};
 use crate::telemetry::Metrics;
+use crate::wallet::Payees;
 use crate::x402::PaymentFlow;
 
 /// How long a quote waits for the providers, so that a client without one has its answer within two seconds. In the
@@ -194,6 +195,12 @@ impl QuoteCache {
         let age = u64::try_from(self.terms_max_age.as_millis()).unwrap_or(u64::MAX);
         let since = self.clock.now_millis().saturating_sub(age);
         self.outcome(&key, |outcome| outcome.at <= since).await
+    }
+
+    /// With offers only of those who may be paid.
+    pub fn paying(mut self, payees: Arc<Payees>) -> Self {
+        self.prober.payees = Some(payees);
+        self
     }
 
     /// The keys that quotes are signed with.

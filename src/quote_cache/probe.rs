@@ -16,7 +16,10 @@ use super::price::Dollars;
 use crate::clock::{Clock, UnixMillis};
 use crate::intake::Ask;
 use crate::providers::{Fault, NotSold, Offer, Operation, Provider, ProviderError};
-use crate::telemetry::Metrics;
+use crate::reason::Reason;
+use crate::telemetry::{Guard, Metrics};
+use crate::wallet::{PayeeError, Payees};
+use crate::x402::Address;
 
 /// A provider that failed is not asked again for this long.
 pub(super) const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -33,6 +36,8 @@ pub(super) struct Prober {
     clock: Clock,
     metrics: Arc<Metrics>,
     timeout: Duration,
+    /// Whom the wallet pays: who asks to be paid elsewhere makes no offer.
+    pub(super) payees: Option<Arc<Payees>>,
 }
 
 /// Who sells something, and as what.
@@ -65,7 +70,8 @@ impl Prober {
         timeout: Duration,
     ) -> Self {
         let breakers = providers.iter().map(|_| Breaker::default()).collect();
-        Prober { providers, breakers, answers: Cache::new(MAX_ANSWERS), clock, metrics, timeout }
+        let answers = Cache::new(MAX_ANSWERS);
+        Prober { providers, breakers, answers, clock, metrics, timeout, payees: None }
     }
 
     pub(super) fn provider(&self, seller: Seller) -> &Arc<dyn Provider> {
@@ -219,12 +225,35 @@ impl Prober {
             let mut probe = Probe::begin(&self.metrics, provider.name());
             let outcome = tokio::time::timeout(self.timeout, provider.offer(seller.operation, ask)).await;
             let late = |_| Err(ProviderError::new(Fault::Timeout, "no price in time"));
-            let outcome = outcome.unwrap_or_else(late);
+            let outcome = self.payable(provider.name(), outcome.unwrap_or_else(late)).await;
             probe.fault = outcome.as_ref().err().map(|error| error.fault);
             Answer { asked_at, outcome }
         };
         let name = (provider.name(), seller.operation, key.clone());
         self.answers.entry(name).or_insert_with_if(probe, too_old).await.into_value()
+    }
+
+    /// The offer, if its payee is who it was before. What comes out of stock pays nobody.
+    async fn payable(
+        &self,
+        provider: &str,
+        outcome: Result<Offer, ProviderError>,
+    ) -> Result<Offer, ProviderError> {
+        let offer = outcome?;
+        if let Some(payees) = self.payees.as_ref().filter(|_| offer.pay_to != Address::ZERO)
+            && let Err(error) = payees.check(provider, &offer.asset, offer.pay_to).await
+        {
+            let reason = match error {
+                PayeeError::Away { .. } => Reason::StoreAway,
+                PayeeError::Changed { .. } | PayeeError::NotNamed { .. } => {
+                    tracing::error!(%error, "a provider's offer is not taken");
+                    self.metrics.guarded(Guard::Payee);
+                    Reason::PayeeChanged
+                }
+            };
+            return Err(ProviderError::new(Fault::Guarded(reason), error.to_string()));
+        }
+        Ok(offer)
     }
 
     fn order(&self, a: &Bid, b: &Bid) -> Ordering {

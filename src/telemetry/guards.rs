@@ -1,9 +1,11 @@
 //! Metrics of the guards: what they refused, what was lost, and whether the wallet is frozen.
 
-use prometheus::{IntCounter, IntCounterVec, IntGauge};
+use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
 use super::catalogue::Catalogue;
 use super::metrics::Metrics;
+use crate::money::Amount;
+use crate::x402::Asset;
 
 /// A reason not to sell, or not to pay a provider.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +24,8 @@ pub enum Guard {
     ProfitFloor,
     /// A provider asks to be paid elsewhere than before.
     Payee,
+    /// The wallet has not enough.
+    Balance,
 }
 
 impl Guard {
@@ -35,6 +39,7 @@ impl Guard {
             Guard::QuoteLoss => "quote_loss",
             Guard::ProfitFloor => "profit_floor",
             Guard::Payee => "payee",
+            Guard::Balance => "balance",
         }
     }
 }
@@ -44,6 +49,7 @@ pub(super) struct GuardMetrics {
     refusals: IntCounterVec,
     lost: IntCounter,
     frozen: IntGauge,
+    balance: IntGaugeVec,
 }
 
 impl GuardMetrics {
@@ -59,6 +65,11 @@ impl GuardMetrics {
                 "Paid, or perhaps paid, to providers for work that no client paid for, in millionths of a dollar.",
             ),
             frozen: catalogue.gauge("wallet_frozen", "1 while the wallet is frozen and pays nobody."),
+            balance: catalogue.gauges(
+                "wallet_balance_atomic",
+                &["network", "asset"],
+                "What the wallet has, in atomic units, where [[chains]] has an endpoint to ask.",
+            ),
         }
     }
 }
@@ -73,6 +84,13 @@ impl Metrics {
     pub fn lost(&self, micros: u64) {
         let room = u64::MAX - self.guards.lost.get();
         self.guards.lost.inc_by(micros.min(room));
+    }
+
+    /// What the wallet has.
+    pub fn balance(&self, asset: &Asset, balance: Amount) {
+        let units = i64::try_from(balance.units()).unwrap_or(i64::MAX);
+        let [network, address] = super::money::labels(asset);
+        self.guards.balance.with_label_values(&[&network, &address]).set(units);
     }
 
     /// Whether the wallet is frozen.

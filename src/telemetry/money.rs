@@ -107,7 +107,7 @@ impl Metrics {
 }
 
 /// CAIP-2 network and lower-case address, as in the key of a claim.
-fn labels(asset: &Asset) -> [String; 2] {
+pub(super) fn labels(asset: &Asset) -> [String; 2] {
     [asset.network.to_string(), format!("{:#x}", asset.address)]
 }
 

@@ -77,6 +77,14 @@ impl JobStore for CountedStore {
         self.counted("in_state", self.store.in_state(state, limit)).await
     }
 
+    async fn scan(
+        &self,
+        after: Option<&str>,
+        about: usize,
+    ) -> Result<(Vec<JobId>, Option<String>), StoreError> {
+        self.counted("scan", self.store.scan(after, about)).await
+    }
+
     async fn count_by_state(&self) -> Result<Vec<(State, u64)>, StoreError> {
         self.counted("count_by_state", self.store.count_by_state()).await
     }

@@ -114,7 +114,13 @@ async fn a_lapsed_upfront_settle_is_owed_if_it_was_made() {
         lease: LEASE,
     };
     let metrics = Arc::new(Metrics::new());
-    let broker = Broker::new(store.clone(), facilitator.clone(), None, metrics, clock.clone(), limits);
+    let values: Arc<dyn crate::jobs::ValueStore> = store.clone();
+    let spending = crate::broker::Spending {
+        wallet: None,
+        guards: crate::guard::Guards::lax(values.clone(), clock.clone(), metrics.clone()),
+        payees: Arc::new(crate::wallet::Payees::new(values, Vec::new())),
+    };
+    let broker = Broker::new(store.clone(), facilitator.clone(), spending, metrics, clock.clone(), limits);
     let recovery = Recovery::new(Arc::new(broker), LEASE);
     let sweep = async || {
         recovery.sweep(&|| Some(())).await;

@@ -5,6 +5,7 @@
 mod audit;
 mod duplicates;
 mod faults;
+mod guards;
 mod named;
 mod proof;
 mod provider;
@@ -83,6 +84,14 @@ impl Stage {
     }
 
     pub(super) fn with_jobs(max_jobs: usize) -> Self {
+        Stage::guarded(max_jobs, Guards::lax)
+    }
+
+    /// With guards of the test's own.
+    pub(super) fn guarded(
+        max_jobs: usize,
+        guards: impl FnOnce(Arc<dyn crate::jobs::ValueStore>, Clock, Arc<Metrics>) -> Arc<Guards>,
+    ) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let clock = Clock::manual(NOW * 1000);
         let embedded = Embedded::open(&directory.path().join("jobs.redb"), RETENTION, clock.clone()).unwrap();
@@ -96,14 +105,15 @@ impl Stage {
             lease: Duration::from_secs(15),
             max_jobs,
         };
-        let broker = Broker::new(
-            store.clone(),
-            facilitator.clone(),
-            Some(Arc::new(wallet)),
-            Arc::new(Metrics::new()),
-            clock.clone(),
-            limits,
-        );
+        let metrics = Arc::new(Metrics::new());
+        let values: Arc<dyn crate::jobs::ValueStore> = store.clone();
+        let spending = Spending {
+            wallet: Some(Arc::new(wallet)),
+            guards: guards(values.clone(), clock.clone(), metrics.clone()),
+            payees: Arc::new(Payees::new(values, Vec::new())),
+        };
+        let (jobs, facilitate) = (store.clone(), facilitator.clone());
+        let broker = Broker::new(jobs, facilitate, spending, metrics, clock.clone(), limits);
         let chain = Arc::new(Oracle::default());
         let broker = Arc::new(broker.proved_by(chain.clone()));
         Stage { clock, store, facilitator, chain, broker, log: Arc::default(), _directory: directory }
@@ -136,6 +146,8 @@ impl Stage {
                 passed_over: Vec::new(),
             },
             offer: Some(offer(usdc(), COST)),
+            loss: None,
+            reserved: None,
             work: Box::new(Script { steps: steps.to_vec(), log: Arc::clone(&self.log) }),
         }
     }

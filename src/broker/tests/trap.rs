@@ -140,6 +140,15 @@ impl JobStore for Trap {
         self.on(async move { inner.in_state(state, limit).await }).await
     }
 
+    async fn scan(
+        &self,
+        after: Option<&str>,
+        about: usize,
+    ) -> Result<(Vec<JobId>, Option<String>), StoreError> {
+        let (inner, after) = (Arc::clone(&self.inner), after.map(str::to_owned));
+        self.on(async move { inner.scan(after.as_deref(), about).await }).await
+    }
+
     async fn count_by_state(&self) -> Result<Vec<(State, u64)>, StoreError> {
         let inner = Arc::clone(&self.inner);
         self.on(async move { inner.count_by_state().await }).await

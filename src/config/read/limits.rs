@@ -33,7 +33,7 @@ pub(super) fn limits(section: &Section<'_>) -> Option<Limits> {
     ];
     for (part, size, whole, limit) in parts {
         if size > limit {
-            let reason = format!("it is more than {whole}, which it is a part of, so it limits nothing");
+            let reason = format!("{part} is more than {whole}, so it would limit nothing");
             let key = if section.has(part) { part } else { whole };
             section.mistake(key, reason, format!("write {part} of {whole} at most"));
         }

@@ -550,6 +550,58 @@ fn declared_providers_have_names_of_their_own_and_encrypted_lines() {
 }
 
 #[test]
+fn limits_are_held_against_each_other_and_the_cap() {
+    expect_after(
+        PAYABLE,
+        r#"[limits]
+spend_per_hour = "$0"
+exposure = 5
+loss_per_hour = "$9007199255"
+quote_loss_per_hour = "a lot"
+profit_floor = "-$1"
+"#,
+        &[
+            (2, 18, "limits.spend_per_hour", "a limit of nothing", "more than $0"),
+            (3, 12, "limits.exposure", "expected dollars", "such as \"$0.01\""),
+            (4, 17, "limits.loss_per_hour", "more than can be counted", "a smaller limit"),
+            (5, 23, "limits.quote_loss_per_hour", "not an amount of dollars", "such as"),
+            (6, 16, "limits.profit_floor", "not an amount of dollars", "such as"),
+        ],
+    );
+    expect_after(
+        PAYABLE,
+        r#"[limits]
+spend_per_hour = "$3"
+exposure = "$2"
+payer_exposure = "$2.000001"
+"#,
+        &[
+            (
+                2,
+                1,
+                "limits.spend_per_hour",
+                "provider_spend_per_hour is more than spend_per_hour",
+                "write provider_spend_per_hour",
+            ),
+            (
+                4,
+                1,
+                "limits.payer_exposure",
+                "payer_exposure is more than exposure",
+                "write payer_exposure of exposure",
+            ),
+        ],
+    );
+    expect_after(
+        PAYABLE,
+        r#"[limits]
+payer_exposure = "$0.5"
+"#,
+        &[(2, 1, "limits.payer_exposure", "wallet.max_payment ($1) would never", "lower wallet.max_payment")],
+    );
+}
+
+#[test]
 fn a_facilitator_of_our_own_has_a_key_and_a_chain_and_nothing_of_the_others() {
     let chains = "[[chains]]\nnetwork = \"base\"\nrpc = [\"https://rpc.example\"]\n";
     let local = "[facilitator]\nkind = \"local\"\ngas_key_env = \"KEY\"\n";

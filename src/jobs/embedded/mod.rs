@@ -126,6 +126,15 @@ impl JobStore for Embedded {
         self.read(move |snapshot| snapshot.in_state(state, limit)).await
     }
 
+    async fn scan(
+        &self,
+        after: Option<&str>,
+        about: usize,
+    ) -> Result<(Vec<JobId>, Option<String>), StoreError> {
+        let after = after.map(str::to_owned);
+        self.read(move |snapshot| snapshot.scan(after.as_deref(), about)).await
+    }
+
     async fn count_by_state(&self) -> Result<Vec<(State, u64)>, StoreError> {
         self.read(Snapshot::count_by_state).await
     }

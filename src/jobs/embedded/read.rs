@@ -1,5 +1,7 @@
 //! Looking things up, in one consistent view of the file. Nothing here waits for the writer.
 
+use std::ops::Bound;
+
 use redb::{Database, ReadTransaction, ReadableDatabase};
 
 use super::Fault;
@@ -8,6 +10,7 @@ use crate::clock::UnixMillis;
 use crate::ids::JobId;
 use crate::jobs::job::{ClaimKey, Job, State};
 use crate::jobs::record::Entry;
+use crate::jobs::store::StoreError;
 
 /// The file as of the last commit; what has expired by `now` is not there.
 pub(super) struct Snapshot {
@@ -54,6 +57,27 @@ impl Snapshot {
         let live =
             rows.filter(|row| row.as_ref().map_or(true, |(_, keep_until)| keep_until.value() > self.now));
         live.take(limit).map(|row| Ok(JobId::from_bytes(row?.0.value().1.to_be_bytes()))).collect()
+    }
+
+    /// By id; the mark is the last of them.
+    pub(super) fn scan(
+        &self,
+        after: Option<&str>,
+        about: usize,
+    ) -> Result<(Vec<JobId>, Option<String>), Fault> {
+        let unreadable = || Fault::Store(StoreError::Unreadable("a mark that no scan gave".to_owned()));
+        let from = match after {
+            Some(mark) => Bound::Excluded(number(mark.parse().map_err(|_| unreadable())?)),
+            None => Bound::Unbounded,
+        };
+        let ids = self.transaction.open_table(IDS)?;
+        let rows = ids.range::<u128>((from, Bound::Unbounded))?.take(about.max(1));
+        let id = |row: Result<(redb::AccessGuard<'_, u128>, _), redb::StorageError>| {
+            Ok(JobId::from_bytes(row?.0.value().to_be_bytes()))
+        };
+        let found = rows.map(id).collect::<Result<Vec<_>, Fault>>()?;
+        let mark = found.last().filter(|_| found.len() >= about.max(1)).map(ToString::to_string);
+        Ok((found, mark))
     }
 
     pub(super) fn count_by_state(&self) -> Result<Vec<(State, u64)>, Fault> {

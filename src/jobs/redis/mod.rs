@@ -43,6 +43,18 @@ struct Scripts {
     drawn: Script,
 }
 
+/// The states in the order in which jobs go through them, so that one that moves on during a scan is met again, not
+/// missed. A voided one may begin anew.
+const SCANNED: [State; State::ALL.len() + 1] = {
+    let mut order = [State::Voided; State::ALL.len() + 1];
+    let mut at = 0;
+    while at < State::ALL.len() {
+        order[at + 1] = State::ALL[at];
+        at += 1;
+    }
+    order
+};
+
 /// Whether a call may be sent again when its connection broke, so that nobody knows whether it arrived.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Again {
@@ -222,6 +234,32 @@ impl JobStore for Redis {
         let ids: Vec<String> = self.run(&script, Again::Harmless).await?;
         let id = |id: &String| id.parse().map_err(|_| StoreError::Unreadable("an id that is none".into()));
         ids.iter().map(id).collect()
+    }
+
+    async fn scan(
+        &self,
+        after: Option<&str>,
+        about: usize,
+    ) -> Result<(Vec<JobId>, Option<String>), StoreError> {
+        let unreadable = |what: &str| StoreError::Unreadable(format!("{what} that is none"));
+        // The set that is gone through, and the place in it.
+        let mark = after.map_or(Some((0, "0")), |mark| {
+            let (set, place) = mark.split_once('/')?;
+            Some((set.parse::<usize>().ok()?, place))
+        });
+        let (set, place) = mark.ok_or_else(|| unreadable("a mark"))?;
+        let state = *SCANNED.get(set).ok_or_else(|| unreadable("a mark"))?;
+        let mut command = redis::cmd("ZSCAN");
+        command.arg(self.keys.state(state)).arg(place).arg("COUNT").arg(about.max(1));
+        let (place, pairs): (String, Vec<(String, String)>) = self.query(&command, Again::Harmless).await?;
+        let id = |(id, _): &(String, String)| id.parse().map_err(|_| unreadable("an id"));
+        let found = pairs.iter().map(id).collect::<Result<_, _>>()?;
+        let next = if place == "0" {
+            (set + 1 < SCANNED.len()).then(|| format!("{}/0", set + 1))
+        } else {
+            Some(format!("{set}/{place}"))
+        };
+        Ok((found, next))
     }
 
     async fn count_by_state(&self) -> Result<Vec<(State, u64)>, StoreError> {

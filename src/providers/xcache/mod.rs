@@ -31,7 +31,7 @@ use crate::outgoing::Call;
 use crate::x402::Address;
 use inventory::{Inventory, Slot};
 
-pub use purchase::{InventoryOrder, InventoryWallet};
+pub use purchase::{InventoryOrder, InventoryWallet, StockOutcome, StockPurchase, stock_purchases};
 
 const NAME: &str = "xcache";
 const SET: Operation = "set";

@@ -118,6 +118,43 @@ enum Outcome {
     Lost,
 }
 
+/// A purchase of stock, for the books.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StockPurchase {
+    /// What it cost.
+    pub offer: Offer,
+    /// What came of it.
+    pub outcome: StockOutcome,
+}
+
+/// What came of a purchase of stock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StockOutcome {
+    /// Not known yet.
+    Open,
+    /// There is stock for it.
+    Bought,
+    /// There is none, and it may have been charged.
+    Lost,
+}
+
+/// Every purchase of stock that `store` still has.
+pub async fn stock_purchases(
+    store: &(impl ValueStore + ?Sized),
+) -> Result<Vec<StockPurchase>, ProviderError> {
+    let purchase = |(_, value): (String, Vec<u8>)| {
+        let purchase: Purchase =
+            serde_json::from_slice(&value).map_err(|_| internal("a purchase's record cannot be read"))?;
+        let outcome = match purchase.outcome {
+            Outcome::Open => StockOutcome::Open,
+            Outcome::Bought => StockOutcome::Bought,
+            Outcome::Lost => StockOutcome::Lost,
+        };
+        Ok(StockPurchase { offer: purchase.offer, outcome })
+    };
+    store.list(PURCHASES).await?.into_iter().map(purchase).collect()
+}
+
 impl Buyer {
     pub(super) fn new(
         line: Line,

@@ -9,13 +9,15 @@ use super::{Inner, Rule};
 use crate::broker::{Delivery, Presented, ProviderWork, Sale, Work};
 use crate::config::resolved::BrokeredWork;
 use crate::gate::{self, Admission, Decision, Missing};
+use crate::guard::BornLoss;
 use crate::ids::JobId;
-use crate::intake::Ask;
+use crate::intake::{Ask, Data};
 use crate::jobs::job::{PassedOver, Sold};
 use crate::jobs::{ClaimKey, JobKind, JobStore};
 use crate::providers::{Fault, Offer};
-use crate::quote_cache::Dollars;
+use crate::quote_cache::{Dollars, Terms};
 use crate::reason::{Charged, Problem, Reason};
+use crate::telemetry::Guard;
 use crate::x402::{CheckError, Domain, Payment, PaymentFlow, Resource, Verified, Window, check};
 
 /// Seconds between the end of the work and the lapse of the authorization that settling is sure to need.
@@ -26,6 +28,8 @@ struct Chosen {
     provider: String,
     operation: String,
     offer: Offer,
+    /// What is lost by it.
+    loss: Option<BornLoss>,
     passed_over: Vec<PassedOver>,
 }
 
@@ -57,6 +61,11 @@ impl Inner {
                 return Ok(Admitted::Not(problem.charged(Charged::No)));
             }
         };
+        if rule.work.is_some()
+            && let Some(problem) = self.guarded(&admission.terms)
+        {
+            return Ok(Admitted::Not(problem.charged(Charged::No)));
+        }
         self.take_body(asked, payment, Some(&admission)).await?;
         if asked.size() > admission.terms.bound && rule.work.is_some() {
             return refused(Reason::QuoteInvalid);
@@ -128,6 +137,12 @@ impl Inner {
         check(payment.clone(), requirement, domain, window)
     }
 
+    /// Why brokered work on these terms is not sold just now: what the wallet may not do, or what leaves too little.
+    pub(super) fn guarded(&self, terms: &Terms) -> Option<Problem> {
+        let cost = terms.cost.units.micros(terms.cost.decimals).unwrap_or(u64::MAX);
+        self.parts.broker.guards().refuses(&terms.provider, cost)
+    }
+
     /// Who does the work, on terms fresh enough to pay by: the provider of the quote; if it has none, or has become too
     /// dear, the cheapest of the others that the payment covers. `None` on routes of the app.
     async fn choose(
@@ -137,51 +152,91 @@ impl Inner {
         admission: &Admission,
     ) -> Result<Option<Chosen>, Problem> {
         let (Some(_), Some(ask)) = (rule.work, &asked.ask) else { return Ok(None) };
+        let data = asked.content.as_ref().map(|content| &content.data);
+        let received = matches!(data, Some(Data::Received(_)));
         let (quotes, asked, terms) = (Arc::clone(&self.parts.quotes), ask.clone(), admission.terms.clone());
         let fresh = async move { quotes.terms(&terms.provider, &terms.operation, &asked).await };
         let offer = self.parts.runtime.spawn(fresh).await.map_err(|_| Reason::Internal)?;
-        let terms = &admission.terms;
-        let requirement = &admission.requirement;
-        let price = Dollars { units: requirement.amount, decimals: requirement.asset.decimals };
+        let provider = &admission.terms.provider;
         let (refusal, fault) = match offer {
-            Ok(offer) => {
-                let cost = Dollars { units: offer.cost, decimals: offer.asset.decimals };
-                let (provider, operation) = (terms.provider.clone(), terms.operation.clone());
-                let chosen = Chosen { provider, operation, offer, passed_over: Vec::new() };
-                if cost.compare(terms.cost).is_le() {
-                    return Ok(Some(chosen));
+            Ok(offer) => match self.bear(ask, admission, &offer).await? {
+                Some(loss) => {
+                    let (provider, operation) = (provider.clone(), admission.terms.operation.clone());
+                    return Ok(Some(Chosen { provider, operation, offer, loss, passed_over: Vec::new() }));
                 }
-                // Whatever becomes of this payment, the next must be asked for by the new price.
-                let (quotes, ask) = (Arc::clone(&self.parts.quotes), ask.clone());
-                let renewed = self.parts.runtime.spawn(async move { quotes.renew(&ask).await });
-                if !gate::withdrawn(price, cost, self.loss_limit) {
-                    return Ok(Some(chosen));
-                }
-                // Without a new quote the challenge is the old one, and is withdrawn again.
-                let _ = renewed.await;
-                (Reason::QuoteWithdrawn, Fault::Terms)
-            }
+                None => (Reason::QuoteWithdrawn, Fault::Terms),
+            },
             Err(error) => {
-                tracing::warn!(%error, provider = terms.provider, "no fresh terms");
-                (Reason::NoProvider, error.fault)
+                tracing::warn!(%error, provider, "no fresh terms");
+                match error.fault {
+                    Fault::Guarded(reason) => (reason, error.fault),
+                    _ => (Reason::NoProvider, error.fault),
+                }
             }
         };
-        let chosen = self.substitute(ask, &terms.provider, price, fault).await?;
+        let chosen = match received {
+            // It has the bytes, and we have not.
+            true => None,
+            false => self.substitute(ask, provider, self.at_most(admission), fault).await?,
+        };
         chosen.map(Some).ok_or_else(|| Problem::new(refusal))
     }
 
-    /// Who does it instead of this provider, if anybody does for this price.
+    /// What is lost by these terms, taken from what may be; `None` if that is too much.
+    async fn bear(
+        &self,
+        ask: &Ask,
+        admission: &Admission,
+        offer: &Offer,
+    ) -> Result<Option<Option<BornLoss>>, Problem> {
+        let price = price(admission);
+        let cost = Dollars { units: offer.cost, decimals: offer.asset.decimals };
+        let renew = || {
+            let (quotes, ask) = (Arc::clone(&self.parts.quotes), ask.clone());
+            self.parts.runtime.spawn(async move { quotes.renew(&ask).await })
+        };
+        // Whatever becomes of this payment, the next must be asked for by the new price.
+        let renewed = cost.compare(admission.terms.cost).is_gt().then(renew);
+        let too_little = self.floor.is_some_and(|floor| gate::leaves_too_little(price, cost, floor));
+        if too_little {
+            drop(self.parts.broker.guards().refusal(Guard::ProfitFloor));
+        }
+        let mut withdrawn = too_little || gate::withdrawn(price, cost, self.loss_limit);
+        let mut borne = None;
+        let loss = gate::loss(price, cost);
+        if !withdrawn && loss > 0 {
+            let guards = Arc::clone(self.parts.broker.guards());
+            let bearing = self.parts.runtime.spawn(async move { guards.bear(loss).await });
+            borne = bearing.await.map_err(|_| Reason::Internal)?;
+            withdrawn = borne.is_none();
+        }
+        if !withdrawn {
+            return Ok(Some(borne));
+        }
+        // Without a new quote the challenge is the old one, and is withdrawn again.
+        if let Some(renewed) = renewed {
+            let _ = renewed.await;
+        }
+        Ok(None)
+    }
+
+    /// What another provider may cost that does the work instead: no loss is made on it, and the floor is left.
+    fn at_most(&self, admission: &Admission) -> Dollars {
+        gate::at_most(price(admission), self.floor)
+    }
+
+    /// Who does it instead of this provider, if anybody does for so much.
     async fn substitute(
         &self,
         ask: &Ask,
         provider: &str,
-        price: Dollars,
+        at_most: Dollars,
         fault: Fault,
     ) -> Result<Option<Chosen>, Problem> {
         let passed_over = PassedOver { provider: provider.to_owned(), fault: fault.to_string() };
         let (quotes, ask) = (Arc::clone(&self.parts.quotes), ask.clone());
         let without = passed_over.provider.clone();
-        let found = async move { quotes.substitute(&ask, &[&without], price).await };
+        let found = async move { quotes.substitute(&ask, &[&without], at_most).await };
         let found = self.parts.runtime.spawn(found).await.map_err(|_| Reason::Internal)?;
         Ok(found.map(|found| {
             self.parts.metrics.provider_failed_over(provider);
@@ -190,6 +245,7 @@ impl Inner {
                 provider: found.provider.name().to_owned(),
                 operation: found.operation.to_owned(),
                 offer: found.offer,
+                loss: None,
                 passed_over: vec![passed_over],
             }
         }))
@@ -211,13 +267,16 @@ impl Inner {
         };
         let requirements = verified.requirements(&resource).ok_or(Reason::PaymentNetwork)?;
         let mut sold = admission.sold(asked.size());
-        let offer = chosen.map(|Chosen { provider, operation, offer, passed_over }| {
-            if !passed_over.is_empty() {
-                let (cost, as_quoted) = (offer.cost, sold.clone());
-                sold = Sold { provider, operation, cost, passed_over, ..as_quoted };
+        let (offer, loss) = match chosen {
+            None => (None, None),
+            Some(Chosen { provider, operation, offer, loss, passed_over }) => {
+                if !passed_over.is_empty() {
+                    let cost = offer.cost;
+                    sold = Sold { provider, operation, cost, passed_over, ..sold };
+                }
+                (Some(offer), loss)
             }
-            offer
-        });
+        };
         let (kind, work): (_, Box<dyn Work>) = match (rule.work, asked.ask.clone(), asked.content.clone()) {
             (Some(work), Some(ask), Some(content)) => {
                 let provider = self.parts.providers.get(&sold.provider).ok_or(Reason::NoProvider)?.clone();
@@ -232,10 +291,12 @@ impl Inner {
                     ask,
                     content,
                     offer: offer.clone().ok_or(Reason::Internal)?,
+                    at_most: self.at_most(&admission),
                     passed_over: sold.passed_over.clone(),
                     quotes: Arc::clone(&self.parts.quotes),
                     files: jobs,
                     metrics: Arc::clone(&self.parts.metrics),
+                    guards: Arc::clone(self.parts.broker.guards()),
                     files_url: asked.files_url(self.paid.files_path.as_deref()),
                     result_max: self.paid.result_max,
                 };
@@ -255,6 +316,8 @@ impl Inner {
             kind,
             sold,
             offer,
+            loss,
+            reserved: None,
             work,
         })
     }
@@ -298,4 +361,10 @@ impl Inner {
         let presented = asked.present(payment, asset)?;
         self.parts.broker.known(&presented).await
     }
+}
+
+/// What the client pays.
+fn price(admission: &Admission) -> Dollars {
+    let requirement = &admission.requirement;
+    Dollars { units: requirement.amount, decimals: requirement.asset.decimals }
 }

@@ -41,7 +41,7 @@ use crate::providers::Registry;
 use crate::quote_cache::{Dollars, Quote, QuoteCache, RouteId};
 use crate::reason::{Charged, Problem, Reason, Retry};
 use crate::spool::Spool;
-use crate::telemetry::Metrics;
+use crate::telemetry::{Guard, Metrics};
 use crate::x402::{Asset, Domain, Payment, PaymentFlow};
 use admit::Admitted;
 use endpoints::Files;
@@ -80,6 +80,8 @@ struct Inner {
     public_url: Option<Uri>,
     paid: resolved::Paid,
     loss_limit: Dollars,
+    /// What must be left of a price.
+    floor: Option<Dollars>,
     /// The EIP-712 domains of what we take, made once.
     domains: HashMap<Asset, Domain>,
     memory: Memory,
@@ -103,12 +105,14 @@ struct Rule {
 impl Paid {
     /// Puts the parts together.
     pub fn new(parts: Parts, config: &Config) -> Self {
+        let micros = |micros: u64| Dollars { units: Amount::new(micros.into()), decimals: 6 };
         let limit = Amount::from_decimal(&config.pricing.quote_loss_limit, 6).unwrap_or(Amount::ZERO);
         let domains = config.accepts.iter().map(|accept| (accept.asset.clone(), Domain::new(&accept.asset)));
         Paid(Arc::new(Inner {
             rules: config.routes.iter().enumerate().map(|(at, route)| Rule::new(at, route)).collect(),
             public_url: config.edge.public_url.clone(),
             loss_limit: Dollars { units: limit, decimals: 6 },
+            floor: config.limits.profit_floor.map(micros),
             domains: domains.collect(),
             memory: Memory::new(config.paid.max_body_memory, config.edge.body_timeout),
             sources: Sources::new(&config.paid),
@@ -181,7 +185,7 @@ impl Inner {
             }
             Err(error) => return Err(Problem::new(error.reason()).charged(Charged::No)),
         };
-        if let Some(closed) = self.closed() {
+        if let Some(closed) = self.closed().or_else(|| self.frozen(rule)) {
             return Err(closed);
         }
         if let Some(key) = asked.idempotency_key()?
@@ -223,6 +227,11 @@ impl Inner {
             return Some(Problem::new(Reason::Draining));
         }
         self.parts.closed.load().as_deref().cloned()
+    }
+
+    /// Why work that is bought is not sold, whatever it costs.
+    fn frozen(&self, rule: &Rule) -> Option<Problem> {
+        rule.work.and_then(|_| self.parts.broker.guards().closed())
     }
 
     /// What is asked, and how much of it. JSON has to be read for that, and a form with options before its file up to
@@ -282,6 +291,9 @@ impl Inner {
     ) -> Result<Answer, Problem> {
         let problem = refusal.unwrap_or_else(|| Problem::new(Reason::PaymentRequired));
         let quote = self.quote(rule, asked).await?;
+        if rule.work.is_some() {
+            self.may_be_sold(&quote)?;
+        }
         let challenge = self.with_books(false, |books| {
             let now = self.parts.clock.now_millis();
             gate::challenge(&asked.request(rule), &quote, books, &problem, JobId::new(), now)
@@ -290,6 +302,20 @@ impl Inner {
         let (reason, job) = (challenge.reason, Some(challenge.job));
         let price = quote.prices.first().map(|price| price.amount);
         Ok(Answer { response: challenge.into_response().map(super::Body::from), reason, job, price })
+    }
+
+    /// Nobody is asked to sign for what will not be done.
+    fn may_be_sold(&self, quote: &Quote) -> Result<(), Problem> {
+        if let Some(problem) = self.guarded(&quote.terms) {
+            return Err(problem);
+        }
+        let (Some(floor), Some(price)) = (self.floor, quote.prices.first()) else { return Ok(()) };
+        let price = Dollars { units: price.amount, decimals: price.accept.asset.decimals };
+        if gate::leaves_too_little(price, quote.terms.cost, floor) {
+            drop(self.parts.broker.guards().refusal(Guard::ProfitFloor));
+            return Err(Reason::NoProvider.into());
+        }
+        Ok(())
     }
 
     /// The quote for this request, from memory if it is there.

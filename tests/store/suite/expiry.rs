@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use galaksio::clock::UnixMillis;
+use galaksio::ids::JobId;
 use galaksio::jobs::{Claim, Event, Job, State};
 
 use crate::sample::{append, failed, job, paid_run, settled, win};
@@ -93,4 +94,68 @@ pub(crate) async fn jobs_are_listed_and_counted_by_state(s: &Subject) {
         };
         assert_eq!(count, expected, "{}", state.name());
     }
+}
+
+/// Everything a scan finds, `about` at a time; `between` happens after each part.
+async fn scan(s: &Subject, about: usize, mut between: impl AsyncFnMut()) -> Vec<JobId> {
+    let (mut found, mut after) = (Vec::new(), None);
+    for _ in 0..200 {
+        let (part, mark) = s.other.scan(after.as_deref(), about).await.unwrap();
+        found.extend(part);
+        between().await;
+        match mark {
+            Some(mark) => after = Some(mark),
+            None => {
+                found.sort();
+                found.dedup();
+                return found;
+            }
+        }
+    }
+    panic!("a scan without an end");
+}
+
+pub(crate) async fn a_scan_finds_every_job(s: &Subject) {
+    assert_eq!(scan(s, 10, async || {}).await, []);
+    let mut jobs = Vec::new();
+    for n in 0..25 {
+        let (at, lease) = win(&*s.store, &job(n, s.now()), LONG).await;
+        let life: &[Event] = match n % 5 {
+            0 => &[],
+            1 => &[Event::Verified],
+            2 => &[failed()],
+            3 => &[Event::SettleFirst, settled(), failed()],
+            _ => &paid_run(&at),
+        };
+        let mut now = at;
+        for event in life {
+            now = append(&*s.store, &lease, event, &now).await;
+        }
+        jobs.push(now.id);
+    }
+    jobs.sort();
+    for about in [1, 7, 25, 1_000] {
+        assert_eq!(scan(s, about, async || {}).await, jobs, "{about} at a time");
+    }
+    assert!(s.store.scan(Some("no such mark"), 10).await.is_err());
+}
+
+pub(crate) async fn a_scan_misses_no_job_that_moves_on(s: &Subject) {
+    let mut held = Vec::new();
+    for n in 0..12 {
+        held.push(win(&*s.store, &job(n, s.now()), LONG).await);
+    }
+    let mut all: Vec<JobId> = held.iter().map(|(at, _)| at.id).collect();
+    all.sort();
+    // After each part, one job goes a step further on its way.
+    let mut step = 0;
+    let found = scan(s, 2, async || {
+        let (at, lease) = &mut held[step % 12];
+        step += 1;
+        let life = paid_run(at);
+        if let Some(event) = life.get(usize::try_from(at.version).unwrap()) {
+            *at = append(&*s.store, lease, event, at).await;
+        }
+    });
+    assert_eq!(found.await, all);
 }

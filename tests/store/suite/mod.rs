@@ -34,6 +34,8 @@ macro_rules! conformance {
             expiry::money_outstanding_is_never_forgotten,
             expiry::a_reopened_job_does_not_expire,
             expiry::jobs_are_listed_and_counted_by_state,
+            expiry::a_scan_finds_every_job,
+            expiry::a_scan_misses_no_job_that_moves_on,
             values::a_value_is_kept_replaced_and_listed,
             values::values_expire,
             values::one_of_many_new_values_wins,
