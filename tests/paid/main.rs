@@ -13,6 +13,7 @@ mod facilitator;
 mod fail_closed;
 mod front;
 mod gateway;
+mod guards;
 mod lookups;
 mod official;
 mod once;

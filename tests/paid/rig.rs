@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use galaksio::clock::Clock;
 use galaksio::config::{self, Config};
+use galaksio::guard::Switch;
 use galaksio::jobs::JobStore;
 use galaksio::jobs::embedded::{Embedded, OpenError};
 use galaksio::sandbox::{NETWORK, Sandbox, Service, Settings, pay_to};
@@ -61,19 +62,25 @@ price = "$0.006"
 pub(crate) struct Setup {
     pub(crate) sandbox: Settings,
     routes: String,
+    asks_chain: bool,
     settings: BTreeMap<&'static str, BTreeMap<&'static str, String>>,
 }
 
 impl Setup {
     pub(crate) fn new() -> Setup {
-        Setup { sandbox: Settings::default(), routes: ROUTES.to_owned(), settings: BTreeMap::new() }
-            .text("edge", "listen", "127.0.0.1:0")
-            .text("edge", "drain_timeout", "5s")
-            .text("facilitator", "unknown_hold", "2s")
-            .text("paid", "work_timeout", "20s")
-            .text("paid", "lease", "2s")
-            .text("admin", "listen", "127.0.0.1:0")
-            .text("log", "filter", "info")
+        Setup {
+            sandbox: Settings::default(),
+            routes: ROUTES.to_owned(),
+            asks_chain: false,
+            settings: BTreeMap::new(),
+        }
+        .text("edge", "listen", "127.0.0.1:0")
+        .text("edge", "drain_timeout", "5s")
+        .text("facilitator", "unknown_hold", "2s")
+        .text("paid", "work_timeout", "20s")
+        .text("paid", "lease", "2s")
+        .text("admin", "listen", "127.0.0.1:0")
+        .text("log", "filter", "info")
     }
 
     /// Sets `key` of `[section]` to a text.
@@ -81,6 +88,12 @@ impl Setup {
         let value =
             if key == "listen" && section == "edge" { format!("[{value:?}]") } else { format!("{value:?}") };
         self.settings.entry(section).or_default().insert(key, value);
+        self
+    }
+
+    /// Sets `key` of `[section]` to a list of texts.
+    pub(crate) fn list(mut self, section: &'static str, key: &'static str, values: &[&str]) -> Setup {
+        self.settings.entry(section).or_default().insert(key, format!("{values:?}"));
         self
     }
 
@@ -93,6 +106,12 @@ impl Setup {
     /// By this clock.
     pub(crate) fn clock(mut self, clock: &Clock) -> Setup {
         self.sandbox.clock = clock.clone();
+        self
+    }
+
+    /// With an endpoint of the chain.
+    pub(crate) fn asking_the_chain(mut self) -> Setup {
+        self.asks_chain = true;
         self
     }
 
@@ -136,7 +155,8 @@ impl Setup {
             }
         }
         let accept = format!("[[accepts]]\nnetwork = \"base-sepolia\"\npay_to = {PAY_TO:?}\n");
-        toml + &self.routes + &accept
+        let chain = format!("[[chains]]\nnetwork = \"base-sepolia\"\nrpc = [{:?}]\n", urls.rpc);
+        toml + &self.routes + &accept + if self.asks_chain { &chain } else { "" }
     }
 }
 
@@ -206,6 +226,11 @@ impl Stage {
     /// Runs a test's own part.
     pub(crate) fn run<F: Future>(&self, part: F) -> F::Output {
         self.runtime.as_ref().unwrap().block_on(part)
+    }
+
+    /// What stops its wallet.
+    pub(crate) fn switch(&self) -> Switch {
+        Switch::beside(&self.folder.path().join("jobs.redb"))
     }
 
     /// The gateway's own wallet.

@@ -25,6 +25,10 @@ const STILL: &[(&str, &str)] = &[
     ("galaksio_tls_handshake_failures_total", "there is no TLS"),
     ("galaksio_paid_work_in_flight", "all work is done by the time of the scrape"),
     ("galaksio_exposure_atomic", "what was exposed is settled"),
+    ("galaksio_guard_refusals_total", "nothing is over a limit"),
+    ("galaksio_losses_microdollars_total", "nothing is lost"),
+    ("galaksio_wallet_frozen", "it is not"),
+    ("galaksio_wallet_balance_atomic", "no chain is configured to be asked"),
 ];
 
 #[test]
