@@ -18,6 +18,7 @@ mod fail_closed;
 mod failover;
 mod front;
 mod gateway;
+mod guards;
 mod lookups;
 mod named;
 mod official;

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use galaksio::clock::Clock;
 use galaksio::config::{self, Config};
+use galaksio::guard::Switch;
 use galaksio::jobs::JobStore;
 use galaksio::jobs::embedded::{Embedded, OpenError};
 use galaksio::sandbox::{NETWORK, Sandbox, Service, Settings, pay_to};
@@ -62,6 +63,7 @@ pub(crate) struct Setup {
     pub(crate) sandbox: Settings,
     routes: String,
     providers: String,
+    asks_chain: bool,
     settings: BTreeMap<&'static str, BTreeMap<&'static str, String>>,
 }
 
@@ -71,6 +73,7 @@ impl Setup {
             sandbox: Settings::default(),
             routes: ROUTES.to_owned(),
             providers: String::new(),
+            asks_chain: false,
             settings: BTreeMap::new(),
         }
         .text("edge", "listen", "127.0.0.1:0")
@@ -90,6 +93,12 @@ impl Setup {
         self
     }
 
+    /// Sets `key` of `[section]` to a list of texts.
+    pub(crate) fn list(mut self, section: &'static str, key: &'static str, values: &[&str]) -> Setup {
+        self.settings.entry(section).or_default().insert(key, format!("{values:?}"));
+        self
+    }
+
     /// Sets `key` of `[section]` to a number.
     pub(crate) fn number(mut self, section: &'static str, key: &'static str, value: u64) -> Setup {
         self.settings.entry(section).or_default().insert(key, value.to_string());
@@ -105,6 +114,12 @@ impl Setup {
     /// By this clock.
     pub(crate) fn clock(mut self, clock: &Clock) -> Setup {
         self.sandbox.clock = clock.clone();
+        self
+    }
+
+    /// With an endpoint of the chain.
+    pub(crate) fn asking_the_chain(mut self) -> Setup {
+        self.asks_chain = true;
         self
     }
 
@@ -157,7 +172,8 @@ impl Setup {
         }
         let accept = format!("[[accepts]]\nnetwork = \"base-sepolia\"\npay_to = {PAY_TO:?}\n");
         let declared = self.providers.replace("$merit", &urls.merit).replace("$openx402", &urls.openx402);
-        toml + &self.routes + &accept + &declared
+        let chain = format!("[[chains]]\nnetwork = \"base-sepolia\"\nrpc = [{:?}]\n", urls.rpc);
+        toml + &self.routes + &accept + &declared + if self.asks_chain { &chain } else { "" }
     }
 }
 
@@ -227,6 +243,11 @@ impl Stage {
     /// Runs a test's own part.
     pub(crate) fn run<F: Future>(&self, part: F) -> F::Output {
         self.runtime.as_ref().unwrap().block_on(part)
+    }
+
+    /// What stops its wallet.
+    pub(crate) fn switch(&self) -> Switch {
+        Switch::beside(&self.folder.path().join("jobs.redb"))
     }
 
     /// The gateway's own wallet.

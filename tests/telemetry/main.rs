@@ -30,6 +30,10 @@ const STILL: &[(&str, &str)] = &[
     ("galaksio_gas_gwei", "the facilitator is not the gateway's own"),
     ("galaksio_settlements_audited_total", "there is no chain to ask"),
     ("galaksio_settlements_to_be_audited", "there is no chain to ask"),
+    ("galaksio_guard_refusals_total", "nothing is over a limit"),
+    ("galaksio_losses_microdollars_total", "nothing is lost"),
+    ("galaksio_wallet_frozen", "it is not"),
+    ("galaksio_wallet_balance_atomic", "no chain is configured to be asked"),
 ];
 
 #[test]
