@@ -64,8 +64,8 @@ check: build-tools ## the fast half of test: formatting, lints, and the tests th
 .PHONY: bench
 bench: build-tools ## the edge against nginx, as a table and in target/bench/edge.json (under five minutes after the build)
 	@scripts/ensure nginx wrk python3
-	$(CARGO) build --release --locked
-	python3 -B benches/edge/bench.py --galaksio target/release/galaksio --rounds $(ROUNDS) --seconds $(SECONDS_EACH)
+	$(CARGO) build --release --locked --bin galaksio --example floor
+	python3 -B benches/edge/bench.py --galaksio target/release/galaksio --floor target/release/examples/floor --rounds $(ROUNDS) --seconds $(SECONDS_EACH)
 
 .PHONY: bench-settle
 bench-settle: build-tools $(CLIENTS_READY) ## our facilitator against the official one, as tables and in target/bench/settle.json (four minutes)

@@ -1,6 +1,6 @@
 //! The composition root: builds every part from the configuration, runs them, and ends them in order.
 //!
-//! Two runtimes. The edge's is pingora's. Paid work, and every call it makes, runs on one of our own, which ends last:
+//! Several runtimes. Each worker of the edge has one. Paid work, and every call it makes, runs on one of our own, which ends last:
 //! a connection to a facilitator must not die under a settlement because clients are gone.
 
 mod health;
@@ -272,22 +272,6 @@ impl Build<'_> {
         Ok(Pool::open(members, settings.hedge_after, Arc::clone(values), observer).await)
     }
 
-    /// Whether the chains are what the configuration says. One that cannot be asked is no reason not to start.
-    async fn fits(&self, chains: &Chains) -> Result<(), StartError> {
-        let Ok((misfits, unknown)) = tokio::time::timeout(CHECK, chains.check(&self.config.assets())).await
-        else {
-            tracing::warn!("the chains answer too slowly to be compared with the configuration");
-            return Ok(());
-        };
-        for why in unknown {
-            tracing::warn!(%why, "a chain is not compared with the configuration");
-        }
-        match misfits.is_empty() {
-            true => Ok(()),
-            false => Err(StartError::Misfits(misfits)),
-        }
-    }
-
     async fn local_facilitator(&self) -> Result<Arc<LocalFacilitator>, StartError> {
         let local = Arc::new(LocalFacilitator::new(self.config, self.clock.clone())?);
         let problems = local.problems().await;
@@ -309,6 +293,22 @@ impl Build<'_> {
             }
         });
         Ok(local)
+    }
+
+    /// Whether the chains are what the configuration says. One that cannot be asked is no reason not to start.
+    async fn fits(&self, chains: &Chains) -> Result<(), StartError> {
+        let Ok((misfits, unknown)) = tokio::time::timeout(CHECK, chains.check(&self.config.assets())).await
+        else {
+            tracing::warn!("the chains answer too slowly to be compared with the configuration");
+            return Ok(());
+        };
+        for why in unknown {
+            tracing::warn!(%why, "a chain is not compared with the configuration");
+        }
+        match misfits.is_empty() {
+            true => Ok(()),
+            false => Err(StartError::Misfits(misfits)),
+        }
     }
 
     async fn store(&self, clock: &Clock) -> Result<Arc<dyn JobStore>, StartError> {

@@ -50,9 +50,9 @@ use tally::Tally;
 
 pub use audit::Audit;
 pub use delivery::{Delivery, DeliveryBody};
-pub use idempotency::IdempotencyKey;
+pub use idempotency::{IdempotencyKey, NameSort, NamedRoute, RequestName};
 pub use recovery::Recovery;
-pub use work::{BodyStream, FILES, Product, ProviderWork, Work, WorkError, WorkFault};
+pub use work::{Another, BodyStream, FILES, Product, ProviderWork, Work, WorkError, WorkFault};
 
 /// A payment, as it was presented with a request.
 #[derive(Clone, Debug)]
@@ -91,6 +91,8 @@ pub struct Sale {
     pub job: Option<JobId>,
     /// The client's own name for the request, if it gave one.
     pub key: Option<IdempotencyKey>,
+    /// What the payer calls the request: at most one name of each sort.
+    pub names: Vec<RequestName>,
     /// Store, run or app.
     pub kind: JobKind,
     /// Provider, operation, price.

@@ -34,6 +34,8 @@ impl Purse for AttemptPurse {
     async fn pay(&self, step: &'static str, challenge: &Challenge) -> Result<PaymentHeader, PurseError> {
         let job = self.journal.job().await;
         let now = self.clock.now();
+        let identifier = self.wallet.identifier(&job.claim, step, job.attempt);
+        let challenge = &challenge.clone().identified(&identifier);
         let spend = Spend {
             claim: &job.claim,
             attempt: job.attempt,

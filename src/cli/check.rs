@@ -14,18 +14,44 @@ use crate::x402::{Network, PaymentFlow};
 pub(super) fn run(path: &Path, online: bool) -> Exit {
     match config::check(path, &config::process_environment()) {
         Ok(loaded) => {
-            print!("{}", Summary { path, loaded: &loaded });
-            let asked = if online { ask_chains(&loaded.config) } else { Exit::Ok };
-            match asked {
-                Exit::Ok => settling(&loaded.config),
-                Exit::Failed | Exit::Config => asked,
+            let exit = if online { ask(&loaded.config) } else { Exit::Ok };
+            if exit == Exit::Ok {
+                print!("{}", Summary { path, loaded: &loaded });
             }
+            exit
         }
         Err(mistakes) => {
             eprintln!("{mistakes}");
             Exit::Config
         }
     }
+}
+
+/// Whether the chains are what the configuration says, and the gateway's own facilitator, if it is to, could settle now.
+fn ask(config: &Config) -> Exit {
+    match ask_chains(config) {
+        Exit::Ok => settling(config),
+        failed => failed,
+    }
+}
+
+/// Whether the gateway's own facilitator could settle now, if it is to.
+fn settling(config: &Config) -> Exit {
+    if config.facilitator.local.is_none() {
+        return Exit::Ok;
+    }
+    let problems = match super::facilitator::problems(config) {
+        Ok(problems) => problems,
+        Err(error) => vec![format!("{error:#}")],
+    };
+    if problems.is_empty() {
+        println!("the chain answers, and the gas account has gas");
+        return Exit::Ok;
+    }
+    for problem in problems {
+        eprintln!("galaksio: payments could not be settled: {problem}");
+    }
+    Exit::Failed
 }
 
 /// Whether the chains are what the configuration says; what is not goes to standard error.
@@ -53,25 +79,6 @@ fn ask_chains(config: &Config) -> Exit {
         (true, false) => Exit::Failed,
         (true, true) => Exit::Ok,
     }
-}
-
-/// Whether the gateway's own facilitator could settle now, if it is to: this asks the chain.
-fn settling(config: &Config) -> Exit {
-    if config.facilitator.local.is_none() {
-        return Exit::Ok;
-    }
-    let problems = match super::facilitator::problems(config) {
-        Ok(problems) => problems,
-        Err(error) => vec![format!("{error:#}")],
-    };
-    if problems.is_empty() {
-        println!("\nthe chain answers, and the gas account has gas");
-        return Exit::Ok;
-    }
-    for problem in problems {
-        eprintln!("galaksio: payments could not be settled: {problem}");
-    }
-    Exit::Failed
 }
 
 /// What a configuration amounts to, for a person.

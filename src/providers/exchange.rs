@@ -22,6 +22,9 @@ use crate::x402::{Asset, Challenge, Offered};
 /// A probe that takes longer is no offer; whoever asks may wait less.
 const PROBE_DEADLINE: Duration = Duration::from_secs(10);
 
+/// Within an order, terms that take longer are none: time is left for another provider.
+const ASK_DEADLINE: Duration = Duration::from_secs(10);
+
 /// How often an idempotent call is repeated whose answer was lost, and how long after the first loss; twice as long each time.
 const REPEATS: u32 = 3;
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
@@ -33,6 +36,7 @@ pub(super) struct Line {
     /// What the wallet pays in, best first.
     assets: Arc<[Asset]>,
     probe_deadline: Duration,
+    ask_deadline: Duration,
 }
 
 /// The calls of one order, under its one deadline.
@@ -44,7 +48,12 @@ pub(super) struct Exchange<'a> {
 
 impl Line {
     pub(super) fn new(outgoing: Outgoing, assets: &[Asset]) -> Self {
-        Line { outgoing, assets: assets.into(), probe_deadline: PROBE_DEADLINE }
+        Line { outgoing, assets: assets.into(), probe_deadline: PROBE_DEADLINE, ask_deadline: ASK_DEADLINE }
+    }
+
+    #[cfg(test)]
+    pub(super) fn with_ask_deadline(self, ask_deadline: Duration) -> Self {
+        Line { ask_deadline, ..self }
     }
 
     #[cfg(test)]
@@ -101,7 +110,7 @@ impl Exchange<'_> {
 
     /// The challenge that `probe`, sent without payment, is answered with. Anything but a 402 is an error.
     pub(super) async fn challenge(&self, probe: Call) -> Result<Challenge, ProviderError> {
-        let answer = self.call(probe).await?;
+        let answer = self.line.outgoing.send(probe, self.left().min(self.line.ask_deadline)).await?;
         if answer.status != StatusCode::PAYMENT_REQUIRED {
             let (fault, status) = (fault_of(answer.status), answer.status.as_u16());
             return Err(ProviderError::new(fault, format!("status {status} where a 402 was due")));

@@ -105,14 +105,25 @@ impl Forward {
     /// As [`Forward::send`] with [`Strip::Nothing`], for requests that may become a WebSocket.
     pub(super) async fn pass(
         &self,
+        parts: request::Parts,
+        body: Body,
+        peer: &Peer,
+        tunnels: &Tunnels,
+    ) -> Result<Response<Body>, Problem> {
+        if headers::wants_websocket(&parts) {
+            // Rare, so that it is not part of every request's future.
+            return Box::pin(self.upgrade(parts, body, peer, tunnels)).await;
+        }
+        self.send(parts, body, peer, Strip::Nothing).await
+    }
+
+    async fn upgrade(
+        &self,
         mut parts: request::Parts,
         body: Body,
         peer: &Peer,
         tunnels: &Tunnels,
     ) -> Result<Response<Body>, Problem> {
-        if !headers::wants_websocket(&parts) {
-            return self.send(parts, body, peer, Strip::Nothing).await;
-        }
         let client_side = parts.extensions.remove::<hyper::upgrade::OnUpgrade>();
         headers::to_app(&mut parts, peer, Strip::Nothing, true);
         let (mut response, lease) = self.exchange(parts, body).await?;

@@ -81,7 +81,7 @@ impl Pool {
             let fresh = kept.is_none();
             let mut sender = match kept {
                 Some(sender) => sender,
-                None => self.0.connect().await?,
+                None => Box::pin(self.0.connect()).await?,
             };
             match sender.try_send_request(request).await {
                 Ok(response) => {

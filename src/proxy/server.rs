@@ -9,6 +9,8 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use async_trait::async_trait;
+use futures_util::future::BoxFuture;
+use futures_util::stream::{FuturesUnordered, StreamExt};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
@@ -171,15 +173,17 @@ impl App {
         let activity = Arc::new(Activity::new());
         let connection =
             Arc::new(Connection { gateway: self.gateway.clone(), peer, activity: activity.clone() });
-        let service = service_fn(move |request| {
-            let connection = connection.clone();
-            async move { Ok::<_, std::convert::Infallible>(connection.serve(request).await) }
-        });
+        let service = service_fn(move |request| connection.clone().serve(request));
         let io = TokioIo::new(Watched::new(io, activity.clone()));
         let mut served = pin!(self.http.serve_connection_with_upgrades(io, service));
-        let mut expired = pin!(activity.expired(&self.limits));
-        let mut ending = pin!(self.gateway.drain.wait_started());
-        let mut told = false;
+        // Polled only when it is these that woke, not with each byte that moves.
+        let asides: FuturesUnordered<BoxFuture<'_, Option<Expired>>> = FuturesUnordered::new();
+        asides.push(Box::pin(async { Some(activity.expired(&self.limits).await) }));
+        asides.push(Box::pin(async {
+            self.gateway.drain.wait_started().await;
+            None
+        }));
+        let mut asides = asides;
         loop {
             tokio::select! {
                 biased;
@@ -189,23 +193,17 @@ impl App {
                     }
                     return;
                 }
-                expired = expired.as_mut() => {
-                    match expired {
-                        Expired::Idle => {}
-                        Expired::Header => self.refused(Refusal::SlowHeader),
-                        Expired::Write => self.refused(Refusal::SlowReader),
-                    }
-                    if expired == Expired::Idle {
+                Some(aside) = asides.next() => match aside {
+                    None => served.as_mut().graceful_shutdown(),
+                    Some(Expired::Idle) => {
                         // HTTP/2 clients are told; one that does not go then is cut.
                         served.as_mut().graceful_shutdown();
                         let _ = timeout(GOAWAY_TIME, served.as_mut()).await;
+                        return;
                     }
-                    return;
-                }
-                () = ending.as_mut(), if !told => {
-                    told = true;
-                    served.as_mut().graceful_shutdown();
-                }
+                    Some(Expired::Header) => return self.refused(Refusal::SlowHeader),
+                    Some(Expired::Write) => return self.refused(Refusal::SlowReader),
+                },
             }
         }
     }

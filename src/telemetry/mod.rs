@@ -14,6 +14,7 @@ mod money;
 mod paid;
 mod quotes;
 mod store;
+mod striped;
 
 #[cfg(test)]
 mod tests;

@@ -15,9 +15,9 @@ pub(super) struct MoneyMetrics {
     income: IntCounterVec,
     cost: IntCounterVec,
     exposure: IntGaugeVec,
+    gas: IntGaugeVec,
     audited: IntCounterVec,
     to_be_audited: IntGauge,
-    gas: IntGaugeVec,
 }
 
 /// What was found of a payment that a facilitator said was settled.
@@ -47,6 +47,11 @@ impl MoneyMetrics {
                 &["network", "asset"],
                 "Provider money this process signed for jobs whose client payments have not settled, in atomic units.",
             ),
+            gas: catalogue.gauges(
+                "gas_gwei",
+                &["network"],
+                "What the gateway's own facilitator has left for gas, in gwei (a billionth of the chain's coin).",
+            ),
             audited: catalogue.counters(
                 "settlements_audited_total",
                 &["outcome"],
@@ -55,11 +60,6 @@ impl MoneyMetrics {
             to_be_audited: catalogue.gauge(
                 "settlements_to_be_audited",
                 "Settled client payments that are still to be looked for on the chain.",
-            ),
-            gas: catalogue.gauges(
-                "gas_gwei",
-                &["network"],
-                "What the gateway's own facilitator has left for gas, in gwei (a billionth of the chain's coin).",
             ),
         }
     }

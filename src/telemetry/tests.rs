@@ -33,6 +33,8 @@ fn touched() -> Metrics {
     metrics.called("x402.org/facilitator", Operation::Settle, Outcome::Yes, MS);
     metrics.available("x402.org/facilitator", true);
     metrics.provider_performed("xcache", "set", None, MS);
+    metrics.provider_ejected("xcache", true);
+    metrics.provider_failed_over("xcache");
     metrics.store_called("claim", true, MS);
     metrics.jobs_in_state(State::Held, 3);
     metrics.job_ended(JobKind::Run, State::Completed);
@@ -42,12 +44,12 @@ fn touched() -> Metrics {
     metrics.earned(&asset, Amount::new(336));
     metrics.spent("merit-systems", &asset, Amount::new(280));
     metrics.exposed(&asset, Amount::new(280));
-    metrics.audited(crate::telemetry::Audited::Missing);
-    metrics.to_be_audited(1);
     metrics.guarded(Guard::Spend);
     metrics.lost(280);
     metrics.frozen(true);
     metrics.gas_left(Network(84_532), 12_000_000_000);
+    metrics.audited(crate::telemetry::Audited::Missing);
+    metrics.to_be_audited(1);
     metrics
 }
 

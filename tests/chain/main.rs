@@ -10,6 +10,7 @@ mod between;
 #[allow(dead_code, reason = "shared with the tests of the paid flow, which use all of it")]
 #[path = "../paid/client.rs"]
 mod client;
+mod declared;
 mod faults;
 #[allow(dead_code, reason = "shared with the tests of the paid flow, which use all of it")]
 #[path = "../paid/gateway.rs"]

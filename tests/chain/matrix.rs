@@ -79,7 +79,7 @@ fn every_client_buys_everything_through_every_facilitator() {
     });
     let table = table(&rows);
     println!("{table}");
-    in_readme(&table);
+    in_readme("matrix", &table);
 }
 
 /// A gateway in front of its providers, paid on a chain.
@@ -256,13 +256,13 @@ fn table(rows: &[Row]) -> String {
     table + "\n"
 }
 
-/// The README shows this table; with `GALAKSIO_WRITE_DOCS=1` it does from now on.
-fn in_readme(table: &str) {
+/// The README shows this table, between marks of its name; with `GALAKSIO_WRITE_DOCS=1` it does from now on.
+pub(crate) fn in_readme(name: &str, table: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
     let readme = std::fs::read_to_string(&path).unwrap();
-    let (begin, end) = ("<!-- the matrix begins -->\n", "<!-- the matrix ends -->");
-    let (before, rest) = readme.split_once(begin).unwrap();
-    let (shown, after) = rest.split_once(end).unwrap();
+    let (begin, end) = (format!("<!-- the {name} begins -->\n"), format!("<!-- the {name} ends -->"));
+    let (before, rest) = readme.split_once(&begin).unwrap();
+    let (shown, after) = rest.split_once(&end).unwrap();
     if std::env::var_os("GALAKSIO_WRITE_DOCS").is_some() {
         std::fs::write(path, format!("{before}{begin}{table}{end}{after}")).unwrap();
     } else {

@@ -1,7 +1,8 @@
 //! The others in the protocol, as they are published: the official facilitator, official servers and clients, each a
-//! Node process of `tests/clients`. What serves ends when it is dropped, or when this process does.
+//! Node process of `tests/clients`, and a shop in Rust. What serves ends when it is dropped, or when this process does.
 
 use std::io::{BufRead, BufReader};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use galaksio::x402::Address;
@@ -44,9 +45,23 @@ impl Peer {
         Peer::start(program, &["--facilitator", facilitator, "--pay-to", &pay_to, "--price", price])
     }
 
+    /// A shop on `x402-axum`, of this version: `/work` for a tenth of a cent.
+    pub(crate) fn server_axum(facilitator: &str, pay_to: Address, version: u8) -> Peer {
+        let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/peers/debug/axum-seller");
+        assert!(program.is_file(), "run `make test-tools`, or `make test`");
+        let (pay_to, version) = (pay_to.to_string(), version.to_string());
+        let mut command = Command::new(program);
+        command.args(["--facilitator", facilitator, "--pay-to", &pay_to, "--version", &version]);
+        Peer::launch(command)
+    }
+
     fn start(program: &str, arguments: &[&str]) -> Peer {
         let mut command = Command::new("node");
         command.arg(clients().join(program)).args(arguments);
+        Peer::launch(command)
+    }
+
+    fn launch(mut command: Command) -> Peer {
         // It reads this until we are gone.
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
@@ -55,7 +70,7 @@ impl Peer {
         let Ok(told) = serde_json::from_str::<Value>(&line) else {
             let _ = child.kill();
             let _ = child.wait();
-            panic!("{program} does not start: {line}");
+            panic!("{command:?} does not start: {line}");
         };
         std::thread::spawn(move || output.lines().for_each(drop));
         Peer { url: told["url"].as_str().unwrap().to_owned(), child }

@@ -86,6 +86,7 @@ fn upfront_job() -> Job {
             price,
             cost: Amount::ZERO,
             size: 0,
+            passed_over: Vec::new(),
         },
         provider: Vec::new(),
         answer: None,
@@ -113,7 +114,8 @@ async fn a_lapsed_upfront_settle_is_owed_if_it_was_made() {
         lease: LEASE,
     };
     let metrics = Arc::new(Metrics::new());
-    let broker = Broker::new(store.clone(), facilitator.clone(), None, metrics, clock.clone(), limits);
+    let broker =
+        Broker::new(store.clone(), facilitator.clone(), None, metrics.clone(), clock.clone(), limits);
     let recovery = Recovery::new(Arc::new(broker), LEASE);
     let sweep = async || {
         recovery.sweep(&|| Some(())).await;
@@ -132,4 +134,6 @@ async fn a_lapsed_upfront_settle_is_owed_if_it_was_made() {
     let job = sweep().await;
     assert_eq!((job.state, settles()), (State::RefundDue, 1));
     assert_eq!(job.receipt.unwrap().transaction, "0x1");
+    let once = "galaksio_jobs_total{kind=\"app\",outcome=\"refund_due\"} 1\n";
+    assert!(metrics.exposition().unwrap().contains(once), "counted otherwise than once");
 }

@@ -5,10 +5,12 @@
 mod audit;
 mod duplicates;
 mod faults;
+mod named;
 mod proof;
 mod provider;
 mod settle;
 mod trap;
+mod turn;
 mod upfront;
 mod work;
 
@@ -123,6 +125,7 @@ impl Stage {
             requirement,
             job: Some(JobId::new()),
             key: None,
+            names: Vec::new(),
             kind: JobKind::Run,
             sold: Sold {
                 provider: "merit".into(),
@@ -130,6 +133,7 @@ impl Stage {
                 price: Amount::new(PRICE),
                 cost: Amount::new(COST),
                 size: 3,
+                passed_over: Vec::new(),
             },
             offer: Some(offer(usdc(), COST)),
             work: Box::new(Script { steps: steps.to_vec(), log: Arc::clone(&self.log) }),
@@ -451,7 +455,10 @@ async fn pay(
         max_timeout_seconds: 60,
         flow: PaymentFlow::Authorization,
     };
-    let said = purse.pay(step, &challenge(Version::V2, &requirement)).await;
+    let mut challenge = challenge(Version::V2, &requirement);
+    let extensions = r#"{"payment-identifier":{"info":{"required":true}}}"#;
+    challenge.extensions = Some(RawValue::from_string(extensions.into()).unwrap());
+    let said = purse.pay(step, &challenge).await;
     let error = said.as_ref().err().cloned();
     log.purse.lock().push(said.map(|header| header.value.to_str().unwrap().to_owned()));
     match error {

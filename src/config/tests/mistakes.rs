@@ -570,8 +570,8 @@ fn a_facilitator_of_our_own_has_a_key_and_a_chain_and_nothing_of_the_others() {
     );
     expect_after(
         &payable,
-        "[facilitator]\nmax_fee = \"0gwei\"\n",
-        &[(2, 11, "facilitator.max_fee", "for nothing", "gwei")],
+        &format!("{local}max_fee = \"0gwei\"\n"),
+        &[(4, 11, "facilitator.max_fee", "for nothing", "gwei")],
     );
     expect_after(
         &payable,

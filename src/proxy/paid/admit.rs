@@ -10,14 +10,24 @@ use crate::broker::{Delivery, Presented, ProviderWork, Sale, Work};
 use crate::config::resolved::BrokeredWork;
 use crate::gate::{self, Admission, Decision, Missing};
 use crate::ids::JobId;
+use crate::intake::Ask;
+use crate::jobs::job::{PassedOver, Sold};
 use crate::jobs::{ClaimKey, JobKind, JobStore};
-use crate::providers::Offer;
+use crate::providers::{Fault, Offer};
 use crate::quote_cache::Dollars;
 use crate::reason::{Charged, Problem, Reason};
 use crate::x402::{CheckError, Domain, Payment, PaymentFlow, Resource, Verified, Window, check};
 
 /// Seconds between the end of the work and the lapse of the authorization that settling is sure to need.
 const SETTLE_SECONDS: u64 = 6;
+
+/// Who does the work, on terms that are fresh.
+struct Chosen {
+    provider: String,
+    operation: String,
+    offer: Offer,
+    passed_over: Vec<PassedOver>,
+}
 
 /// What came of a payment at the gate.
 pub(super) enum Admitted {
@@ -51,12 +61,12 @@ impl Inner {
         if asked.size() > admission.terms.bound && rule.work.is_some() {
             return refused(Reason::QuoteInvalid);
         }
-        let offer = match self.terms(rule, asked, &admission).await {
-            Ok(offer) => offer,
+        let chosen = match self.choose(rule, asked, &admission).await {
+            Ok(chosen) => chosen,
             Err(problem) => return Ok(Admitted::Not(problem.charged(Charged::No))),
         };
         let presented = asked.present(payment, admission.requirement.asset.clone())?;
-        Ok(Admitted::Sale(Box::new(self.sale(rule, asked, &verified, admission, presented, offer)?)))
+        Ok(Admitted::Sale(Box::new(self.sale(rule, asked, &verified, admission, presented, chosen)?)))
     }
 
     /// The gate's decision, with whatever it turns out to need.
@@ -118,35 +128,71 @@ impl Inner {
         check(payment.clone(), requirement, domain, window)
     }
 
-    /// The provider's terms, fresh enough to pay by; `None` on routes of the app.
-    async fn terms(
+    /// Who does the work, on terms fresh enough to pay by: the provider of the quote; if it has none, or has become too
+    /// dear, the cheapest of the others that the payment covers. `None` on routes of the app.
+    async fn choose(
         &self,
         rule: &Rule,
         asked: &Asked,
         admission: &Admission,
-    ) -> Result<Option<Offer>, Problem> {
+    ) -> Result<Option<Chosen>, Problem> {
         let (Some(_), Some(ask)) = (rule.work, &asked.ask) else { return Ok(None) };
         let (quotes, asked, terms) = (Arc::clone(&self.parts.quotes), ask.clone(), admission.terms.clone());
         let fresh = async move { quotes.terms(&terms.provider, &terms.operation, &asked).await };
         let offer = self.parts.runtime.spawn(fresh).await.map_err(|_| Reason::Internal)?;
-        let offer = offer.map_err(|error| {
-            tracing::warn!(%error, provider = admission.terms.provider, "no fresh terms; not sold");
-            Problem::new(Reason::NoProvider)
-        })?;
+        let terms = &admission.terms;
         let requirement = &admission.requirement;
         let price = Dollars { units: requirement.amount, decimals: requirement.asset.decimals };
-        let cost = Dollars { units: offer.cost, decimals: offer.asset.decimals };
-        if cost.compare(admission.terms.cost).is_gt() {
-            // Whatever becomes of this payment, the next must be asked for by the new price.
-            let (quotes, ask) = (Arc::clone(&self.parts.quotes), ask.clone());
-            let renewed = self.parts.runtime.spawn(async move { quotes.renew(&ask).await });
-            if gate::withdrawn(price, cost, self.loss_limit) {
+        let (refusal, fault) = match offer {
+            Ok(offer) => {
+                let cost = Dollars { units: offer.cost, decimals: offer.asset.decimals };
+                let (provider, operation) = (terms.provider.clone(), terms.operation.clone());
+                let chosen = Chosen { provider, operation, offer, passed_over: Vec::new() };
+                if cost.compare(terms.cost).is_le() {
+                    return Ok(Some(chosen));
+                }
+                // Whatever becomes of this payment, the next must be asked for by the new price.
+                let (quotes, ask) = (Arc::clone(&self.parts.quotes), ask.clone());
+                let renewed = self.parts.runtime.spawn(async move { quotes.renew(&ask).await });
+                if !gate::withdrawn(price, cost, self.loss_limit) {
+                    return Ok(Some(chosen));
+                }
                 // Without a new quote the challenge is the old one, and is withdrawn again.
                 let _ = renewed.await;
-                return Err(Reason::QuoteWithdrawn.into());
+                (Reason::QuoteWithdrawn, Fault::Terms)
             }
-        }
-        Ok(Some(offer))
+            Err(error) => {
+                tracing::warn!(%error, provider = terms.provider, "no fresh terms");
+                (Reason::NoProvider, error.fault)
+            }
+        };
+        let chosen = self.substitute(ask, &terms.provider, price, fault).await?;
+        chosen.map(Some).ok_or_else(|| Problem::new(refusal))
+    }
+
+    /// Who does it instead of this provider, if anybody does for this price.
+    async fn substitute(
+        &self,
+        ask: &Ask,
+        provider: &str,
+        price: Dollars,
+        fault: Fault,
+    ) -> Result<Option<Chosen>, Problem> {
+        let passed_over = PassedOver { provider: provider.to_owned(), fault: fault.to_string() };
+        let (quotes, ask) = (Arc::clone(&self.parts.quotes), ask.clone());
+        let without = passed_over.provider.clone();
+        let found = async move { quotes.substitute(&ask, &[&without], price).await };
+        let found = self.parts.runtime.spawn(found).await.map_err(|_| Reason::Internal)?;
+        Ok(found.map(|found| {
+            self.parts.metrics.provider_failed_over(provider);
+            tracing::warn!(provider, instead = found.provider.name(), "sold by another provider");
+            Chosen {
+                provider: found.provider.name().to_owned(),
+                operation: found.operation.to_owned(),
+                offer: found.offer,
+                passed_over: vec![passed_over],
+            }
+        }))
     }
 
     fn sale(
@@ -156,7 +202,7 @@ impl Inner {
         verified: &Verified,
         admission: Admission,
         payment: Presented,
-        offer: Option<Offer>,
+        chosen: Option<Chosen>,
     ) -> Result<Sale, Problem> {
         let resource = Resource {
             url: asked.url.as_str().to_owned(),
@@ -164,7 +210,14 @@ impl Inner {
             mime_type: rule.mime_type.clone(),
         };
         let requirements = verified.requirements(&resource).ok_or(Reason::PaymentNetwork)?;
-        let sold = admission.sold(asked.size());
+        let mut sold = admission.sold(asked.size());
+        let offer = chosen.map(|Chosen { provider, operation, offer, passed_over }| {
+            if !passed_over.is_empty() {
+                let (cost, as_quoted) = (offer.cost, sold.clone());
+                sold = Sold { provider, operation, cost, passed_over, ..as_quoted };
+            }
+            offer
+        });
         let (kind, work): (_, Box<dyn Work>) = match (rule.work, asked.ask.clone(), asked.content.clone()) {
             (Some(work), Some(ask), Some(content)) => {
                 let provider = self.parts.providers.get(&sold.provider).ok_or(Reason::NoProvider)?.clone();
@@ -179,6 +232,8 @@ impl Inner {
                     ask,
                     content,
                     offer: offer.clone().ok_or(Reason::Internal)?,
+                    passed_over: sold.passed_over.clone(),
+                    quotes: Arc::clone(&self.parts.quotes),
                     files: jobs,
                     metrics: Arc::clone(&self.parts.metrics),
                     files_url: asked.files_url(self.paid.files_path.as_deref()),
@@ -195,7 +250,8 @@ impl Inner {
             requirement: admission.requirement,
             requirements,
             job: admission.job,
-            key: asked.idempotency_key(),
+            key: asked.idempotency_key()?,
+            names: asked.names(verified.payment())?,
             kind,
             sold,
             offer,

@@ -49,7 +49,8 @@ impl Work for AppWork {
         // As the x402 reference servers do: what the app calls an error is not charged for.
         if status.is_client_error() || status.is_server_error() {
             let message = format!("the app answered {status}");
-            return Err(WorkError { fault: WorkFault::Declined(Box::new(product)), message });
+            let fault = WorkFault::Declined(Box::new(product));
+            return Err(WorkError { fault, message, undone: None });
         }
         Ok(product)
     }

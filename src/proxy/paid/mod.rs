@@ -84,6 +84,9 @@ struct Inner {
     files: Files,
 }
 
+/// JSON of more bytes is measured on another thread: the other connections of this one would wait for it.
+const LONG: usize = 64 * 1024;
+
 /// A sold route.
 struct Rule {
     id: RouteId,
@@ -139,9 +142,8 @@ impl Rule {
 }
 
 impl Sell for Paid {
-    fn sell(&self, rule: usize, request: Request<RequestBody>, peer: Peer) -> BoxFuture<'static, Answer> {
-        let this = Arc::clone(&self.0);
-        Box::pin(async move { this.sell(rule, request, peer).await.unwrap_or_else(Answer::from) })
+    fn sell(&self, rule: usize, request: Request<RequestBody>, peer: Peer) -> BoxFuture<'_, Answer> {
+        Box::pin(self.0.sell(rule, request, peer))
     }
 
     fn own(&self, own: Own, _: Request<RequestBody>, _: Peer) -> BoxFuture<'static, Answer> {
@@ -152,15 +154,14 @@ impl Sell for Paid {
 
 impl Inner {
     /// A request on a sold route, from its head to its answer.
-    async fn sell(
-        self: Arc<Self>,
-        rule: usize,
-        request: Request<RequestBody>,
-        peer: Peer,
-    ) -> Result<Answer, Problem> {
+    async fn sell(&self, rule: usize, request: Request<RequestBody>, peer: Peer) -> Answer {
+        let asked = Asked::new(request, peer, self.public_url.as_ref());
+        self.answer(rule, asked).await.unwrap_or_else(Answer::from)
+    }
+
+    async fn answer(&self, rule: usize, mut asked: Asked) -> Result<Answer, Problem> {
         let began = Instant::now();
         let rule = self.rules.get(rule).and_then(Option::as_ref).ok_or(Reason::Internal)?;
-        let mut asked = Asked::new(request, &peer, self.public_url.as_ref());
         let refusal = match Payment::from_headers(&asked.parts.headers, self.paid.max_payment_header) {
             Ok(Some(payment)) => {
                 // In an allocation of its own: what paid work keeps in mind is a hundred times what a challenge does,
@@ -178,10 +179,11 @@ impl Inner {
         if let Some(closed) = self.closed() {
             return Err(closed);
         }
-        if let Some(key) = asked.idempotency_key()
-            && let Some(delivery) = self.parts.broker.unresolved(&key).await?
+        if let Some(key) = asked.idempotency_key()?
+            // Rare, as is what follows on it: neither is part of every challenge's future.
+            && let Some(delivery) = Box::pin(self.parts.broker.unresolved(&key)).await?
         {
-            return self.deliver(rule, &asked, delivery).await;
+            return Box::pin(self.deliver(rule, &asked, delivery)).await;
         }
         let attempted = refusal.is_some();
         let said = |problem| if attempted { paid_attempt(problem) } else { problem };
@@ -196,6 +198,7 @@ impl Inner {
         if let Some(closed) = self.closed() {
             return Err(closed);
         }
+        asked.idempotency_key()?;
         self.measure(rule, asked).await?;
         match self.admit(rule, asked, payment).await? {
             Admitted::Sale(sale) => {
@@ -238,7 +241,14 @@ impl Inner {
             intake::Plan::Json => {
                 asked.source()?.at_most(limits.json);
                 let (bytes, held) = self.memory.read(asked.source()?).await?;
-                let (ask, content) = intake::measure_json(&bytes, work)?;
+                let (measured, held) = if bytes.len() > LONG {
+                    // The memory stays lent until it is done, whoever still waits for it.
+                    let measure = move || (intake::measure_json(&bytes, work), held);
+                    self.parts.runtime.spawn_blocking(measure).await.map_err(|_| Reason::Internal)?
+                } else {
+                    (intake::measure_json(&bytes, work), held)
+                };
+                let (ask, content) = measured?;
                 asked.ask = Some(ask);
                 asked.content = Some(content);
                 asked.held = Some(held);
@@ -329,6 +339,6 @@ mod tests {
             std::mem::size_of::<F>()
         }
         let bytes = size(Inner::sell);
-        assert!(bytes < 8 * 1024, "{bytes} bytes are allocated for each request on a sold route");
+        assert!(bytes < 4 * 1024, "{bytes} bytes are allocated for each request on a sold route");
     }
 }

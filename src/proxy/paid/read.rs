@@ -1,7 +1,10 @@
 //! Reading a body into memory, within a limit on each and on all together.
 
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -52,6 +55,11 @@ impl Memory {
         bytes: u64,
         reading: impl Future<Output = Result<T, Problem>>,
     ) -> Result<T, Problem> {
+        let mut reading = pin!(reading);
+        // A short body is nearly always here with its head, and then needs no timer.
+        if let Poll::Ready(done) = poll_fn(|cx| Poll::Ready(reading.as_mut().poll(cx))).await {
+            return done;
+        }
         let late = |_| Problem::new(Reason::BodyTimeout);
         tokio::time::timeout(self.longest(bytes), reading).await.map_err(late)?
     }

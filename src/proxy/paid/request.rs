@@ -1,5 +1,7 @@
 //! A sold request, as far as it has been read.
 
+use std::borrow::Cow;
+
 use http::header::HOST;
 use http::request::Parts;
 use http::{Request, Uri};
@@ -7,13 +9,16 @@ use http::{Request, Uri};
 use super::Rule;
 use super::read::{Held, Memory};
 use super::source::Source;
-use crate::broker;
+use crate::broker::{self, NameSort, NamedRoute};
 use crate::gate;
 use crate::intake::{self, Ask, Content, Data, Label, Raw};
 use crate::proxy::{Peer, RequestBody};
 use crate::quote_cache::ResourceUrl;
 use crate::reason::{Problem, Reason};
 use crate::x402::{Asset, Payment};
+
+/// The longest `Idempotency-Key`, in bytes.
+const MAX_KEY: usize = 255;
 
 /// What is known of a request so far.
 pub(super) struct Asked {
@@ -23,7 +28,7 @@ pub(super) struct Asked {
     /// The URL as challenges name it.
     pub(super) url: ResourceUrl,
     /// Scheme and authority, as the client knows us.
-    origin: String,
+    scheme: Cow<'static, str>,
     authority: String,
     /// On brokered routes: what is asked for.
     pub(super) ask: Option<Ask>,
@@ -40,25 +45,24 @@ pub(super) struct Asked {
 }
 
 impl Asked {
-    pub(super) fn new(request: Request<RequestBody>, peer: &Peer, public_url: Option<&Uri>) -> Self {
+    pub(super) fn new(request: Request<RequestBody>, peer: Peer, public_url: Option<&Uri>) -> Self {
         let (parts, body) = request.into_parts();
         let named = |uri: &Uri| uri.authority().map(|authority| authority.as_str().to_owned());
         let (scheme, authority) = match public_url {
-            Some(url) => (url.scheme_str().unwrap_or("https"), named(url)),
+            Some(url) => (Cow::Owned(url.scheme_str().unwrap_or("https").to_owned()), named(url)),
             None => {
                 let host = parts.headers.get(HOST).and_then(|host| host.to_str().ok());
-                (peer.scheme(&parts.headers), host.map(str::to_owned).or_else(|| named(&parts.uri)))
+                (peer.scheme(&parts.headers).into(), host.map(str::to_owned).or_else(|| named(&parts.uri)))
             }
         };
         let authority = authority.unwrap_or_default();
-        let url = ResourceUrl::new(scheme, &authority, parts.uri.path());
-        let origin = format!("{scheme}://{authority}");
+        let url = ResourceUrl::new(&scheme, &authority, parts.uri.path());
         Asked {
             parts,
             body: Some(Source::new(body)),
-            peer: peer.clone(),
+            peer,
             url,
-            origin,
+            scheme,
             authority,
             ask: None,
             raw: None,
@@ -131,16 +135,42 @@ impl Asked {
         })
     }
 
-    /// The client's own name for this request.
-    pub(super) fn idempotency_key(&self) -> Option<broker::IdempotencyKey> {
-        let key = self.parts.headers.get("idempotency-key")?;
-        let (method, path) = (&self.parts.method, self.parts.uri.path());
-        Some(broker::IdempotencyKey::new(method, &self.authority, path, key.as_bytes()))
+    /// The client's own name for this request, for a look at what became of it.
+    pub(super) fn idempotency_key(&self) -> Result<Option<broker::IdempotencyKey>, Problem> {
+        let key = self.key_field()?;
+        Ok(key.map(|key| broker::IdempotencyKey::new(&self.named_route(), key)))
+    }
+
+    /// The client's own names for this request, as the payer's.
+    pub(super) fn names(&self, payment: &Payment) -> Result<Vec<broker::RequestName>, Problem> {
+        let route = self.named_route();
+        let named =
+            |sort, name: &[u8]| broker::RequestName::new(sort, payment.authorization().from, &route, name);
+        let identifier = payment.identifier().map(str::as_bytes);
+        let identifier = identifier.map(|id| named(NameSort::PaymentIdentifier, id));
+        let key = self.key_field()?.map(|key| named(NameSort::IdempotencyKey, key));
+        Ok(identifier.into_iter().chain(key).collect())
+    }
+
+    fn key_field(&self) -> Result<Option<&[u8]>, Problem> {
+        let mut lines = self.parts.headers.get_all("idempotency-key").iter();
+        let Some(key) = lines.next() else { return Ok(None) };
+        let printable = |byte: &u8| (0x20..0x7f).contains(byte);
+        let key = key.as_bytes();
+        if lines.next().is_some() || !(1..=MAX_KEY).contains(&key.len()) || !key.iter().all(printable) {
+            let why = format!("send one Idempotency-Key of 1 to {MAX_KEY} printable ASCII characters");
+            return Err(Problem::new(Reason::IdentifierInvalid).message(why));
+        }
+        Ok(Some(key))
+    }
+
+    fn named_route(&self) -> NamedRoute {
+        NamedRoute::new(&self.parts.method, &self.authority, self.parts.uri.path())
     }
 
     /// What the URL of a stored file starts with.
     pub(super) fn files_url(&self, segment: Option<&str>) -> String {
-        format!("{}/{}/", self.origin, segment.unwrap_or_default().trim_matches('/'))
+        format!("{}://{}/{}/", self.scheme, self.authority, segment.unwrap_or_default().trim_matches('/'))
     }
 }
 
