@@ -6,6 +6,7 @@
 mod health;
 mod inventory;
 mod observer;
+mod trust;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -21,7 +22,7 @@ use crate::admin::{Admin, FindJobs, Pages};
 use crate::broker::{Audit, Broker, Limits, Recovery};
 use crate::chain::{Chains, Misfit};
 use crate::clock::Clock;
-use crate::config::resolved::{Action, Config, Store};
+use crate::config::resolved::{self, Action, Config, Store};
 use crate::facilitator::local::{LocalError, LocalFacilitator};
 use crate::facilitator::{Facilitator, HttpFacilitator, Pool};
 use crate::jobs::embedded::{self, Embedded};
@@ -41,6 +42,8 @@ use health::Health;
 use inventory::Stock;
 use observer::Observer;
 
+pub use trust::{TrustError, facilitators};
+
 /// How long the paid runtime's last tasks may take to end, once nothing waits for them any more.
 const LAST_TASKS: Duration = Duration::from_secs(5);
 
@@ -51,6 +54,9 @@ const CHECK: Duration = Duration::from_secs(10);
 const CHAINS_EVERY: Duration = Duration::from_secs(5);
 /// Between two looks at what is left for gas.
 const GAS_EVERY: Duration = Duration::from_secs(5);
+
+/// The name of our own facilitator.
+const LOCAL: &str = "local";
 
 /// A gateway that is built, and listens, but does not answer yet.
 pub struct App {
@@ -195,7 +201,7 @@ impl Build<'_> {
     async fn paid(&self, stopped: watch::Receiver<bool>) -> Result<(Paid, Arc<dyn JobStore>), StartError> {
         let Build { config, ref clock, runtime, drain, metrics, health } = *self;
         let jobs: Arc<dyn JobStore> =
-            Arc::new(CountedStore::new(self.store(clock).await?, Arc::clone(metrics)));
+            Arc::new(CountedStore::new(open_store(config, clock).await?, Arc::clone(metrics)));
         let values: Arc<dyn ValueStore> = jobs.clone();
         let pool = Arc::new(self.facilitators(&values).await?);
         let facilitator: Arc<dyn Facilitator> = pool.clone();
@@ -260,13 +266,12 @@ impl Build<'_> {
         let settings = &self.config.facilitator;
         let outgoing = self.outgoing(settings.allow_plain_http)?;
         let mut members: Vec<(String, Arc<dyn Facilitator>)> = Vec::new();
-        for (at, endpoint) in settings.endpoints().enumerate() {
-            if at == 0 && settings.local.is_some() {
-                members.push(("local".to_owned(), self.local_facilitator().await?));
-                continue;
-            }
-            let facilitator = HttpFacilitator::new(outgoing.clone(), settings, endpoint, &self.clock)?;
-            members.push((facilitator_name(endpoint.0), Arc::new(facilitator)));
+        for (at, (endpoint, name)) in settings.endpoints().zip(facilitator_names(settings)).enumerate() {
+            let facilitator: Arc<dyn Facilitator> = match at {
+                0 if settings.local.is_some() => self.local_facilitator().await?,
+                _ => Arc::new(HttpFacilitator::new(outgoing.clone(), settings, endpoint, &self.clock)?),
+            };
+            members.push((name, facilitator));
         }
         let observer = Arc::clone(self.metrics);
         Ok(Pool::open(members, settings.hedge_after, Arc::clone(values), observer).await)
@@ -311,29 +316,34 @@ impl Build<'_> {
         }
     }
 
-    async fn store(&self, clock: &Clock) -> Result<Arc<dyn JobStore>, StartError> {
-        let retention = self.config.paid.retention;
-        Ok(match &self.config.store {
-            Store::Embedded { path } => Arc::new(Embedded::open(path, retention, clock.clone())?),
-            Store::Redis { url, prefix } => {
-                Arc::new(Redis::connect(url.expose_secret(), prefix, retention).await?)
-            }
-        })
-    }
-
     fn outgoing(&self, allow_plain_http: bool) -> Result<Outgoing, rustls::Error> {
         let connect_timeout = self.config.providers.connect_timeout;
         Outgoing::new(outgoing::Settings { connect_timeout, allow_plain_http })
     }
 }
 
-/// What metrics and the log call a facilitator: its URL without the scheme.
-fn facilitator_name(url: &Uri) -> String {
-    format!(
-        "{}{}",
-        url.authority().map_or("", |authority| authority.as_str()),
-        url.path().trim_end_matches('/')
-    )
+/// What metrics, the log and `galaksio trust` call the facilitators, in order: their URLs without the scheme, and
+/// [`LOCAL`] for our own.
+fn facilitator_names(settings: &resolved::Facilitator) -> Vec<String> {
+    let name = |url: &Uri| {
+        let authority = url.authority().map_or("", |authority| authority.as_str());
+        format!("{authority}{}", url.path().trim_end_matches('/'))
+    };
+    let mut names: Vec<String> = settings.endpoints().map(|(url, _)| name(url)).collect();
+    if let (Some(first), Some(_)) = (names.first_mut(), &settings.local) {
+        LOCAL.clone_into(first);
+    }
+    names
+}
+
+async fn open_store(config: &Config, clock: &Clock) -> Result<Arc<dyn JobStore>, StartError> {
+    let retention = config.paid.retention;
+    Ok(match &config.store {
+        Store::Embedded { path } => Arc::new(Embedded::open(path, retention, clock.clone())?),
+        Store::Redis { url, prefix } => {
+            Arc::new(Redis::connect(url.expose_secret(), prefix, retention).await?)
+        }
+    })
 }
 
 /// Lets recovery begin a job unless the process is ending, and makes the end wait for it.

@@ -9,6 +9,7 @@ mod pay;
 mod serve;
 #[cfg(test)]
 mod tests;
+mod trust;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -63,6 +64,11 @@ enum Command {
     /// A wallet key that is not on this machine is a warning here and a mistake for `serve`, so that a file can be
     /// checked where its secrets are not. Nothing outside of this machine is asked, unless by --online.
     Check(Check),
+    /// Say which facilitators are used, or use one again that was dropped for a settlement that is not on the chain
+    ///
+    /// Gateways that run notice within fifteen seconds. An embedded store is open in one process only: end the gateway
+    /// first.
+    Trust(Trust),
     /// Buy work from a gateway, as any x402 client would
     Pay(Box<pay::Pay>),
     /// Verify and settle payments for others, by the configuration's own facilitator
@@ -103,6 +109,15 @@ struct Serve {
 }
 
 #[derive(Debug, Args)]
+struct Trust {
+    #[command(flatten)]
+    file: ConfigFile,
+    /// Use this one again, by the name it is listed by
+    #[arg(value_name = "NAME")]
+    again: Option<String>,
+}
+
+#[derive(Debug, Args)]
 struct Settle {
     #[command(flatten)]
     file: ConfigFile,
@@ -135,6 +150,7 @@ impl Cli {
         match self.command {
             Command::Serve(arguments) => serve::run(&arguments.file.config, arguments.upgrade),
             Command::Check(arguments) => check::run(&arguments.file.config, arguments.online),
+            Command::Trust(arguments) => trust::run(&arguments.file.config, arguments.again.as_deref()),
             Command::Pay(arguments) => pay::run(&arguments),
             Command::Facilitator(arguments) => facilitator::run(&arguments),
             Command::Demo(arguments) => demo::run(arguments),

@@ -8,7 +8,7 @@ pub mod local;
 mod pool;
 
 pub use self::http::HttpFacilitator;
-pub use self::pool::Pool;
+pub use self::pool::{Pool, reset, tripped};
 
 use std::time::Duration;
 

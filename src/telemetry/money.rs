@@ -18,7 +18,6 @@ pub(super) struct MoneyMetrics {
     gas: IntGaugeVec,
     audited: IntCounterVec,
     to_be_audited: IntGauge,
-    gas: IntGaugeVec,
 }
 
 /// What was found of a payment that a facilitator said was settled.
