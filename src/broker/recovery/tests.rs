@@ -120,7 +120,8 @@ async fn a_lapsed_upfront_settle_is_owed_if_it_was_made() {
         guards: crate::guard::Guards::lax(values.clone(), clock.clone(), metrics.clone()),
         payees: Arc::new(crate::wallet::Payees::new(values, Vec::new())),
     };
-    let broker = Broker::new(store.clone(), facilitator.clone(), spending, metrics.clone(), clock.clone(), limits);
+    let broker =
+        Broker::new(store.clone(), facilitator.clone(), spending, metrics.clone(), clock.clone(), limits);
     let recovery = Recovery::new(Arc::new(broker), LEASE);
     let sweep = async || {
         recovery.sweep(&|| Some(())).await;
