@@ -230,6 +230,11 @@ impl Books {
         }
     }
 
+    /// What an account holds of a token, in atomic units: debit less credit.
+    pub fn balance(&self, asset: &Asset, account: Account) -> Option<i128> {
+        self.accounts.get(&(Token::from(asset), account)).map_or(Some(0), |sides| sides.balance())
+    }
+
     /// All that is not as it must be.
     pub fn check(&self) -> Vec<Discrepancy> {
         let mut found = self.found.clone();

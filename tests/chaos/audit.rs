@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use galaksio::jobs::job::Fate;
 use galaksio::jobs::{Job, JobKind, JobStore, State};
+use galaksio::ledger::{self, Account};
 use galaksio::sandbox::ledger::{OPENING_BALANCE, Transfer};
 use galaksio::sandbox::{Service, pay_to};
 use galaksio::x402::{Address, B256};
@@ -76,7 +77,27 @@ impl Site {
             books.stock += transfer.value.units();
         }
         self.balances(&books);
+        self.ledger(store, &books).await;
         books
+    }
+
+    /// The gateway's own books say the same.
+    async fn ledger(&self, store: &dyn JobStore, books: &Books) {
+        let kept = ledger::collect(store).await.unwrap();
+        assert_eq!(kept.check(), [], "the ledger does not balance, or is not what the records say");
+        let holds = |account| kept.balance(&self.client.asset, account).unwrap();
+        let is = |sum: u128| i128::try_from(sum).unwrap();
+        assert_eq!(holds(Account::Received), is(books.income));
+        assert_eq!(holds(Account::RefundsDue), -is(books.refunds_due));
+        assert_eq!(holds(Account::Unearned), 0);
+        assert_eq!(holds(Account::Inventory), is(books.stock));
+        assert_eq!(holds(Account::Exposure), 0);
+        assert_eq!(
+            holds(Account::ProviderCost) + holds(Account::Losses),
+            is(books.cost),
+            "provider payments"
+        );
+        assert_eq!(holds(Account::Wallet), -is(books.cost + books.stock));
     }
 
     /// The accounts hold what they began with and what the books say moved.

@@ -219,6 +219,10 @@ url = "{openx402}"
 url = "{merit}"
 [wallet]
 key_env = "GALAKSIO_WALLET_KEY"
+[limits]
+spend_per_hour = "$1000"
+provider_spend_per_hour = "$1000"
+loss_per_hour = "$1000"
 [store]
 {store}
 [paid]
