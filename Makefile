@@ -12,19 +12,28 @@ export PATH := $(PATH):/usr/sbin
 
 CARGO ?= cargo
 LISTEN ?= 127.0.0.1:8080
+JOBS ?= 300
+SEED ?= 1
+KILLS ?=
 MINUTES ?= 10
 ROUNDS ?= 7
 SECONDS_EACH ?= 4
+SETTLEMENTS ?= 1000
+AT_ONCE ?= 64
 
 CLIENTS := tests/clients
 CLIENTS_READY := $(patsubst %/package-lock.json,%/node_modules/.package-lock.json,$(wildcard $(CLIENTS)/package-lock.json))
-SCRIPTS := .ci/run scripts/ensure scripts/timed scripts/audit scripts/fuzz
+# A shop on the Rust middleware of the ecosystem; a crate of its own, with a lock file of its own.
+SELLER := tests/servers/axum
+SELLER_READY := target/peers/debug/axum-seller
+SCRIPTS := .ci/run scripts/ensure scripts/timed scripts/audit scripts/chaos scripts/fuzz
 
 .PHONY: help
 help: ## list these targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-9s %s\n", $$1, $$2 }'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-12s %s\n", $$1, $$2 }'
 	@echo
-	@echo '  Variables: LISTEN=$(LISTEN) for demo, MINUTES=$(MINUTES) for fuzz, ROUNDS=$(ROUNDS) and SECONDS_EACH=$(SECONDS_EACH) for bench.'
+	@echo '  Variables: LISTEN=$(LISTEN) for demo, MINUTES=$(MINUTES) for fuzz, ROUNDS=$(ROUNDS) and SECONDS_EACH=$(SECONDS_EACH) for bench,'
+	@echo '  SETTLEMENTS=$(SETTLEMENTS) and AT_ONCE=$(AT_ONCE) for bench-settle.'
 
 .PHONY: demo
 demo: build-tools ## start the gateway with stand-ins for all outside services, make paid requests, keep serving
@@ -34,22 +43,33 @@ demo: build-tools ## start the gateway with stand-ins for all outside services, 
 test: build-tools test-tools ## formatting, lints, and every test, those with servers and Node clients too
 	@scripts/timed scripts $(MAKE) --no-print-directory scripts-check
 	@scripts/timed fmt $(CARGO) fmt --check
+	@$(CARGO) fmt --check --manifest-path $(SELLER)/Cargo.toml
 	@scripts/timed clippy $(CARGO) clippy --locked --all-targets -- -D warnings
 	@scripts/timed build $(CARGO) test --locked --no-run --lib --bins --tests
 	@scripts/timed tests $(CARGO) test --locked --no-fail-fast --lib --bins --tests -- --include-ignored
 	@scripts/timed doctests $(CARGO) test --locked --doc
 
+.PHONY: chaos
+chaos: build-tools ## many purchases under kills and faults, then the money is counted: JOBS=5000 SEED=7 KILLS=1000
+	@scripts/ensure redis-server
+	scripts/chaos --jobs $(JOBS) --seed $(SEED) $(if $(KILLS),--kills $(KILLS))
+
 .PHONY: check
 check: build-tools ## the fast half of test: formatting, lints, and the tests that need no server
 	$(CARGO) fmt --check
+	$(CARGO) fmt --check --manifest-path $(SELLER)/Cargo.toml
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	$(CARGO) test --locked --lib --bins
 
 .PHONY: bench
 bench: build-tools ## the edge against nginx, as a table and in target/bench/edge.json (under five minutes after the build)
 	@scripts/ensure nginx wrk python3
-	$(CARGO) build --release --locked
-	python3 -B benches/edge/bench.py --galaksio target/release/galaksio --rounds $(ROUNDS) --seconds $(SECONDS_EACH)
+	$(CARGO) build --release --locked --bin galaksio --example floor
+	python3 -B benches/edge/bench.py --galaksio target/release/galaksio --floor target/release/examples/floor --rounds $(ROUNDS) --seconds $(SECONDS_EACH)
+
+.PHONY: bench-settle
+bench-settle: build-tools $(CLIENTS_READY) ## our facilitator against the official one, as tables and in target/bench/settle.json (four minutes)
+	$(CARGO) bench --locked --bench settle -- --settlements $(SETTLEMENTS) --at-once $(AT_ONCE)
 
 .PHONY: audit
 audit: ## advisories, licences, bans and sources of the dependencies, by deny.toml
@@ -66,6 +86,7 @@ doc: build-tools ## the documentation of the source, in target/doc; broken links
 .PHONY: fmt
 fmt: ## format the source
 	$(CARGO) fmt
+	$(CARGO) fmt --manifest-path $(SELLER)/Cargo.toml
 
 .PHONY: clean
 clean: ## remove everything that was built or installed in the tree
@@ -78,12 +99,16 @@ build-tools:
 	@scripts/ensure cc cmake
 
 .PHONY: test-tools
-test-tools: $(CLIENTS_READY)
-	@scripts/ensure redis-server
+test-tools: $(CLIENTS_READY) $(SELLER_READY)
+	@scripts/ensure redis-server curl
 
 $(CLIENTS)/node_modules/.package-lock.json: $(CLIENTS)/package-lock.json
 	@scripts/ensure node npm
 	@scripts/timed clients npm ci --ignore-scripts --no-audit --no-fund --prefix $(CLIENTS)
+	@touch $@
+
+$(SELLER_READY): $(SELLER)/Cargo.toml $(SELLER)/Cargo.lock $(SELLER)/src/main.rs
+	@scripts/timed seller $(CARGO) build --locked --manifest-path $(SELLER)/Cargo.toml --target-dir target/peers
 	@touch $@
 
 .PHONY: scripts-check

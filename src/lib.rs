@@ -23,6 +23,7 @@ pub mod proxy;
 pub mod quote_cache;
 pub mod reason;
 pub mod sandbox;
+pub mod spool;
 pub mod telemetry;
 pub mod wallet;
 pub mod x402;

@@ -100,10 +100,14 @@ reasons! {
     InvalidBase64 = "invalid_base64", 400, Never, "the data is not valid base64";
     /// An option or language nobody sells.
     NotSold = "not_sold", 400, Never, "no provider sells this";
+    /// A `multipart/form-data` body that cannot be read, or has a field too many, too late or not at all.
+    InvalidForm = "invalid_form", 400, Never, "the body is not a valid form";
     /// A form of input that is understood but not offered, such as `{url}`.
     NotSupported = "not_supported", 400, Never, "this form of input is not supported";
     /// More than one payment header line of the same name.
     RepeatedPayment = "repeated_payment_header", 400, Never, "send exactly one payment header";
+    /// A `payment-identifier` or `Idempotency-Key` that is none, or several.
+    IdentifierInvalid = "identifier_invalid", 400, Never, "the payment-identifier or Idempotency-Key is not valid";
     /// Neither `Content-Length` nor `?size=`.
     LengthRequired = "length_required", 411, Never, "send Content-Length, or the size as ?size=";
     /// Over a limit in bytes.
@@ -158,6 +162,8 @@ reasons! {
     // The same payment again
     /// The payment was already presented for something else.
     PaymentReused = "payment_reused", 409, NewPayment, "this payment was already used for another request";
+    /// The payer's name for this request is that of another request.
+    IdentifierReused = "identifier_reused", 409, Never, "this payment-identifier or Idempotency-Key was already used for another request";
     /// Its job is still running; the answer will come.
     JobRunning = "job_running", 503, SamePayment, "the job of this payment is still running";
     /// Its settlement has an unknown outcome.

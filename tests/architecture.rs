@@ -11,6 +11,7 @@ const RANKS: &[(&str, u32)] = &[
     ("ids", 0),
     ("clock", 0),
     ("reason", 1),
+    ("spool", 1),
     ("x402", 2),
     ("config", 3),
     ("jobs", 3),
@@ -123,6 +124,22 @@ fn fenced_crates_stay_behind_their_fence() {
         }
     }
     assert!(wrong.is_empty(), "crates outside their fence:\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn every_promise_names_tests_that_exist() {
+    let crate_root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = fs::read_to_string(crate_root.join("docs/properties.md")).unwrap();
+    let named = text.split('`').filter_map(|name| name.split_once("::"));
+    let missing: Vec<_> = named
+        .filter(|(path, test)| {
+            let file = fs::read_to_string(crate_root.join(path)).unwrap_or_default();
+            !file.contains(&format!("fn {test}("))
+        })
+        .collect();
+    assert!(missing.is_empty(), "docs/properties.md names tests that are not there: {missing:?}");
+    let promises = text.lines().filter(|line| line.starts_with("| ") && line.contains("::")).count();
+    assert_eq!(promises, 10);
 }
 
 fn root() -> PathBuf {

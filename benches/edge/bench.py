@@ -4,6 +4,8 @@
   passthrough  a proxied GET of 1 KiB: galaksio, and nginx as a proxy, in front of the same nginx
   challenge    POST /run of 60 bytes of JSON, unpaid: galaksio's 402, and nginx's `return 402` of as many bytes
 
+With --floor, hyper alone (floor.rs) stands beside them: what a gateway of these libraries could reach at most.
+
 Prints a table and writes a list of {case, target, rps, p50_us, p99_us, cpu_us, ratio}. `ratio` is requests/s
 over nginx's of the same round, median of the rounds; `cpu_us` is the server's own processor time per request.
 """
@@ -77,6 +79,7 @@ def main():
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--galaksio", help="the release binary; without it only nginx is measured")
+    parser.add_argument("--floor", help="the example binary `floor`")
     parser.add_argument("--out", default="target/bench/edge.json")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--seconds", type=int, default=4, help="of each measurement")
@@ -115,6 +118,10 @@ def passthrough_targets(options, directory, servers):
             port=port, upstream=upstream.port, admin=free_port(), store=directory / "jobs.redb"))
         command = [options.galaksio, "serve", "--config", str(config)]
         targets["galaksio"] = start(command, port, directory, servers)
+    if options.floor:
+        port = free_port()
+        command = [options.floor, "passthrough", str(port), str(upstream.port)]
+        targets["floor"] = start(command, port, directory, servers)
     return targets
 
 
@@ -130,13 +137,29 @@ def challenge_targets(options, directory, servers):
         raise Failed(f"galaksio answered {status} to an unpaid POST /run: {body[:300]!r}")
     # wrk keeps its connections, so the size that counts is without `connection: close` on either side; both send it here.
     challenge = nginx.start_challenging(directory / "challenge", head, len(body), servers)
-    return {"nginx": challenge, "galaksio": galaksio}
+    targets = {"nginx": challenge, "galaksio": galaksio}
+    if options.floor:
+        targets["floor"] = start_floor(options.floor, head, len(body), directory, servers)
+    return targets
+
+
+def start_floor(binary, head, body, directory, servers):
+    """Answers 402 with a head and a body of exactly these sizes."""
+    def floor(padding):
+        port = free_port()
+        return start([binary, "challenge", str(port), str(padding), str(body)], port, directory, servers)
+
+    probe = floor(1)
+    _, with_one, _ = raw_exchange(probe.port, "POST", "/run", b"{}")
+    servers.remove(probe)
+    probe.stop()
+    return floor(1 + head - with_one)
 
 
 def start(command, port, directory, servers):
     # Overrides of the caller's environment would change what is measured.
     quiet = {name: "" for name in ("PORT", "BROKER_WALLET", "X402_FACILITATOR_URL", "RUST_LOG")}
-    server = Server("galaksio", command, port, directory / f"galaksio-{port}.log", quiet)
+    server = Server(pathlib.Path(command[0]).name, command, port, directory / f"galaksio-{port}.log", quiet)
     servers.append(server)
     return server.wait_until_listening()
 

@@ -78,7 +78,8 @@ impl Health {
         }
     }
 
-    fn set(&self, reason: Option<Reason>) {
+    /// Sells nothing from now on, or again.
+    pub(super) fn set(&self, reason: Option<Reason>) {
         let before = self.closed.load().as_ref().map(|problem| problem.reason);
         if before == reason {
             return;

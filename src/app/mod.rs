@@ -1,11 +1,12 @@
 //! The composition root: builds every part from the configuration, runs them, and ends them in order.
 //!
-//! Two runtimes. The edge's is pingora's. Paid work, and every call it makes, runs on one of our own, which ends last:
+//! Several runtimes. Each worker of the edge has one. Paid work, and every call it makes, runs on one of our own, which ends last:
 //! a connection to a facilitator must not die under a settlement because clients are gone.
 
 mod health;
 mod inventory;
 mod observer;
+mod trust;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -18,10 +19,11 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
 
 use crate::admin::{Admin, FindJobs, KeepBooks, Pages};
-use crate::broker::{Broker, Limits, Recovery, Spending};
-use crate::chain::Chains;
+use crate::broker::{Audit, Broker, Limits, Recovery, Spending};
+use crate::chain::{Chains, Misfit};
 use crate::clock::Clock;
-use crate::config::resolved::{Action, Config, Store};
+use crate::config::resolved::{self, Action, Config, Store};
+use crate::facilitator::local::{LocalError, LocalFacilitator};
 use crate::facilitator::{Facilitator, HttpFacilitator, Pool};
 use crate::guard::{Guards, Switch, Watched};
 use crate::jobs::embedded::{self, Embedded};
@@ -42,11 +44,21 @@ use health::Health;
 use inventory::Stock;
 use observer::Observer;
 
+pub use trust::{TrustError, facilitators};
+
 /// How long the paid runtime's last tasks may take to end, once nothing waits for them any more.
 const LAST_TASKS: Duration = Duration::from_secs(5);
 
+/// How long a start waits for the chains to be compared with the configuration.
+const CHECK: Duration = Duration::from_secs(10);
+
 /// Between two looks at where a chain stands, while nobody asks.
 const CHAINS_EVERY: Duration = Duration::from_secs(5);
+/// Between two looks at what is left for gas.
+const GAS_EVERY: Duration = Duration::from_secs(5);
+
+/// The name of our own facilitator.
+const LOCAL: &str = "local";
 
 /// A gateway that is built, and listens, but does not answer yet.
 pub struct App {
@@ -70,6 +82,9 @@ pub enum StartError {
     /// The app's URL is no use.
     #[error(transparent)]
     Forward(#[from] ForwardError),
+    /// A chain, or a token on it, is another than the configuration says.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+    Misfits(Vec<Misfit>),
     /// The embedded store cannot be opened.
     #[error(transparent)]
     Embedded(#[from] embedded::OpenError),
@@ -85,6 +100,9 @@ pub enum StartError {
     /// The facilitator's URL is no use.
     #[error("the facilitator's URL is not valid: {0}")]
     Facilitator(#[from] http::uri::InvalidUri),
+    /// The gateway cannot be its own facilitator.
+    #[error(transparent)]
+    Local(#[from] LocalError),
     /// No TLS for outgoing calls.
     #[error("cannot make outgoing TLS connections: {0}")]
     Tls(#[from] rustls::Error),
@@ -185,7 +203,7 @@ impl Build<'_> {
     async fn paid(&self, stopped: watch::Receiver<bool>) -> Result<(Paid, Arc<dyn JobStore>), StartError> {
         let Build { config, ref clock, runtime, drain, metrics, health } = *self;
         let jobs: Arc<dyn JobStore> =
-            Arc::new(CountedStore::new(self.store(clock).await?, Arc::clone(metrics)));
+            Arc::new(CountedStore::new(open_store(config, clock).await?, Arc::clone(metrics)));
         let values: Arc<dyn ValueStore> = jobs.clone();
         let pool = Arc::new(self.facilitators(&values).await?);
         let facilitator: Arc<dyn Facilitator> = pool.clone();
@@ -227,6 +245,7 @@ impl Build<'_> {
         let quotes = QuoteCache::open(settings, sellers, values, clock.clone(), Arc::clone(metrics)).await?;
         let quotes = Arc::new(quotes.paying(Arc::clone(&payees)));
         let chains = Arc::new(Chains::new(&config.chains, clock)?);
+        self.fits(&chains).await?;
         for chain in chains.iter() {
             runtime.spawn(chain.clone().watch(CHAINS_EVERY));
         }
@@ -246,6 +265,7 @@ impl Build<'_> {
         runtime.spawn(Arc::clone(&guards).watch(stopped.clone()));
         runtime.spawn(Arc::clone(&quotes).run(stopped));
         runtime.spawn(pool.watch());
+        runtime.spawn(Audit::new(Arc::clone(&broker)).run());
         runtime.spawn(Recovery::new(Arc::clone(&broker), config.paid.lease).run(counted(drain)));
         runtime.spawn(Arc::clone(health).watch(
             jobs.clone(),
@@ -272,22 +292,54 @@ impl Build<'_> {
         let settings = &self.config.facilitator;
         let outgoing = self.outgoing(settings.allow_plain_http)?;
         let mut members: Vec<(String, Arc<dyn Facilitator>)> = Vec::new();
-        for endpoint in settings.endpoints() {
-            let facilitator = HttpFacilitator::new(outgoing.clone(), settings, endpoint, &self.clock)?;
-            members.push((facilitator_name(endpoint.0), Arc::new(facilitator)));
+        for (at, (endpoint, name)) in settings.endpoints().zip(facilitator_names(settings)).enumerate() {
+            let facilitator: Arc<dyn Facilitator> = match at {
+                0 if settings.local.is_some() => self.local_facilitator().await?,
+                _ => Arc::new(HttpFacilitator::new(outgoing.clone(), settings, endpoint, &self.clock)?),
+            };
+            members.push((name, facilitator));
         }
         let observer = Arc::clone(self.metrics);
         Ok(Pool::open(members, settings.hedge_after, Arc::clone(values), observer).await)
     }
 
-    async fn store(&self, clock: &Clock) -> Result<Arc<dyn JobStore>, StartError> {
-        let retention = self.config.paid.retention;
-        Ok(match &self.config.store {
-            Store::Embedded { path } => Arc::new(Embedded::open(path, retention, clock.clone())?),
-            Store::Redis { url, prefix } => {
-                Arc::new(Redis::connect(url.expose_secret(), prefix, retention).await?)
+    async fn local_facilitator(&self) -> Result<Arc<LocalFacilitator>, StartError> {
+        let local = Arc::new(LocalFacilitator::new(self.config, self.clock.clone())?);
+        let problems = local.problems().await;
+        for problem in &problems {
+            tracing::error!(problem, "the gateway's own facilitator cannot settle");
+        }
+        if !problems.is_empty() && self.config.facilitator.fallback.is_empty() {
+            // Not the end: the app's own traffic flows, and money may come to the gas account any minute.
+            self.health.set(Some(Reason::FacilitatorAway));
+        }
+        let (watched, metrics) = (Arc::clone(&local), Arc::clone(self.metrics));
+        self.runtime.spawn(async move {
+            let mut tick = tokio::time::interval(GAS_EVERY);
+            loop {
+                tick.tick().await;
+                for lane in watched.status() {
+                    metrics.gas_left(lane.network, lane.gas);
+                }
             }
-        })
+        });
+        Ok(local)
+    }
+
+    /// Whether the chains are what the configuration says. One that cannot be asked is no reason not to start.
+    async fn fits(&self, chains: &Chains) -> Result<(), StartError> {
+        let Ok((misfits, unknown)) = tokio::time::timeout(CHECK, chains.check(&self.config.assets())).await
+        else {
+            tracing::warn!("the chains answer too slowly to be compared with the configuration");
+            return Ok(());
+        };
+        for why in unknown {
+            tracing::warn!(%why, "a chain is not compared with the configuration");
+        }
+        match misfits.is_empty() {
+            true => Ok(()),
+            false => Err(StartError::Misfits(misfits)),
+        }
     }
 
     fn outgoing(&self, allow_plain_http: bool) -> Result<Outgoing, rustls::Error> {
@@ -296,13 +348,28 @@ impl Build<'_> {
     }
 }
 
-/// What metrics and the log call a facilitator: its URL without the scheme.
-fn facilitator_name(url: &Uri) -> String {
-    format!(
-        "{}{}",
-        url.authority().map_or("", |authority| authority.as_str()),
-        url.path().trim_end_matches('/')
-    )
+/// What metrics, the log and `galaksio trust` call the facilitators, in order: their URLs without the scheme, and
+/// [`LOCAL`] for our own.
+fn facilitator_names(settings: &resolved::Facilitator) -> Vec<String> {
+    let name = |url: &Uri| {
+        let authority = url.authority().map_or("", |authority| authority.as_str());
+        format!("{authority}{}", url.path().trim_end_matches('/'))
+    };
+    let mut names: Vec<String> = settings.endpoints().map(|(url, _)| name(url)).collect();
+    if let (Some(first), Some(_)) = (names.first_mut(), &settings.local) {
+        LOCAL.clone_into(first);
+    }
+    names
+}
+
+async fn open_store(config: &Config, clock: &Clock) -> Result<Arc<dyn JobStore>, StartError> {
+    let retention = config.paid.retention;
+    Ok(match &config.store {
+        Store::Embedded { path } => Arc::new(Embedded::open(path, retention, clock.clone())?),
+        Store::Redis { url, prefix } => {
+            Arc::new(Redis::connect(url.expose_secret(), prefix, retention).await?)
+        }
+    })
 }
 
 /// Lets recovery begin a job unless the process is ending, and makes the end wait for it.

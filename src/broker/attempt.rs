@@ -10,12 +10,13 @@ use super::delivery::Delivery;
 use super::journal::{Journal, JournalError};
 use super::purse::{AttemptPurse, Hand, NoPurse};
 use super::settlement::{Settled, payment_request};
-use super::work::{Product, Work, WorkError, WorkFault};
+use super::work::{Product, WorkError, WorkFault};
 use super::{Broker, Sale};
 use crate::facilitator::Verdict;
-use crate::jobs::job::{ClientLeg, SCHEMA};
+use crate::jobs::job::{ClientLeg, SCHEMA, Sold};
 use crate::jobs::{Claim, Event, Failure, Job, JobKind, Lease, State};
 use crate::providers::{Offer, Purse};
+use crate::quote_cache::Dollars;
 use crate::reason::{Charged, Problem, Reason};
 use crate::telemetry;
 use crate::wallet::COLLECT;
@@ -27,7 +28,10 @@ pub(super) const CARRY_PATIENCE: Duration = Duration::from_secs(600);
 impl Broker {
     /// Does what the payment buys, once, and says what to answer. Runs to its end whatever the client
     /// does, so the caller spawns it and only listens. `guard` is dropped when nothing is left to be written.
-    pub async fn sell(self: Arc<Self>, sale: Sale, guard: impl Send + 'static) -> Delivery {
+    pub async fn sell(self: Arc<Self>, mut sale: Sale, guard: impl Send + 'static) -> Delivery {
+        if let Some(delivery) = self.hold_names(&mut sale).await {
+            return delivery;
+        }
         let Some(slot) = self.slot() else { return self.overloaded(&sale.payment).await };
         let fresh = self.fresh_job(&sale);
         let (job, lease, slot) = match self.jobs.claim(&fresh, self.limits.lease).await {
@@ -75,11 +79,28 @@ impl Broker {
         {
             return Stop::Journal(away.into()).into_delivery();
         }
+        if job.state == State::Claimed {
+            match self.lost_a_name(&sale.names).await {
+                Ok(false) => {}
+                Ok(true) => return self.interrupted_by_another(journal).await,
+                Err(away) => return Stop::Journal(away.into()).into_delivery(),
+            }
+        }
         let outcome = match flow {
             PaymentFlow::Authorization => self.settle_on_success(journal, sale).await,
             PaymentFlow::Upfront => self.settle_upfront(journal, sale).await,
         };
         outcome.unwrap_or_else(|stop| stop.into_delivery())
+    }
+
+    /// Another payment took over what this one is called while it was away. Nothing was spent, so it ends; repeated, it
+    /// finds the other's answer.
+    async fn interrupted_by_another(&self, journal: &Journal) -> Delivery {
+        let failure = failure(Reason::Interrupted, "another payment is used for the same request");
+        match journal.record(Event::Rejected { failure }).await {
+            Ok(job) => Delivery::of_rest(&job, true),
+            Err(error) => Stop::from(error).into_delivery(),
+        }
     }
 
     /// verify, work, settle, deliver.
@@ -179,43 +200,80 @@ impl Broker {
         Err(Stop::Answer(Box::new(Delivery::of_rest(&job, true))))
     }
 
-    /// The work, with the time that is left for it.
-    async fn perform(&self, journal: &Journal, mut sale: Sale) -> Result<Product, WorkError> {
-        let job = journal.job().await;
-        let margin = self.limits.settle_margin.as_secs();
-        let ends = job.client.valid_before.saturating_sub(margin);
-        let left = Duration::from_secs(ends.saturating_sub(self.clock.now()));
-        let deadline = match sale.requirement.flow {
-            PaymentFlow::Authorization => left.min(self.limits.work_timeout),
-            PaymentFlow::Upfront => self.limits.work_timeout,
-        };
-        if deadline.is_zero() {
+    /// The work, in the time that is left for it: by whom it was sold, or by another if that one fails before it is paid.
+    async fn perform(&self, journal: &Journal, sale: Sale) -> Result<Product, WorkError> {
+        let began = tokio::time::Instant::now();
+        let mut job = journal.job().await;
+        let whole = self.time_for_work(&job, sale.requirement.flow);
+        if whole.is_zero() {
             return Err(WorkError::new(Reason::PaymentExpired, "too little of the authorization is left"));
         }
-        let purse = self.purse(journal, &mut sale, deadline);
-        let work: Box<dyn Work> = sale.work;
-        match tokio::time::timeout(deadline, work.perform(&job, purse.as_ref(), deadline)).await {
-            Ok(outcome) => outcome,
-            Err(_) => {
-                let reason = match job.kind {
-                    JobKind::App => Reason::AppTimeout,
-                    JobKind::Store | JobKind::Run => Reason::ProviderTimeout,
-                };
-                Err(WorkError::new(reason, format!("not done within {} s", deadline.as_secs())))
-            }
+        let Sale { sold, mut offer, mut work, reserved, loss, .. } = sale;
+        let mut hand = Hand::new(reserved, loss);
+        if job.quote != sold {
+            // What a crash interrupted may be done by somebody else now.
+            job = journal.record(Event::Turned { sold }).await.map_err(not_recorded)?;
+        }
+        loop {
+            let left = whole.saturating_sub(began.elapsed());
+            let purse = self.purse(journal, &job, offer, std::mem::take(&mut hand), left);
+            let outcome = tokio::time::timeout(left, work.perform(&job, purse.as_ref(), left)).await;
+            let mut error = match outcome {
+                Ok(Ok(product)) => return Ok(product),
+                Ok(Err(error)) => error,
+                Err(_) => return Err(too_slow(&job, whole)),
+            };
+            let left = whole.saturating_sub(began.elapsed());
+            // Once a payment is out it may be taken at any moment, and a second one would be on top of it.
+            let nobody_paid = !journal.job().await.signature_open();
+            let another = match error.undone.take().filter(|_| nobody_paid) {
+                Some(undone) => {
+                    tokio::time::timeout(left, undone.by_another(worth(&job))).await.ok().flatten()
+                }
+                None => None,
+            };
+            let Some(another) = another else { return Err(error) };
+            warn!(job = %job.id, failed = job.quote.provider, message = error.message,
+                provider = another.provider, "turned to another provider");
+            let sold = Sold {
+                provider: another.provider,
+                operation: another.operation,
+                cost: another.offer.cost,
+                passed_over: another.passed_over,
+                ..job.quote
+            };
+            job = journal.record(Event::Turned { sold }).await.map_err(not_recorded)?;
+            (offer, work) = (Some(another.offer), another.work);
         }
     }
 
-    fn purse(&self, journal: &Journal, sale: &mut Sale, deadline: Duration) -> Box<dyn Purse> {
-        match (&self.spending.wallet, &sale.offer) {
+    fn time_for_work(&self, job: &Job, flow: PaymentFlow) -> Duration {
+        let margin = self.limits.settle_margin.as_secs();
+        let ends = job.client.valid_before.saturating_sub(margin);
+        let left = Duration::from_secs(ends.saturating_sub(self.clock.now()));
+        match flow {
+            PaymentFlow::Authorization => left.min(self.limits.work_timeout),
+            PaymentFlow::Upfront => self.limits.work_timeout,
+        }
+    }
+
+    fn purse(
+        &self,
+        journal: &Journal,
+        job: &Job,
+        offer: Option<Offer>,
+        hand: Hand,
+        deadline: Duration,
+    ) -> Box<dyn Purse> {
+        match (&self.spending.wallet, offer) {
             (Some(wallet), Some(offer)) => Box::new(AttemptPurse {
                 journal: journal.clone(),
                 wallet: Arc::clone(wallet),
                 clock: self.clock.clone(),
-                offer: Offer::clone(offer),
-                provider: sale.sold.provider.clone(),
+                offer,
+                provider: job.quote.provider.clone(),
                 spending: self.spending.clone(),
-                hand: Hand::new(sale.reserved.take(), sale.loss.take()),
+                hand,
                 // Work may end at its deadline, and be collected for after it.
                 deadline: self.clock.now().saturating_add(deadline.as_secs()).saturating_add(COLLECT),
             }),
@@ -266,6 +324,24 @@ impl Broker {
             failure: None,
         }
     }
+}
+
+/// What the client pays for a job.
+fn worth(job: &Job) -> Dollars {
+    let paid = &job.client.requirement;
+    Dollars { units: paid.amount, decimals: paid.asset.decimals }
+}
+
+fn too_slow(job: &Job, time: Duration) -> WorkError {
+    let reason = match job.kind {
+        JobKind::App => Reason::AppTimeout,
+        JobKind::Store | JobKind::Run => Reason::ProviderTimeout,
+    };
+    WorkError::new(reason, format!("not done within {} s", time.as_secs()))
+}
+
+fn not_recorded(error: JournalError) -> WorkError {
+    WorkError::new(Reason::Internal, format!("who does the work was not recorded: {error}"))
 }
 
 /// What is done about a payment that was claimed before.

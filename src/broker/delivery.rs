@@ -220,7 +220,8 @@ impl Broker {
                 }
                 // What it pays for is here again, so it can still be done.
                 Ok(Some((taken, lease)))
-                    if taken.state == State::SettlingUpfront && sold == Some(&taken.quote) =>
+                    if taken.state == State::SettlingUpfront
+                        && sold.is_some_and(|sold| sold.price == taken.quote.price) =>
                 {
                     let Some(slot) = self.slot() else {
                         // Should this fail, it lapses.
@@ -299,7 +300,7 @@ fn overloaded() -> Delivery {
 }
 
 /// What is known of the client's money, wherever its job stands.
-fn charged(job: &Job) -> Charged {
+pub(super) fn charged(job: &Job) -> Charged {
     match (&job.receipt, job.state) {
         (Some(_), _) => Charged::Yes,
         (None, state) if state.at_rest() => Charged::No,

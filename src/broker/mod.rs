@@ -8,9 +8,10 @@
 //! `attempt` is that flow, top to bottom. Every step that spends is in the `journal` first; money
 //! leaves through the `purse` only; what a settlement's answer means is decided in `settlement` only, and what a
 //! chain proves of it in `proof`; an answer to a payment that was seen before comes from `delivery`; what a crash left is found by
-//! `recovery`. The broker knows no HTTP connection: a client that goes away changes nothing here.
+//! `recovery`; what is said to be settled is looked for by `audit`. The broker knows no HTTP connection: a client that goes away changes nothing here.
 
 mod attempt;
+mod audit;
 mod debt;
 mod delivery;
 mod guard;
@@ -44,14 +45,16 @@ use crate::telemetry::Metrics;
 use crate::wallet::{Payees, Wallet};
 use crate::x402::{Asset, Authorization, Requirement, Version};
 
+use audit::Audits;
 use journal::Journal;
 use running::Running;
 use tally::Tally;
 
+pub use audit::Audit;
 pub use delivery::{Delivery, DeliveryBody};
-pub use idempotency::IdempotencyKey;
+pub use idempotency::{IdempotencyKey, NameSort, NamedRoute, RequestName};
 pub use recovery::Recovery;
-pub use work::{BodyStream, FILES, Product, ProviderWork, Work, WorkError, WorkFault};
+pub use work::{Another, BodyStream, FILES, Product, ProviderWork, Work, WorkError, WorkFault};
 
 /// A payment, as it was presented with a request.
 #[derive(Clone, Debug)]
@@ -90,6 +93,8 @@ pub struct Sale {
     pub job: Option<JobId>,
     /// The client's own name for the request, if it gave one.
     pub key: Option<IdempotencyKey>,
+    /// What the payer calls the request: at most one name of each sort.
+    pub names: Vec<RequestName>,
     /// Store, run or app.
     pub kind: JobKind,
     /// Provider, operation, price.
@@ -142,6 +147,7 @@ pub struct Broker {
     limits: Limits,
     slots: Arc<Semaphore>,
     running: Running,
+    audits: Audits,
 }
 
 impl Broker {
@@ -157,8 +163,8 @@ impl Broker {
         let tally = Arc::new(Tally::new(Arc::clone(&metrics), Arc::clone(&spending.guards)));
         let slots = Arc::new(Semaphore::new(limits.max_jobs.min(Semaphore::MAX_PERMITS)));
         let chains = Arc::new(Chains::default());
-        let running = Running::default();
-        Broker { jobs, facilitator, chains, spending, metrics, tally, clock, limits, slots, running }
+        let (running, audits) = (Running::default(), Audits::default());
+        Broker { jobs, facilitator, chains, spending, metrics, tally, clock, limits, slots, running, audits }
     }
 
     /// With somebody to ask what happened to a payment when nobody else can say.

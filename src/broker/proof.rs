@@ -1,7 +1,7 @@
 //! What the chains prove about the two legs of a job, and what that makes of them.
 //!
 //! Of the client's payment a transfer in any block counts, final or not: no more is asked of a facilitator's word, and
-//! whoever waits for the answer cannot wait for minutes. Whatever ends in a loss or in "not charged" needs a final one.
+//! whoever waits for the answer cannot wait for minutes; `audit` looks again. Whatever ends in a loss or in "not charged" needs a final one.
 
 use std::time::Duration;
 
@@ -27,22 +27,30 @@ pub(super) enum ClientProof {
 }
 
 impl Broker {
-    /// What is proven of the payment we take.
-    pub(super) async fn prove_client(&self, job: &Job) -> ClientProof {
+    /// What is to be looked for on the chain of the payment we take.
+    pub(super) fn sought(&self, job: &Job) -> Option<Sought> {
         let requirement = &job.client.requirement;
-        let Some(nonce) = job.claim.nonce() else { return ClientProof::Nothing };
-        let sought = Sought {
+        Some(Sought {
             asset: requirement.asset.address,
             from: job.requester,
-            nonce,
+            nonce: job.claim.nonce()?,
             to: requirement.pay_to,
             value: requirement.amount,
             valid_before: job.client.valid_before,
             since: job.client.height.map_or(Since::Time(job.created / 1000), Since::Block),
-        };
+        })
+    }
+
+    /// What is proven of the payment we take.
+    pub(super) async fn prove_client(&self, job: &Job) -> ClientProof {
+        let requirement = &job.client.requirement;
+        let Some(sought) = self.sought(job) else { return ClientProof::Nothing };
         match self.prove(&requirement.asset, job, &sought).await {
             Some(Proof::Paid { transaction, block, is_final }) => {
                 info!(job = %job.id, %transaction, block, is_final, "the client's payment is on chain");
+                if !is_final {
+                    self.look_for(job, &transaction.to_string()).await;
+                }
                 ClientProof::Paid(receipt(job, transaction.to_string()))
             }
             Some(Proof::Unpaid(why)) => {

@@ -40,6 +40,7 @@ pub(super) struct AttemptPurse {
 }
 
 /// What was taken from the limits for this attempt. What is left at its end goes back.
+#[derive(Default)]
 pub(super) struct Hand(Mutex<(Option<Reserved>, Option<BornLoss>)>);
 
 impl Hand {
@@ -57,6 +58,8 @@ impl Purse for AttemptPurse {
         }
         let job = self.journal.job().await;
         let now = self.clock.now();
+        let identifier = self.wallet.identifier(&job.claim, step, job.attempt);
+        let challenge = &challenge.clone().identified(&identifier);
         let spend = Spend {
             claim: &job.claim,
             attempt: job.attempt,

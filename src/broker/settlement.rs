@@ -51,7 +51,10 @@ impl Broker {
                 };
                 self.metrics.settled(asked.elapsed(), telemetry::Settled::from(&answer));
                 match answer {
-                    Ok(Settlement::Settled(receipt)) => return Settled::Yes(receipt),
+                    Ok(Settlement::Settled(receipt)) => {
+                        self.look_for(job, &receipt.transaction).await;
+                        return Settled::Yes(receipt);
+                    }
                     Ok(Settlement::Refused(receipt)) if fresh && is_final(&receipt) => {
                         // Unless somebody else has sent it: the payer need not wait for a facilitator.
                         return match self.prove_client(job).await {

@@ -11,8 +11,10 @@ use serde_json::{Value, json};
 use crate::guard::Guards;
 use crate::ids::FileId;
 use crate::intake::{Ask, Content, Wanted};
+use crate::jobs::job::PassedOver;
 use crate::jobs::{Answer, Job, JobStore, Kept};
 use crate::providers::{Done, Fault, Offer, Order, Provider, ProviderError, Purse};
+use crate::quote_cache::{Dollars, QuoteCache};
 use crate::reason::Reason;
 use crate::telemetry::Metrics;
 
@@ -33,6 +35,27 @@ pub trait Work: Send {
         purse: &dyn Purse,
         deadline: Duration,
     ) -> Result<Product, WorkError>;
+
+    /// The same work by somebody else, for `limit` at most. Asked for only where this one failed, gave itself back in
+    /// [`WorkError::undone`], and nobody was paid for it.
+    async fn by_another(self: Box<Self>, limit: Dollars) -> Option<Another> {
+        let _ = limit;
+        None
+    }
+}
+
+/// Work that somebody else does in place of one that failed unpaid.
+pub struct Another {
+    /// The work.
+    pub work: Box<dyn Work>,
+    /// Who does it.
+    pub provider: String,
+    /// As what.
+    pub operation: String,
+    /// On which terms, fresh.
+    pub offer: Offer,
+    /// Who failed so far, in order.
+    pub passed_over: Vec<PassedOver>,
 }
 
 /// Work done: the answer to keep, and its body if that is too large to keep.
@@ -51,6 +74,8 @@ pub struct WorkError {
     pub fault: WorkFault,
     /// For the log.
     pub message: String,
+    /// The work itself, if another may do it.
+    pub undone: Option<Box<dyn Work>>,
 }
 
 /// Why work was not done.
@@ -64,7 +89,7 @@ pub enum WorkFault {
 impl WorkError {
     /// Failed for this reason.
     pub fn new(reason: Reason, message: impl Into<String>) -> Self {
-        WorkError { fault: WorkFault::Reason(reason), message: message.into() }
+        WorkError { fault: WorkFault::Reason(reason), message: message.into(), undone: None }
     }
 
     /// The reason code of this failure.
@@ -103,6 +128,10 @@ pub struct ProviderWork {
     pub content: Content,
     /// Its terms, fresh.
     pub offer: Offer,
+    /// Who failed before it, in order.
+    pub passed_over: Vec<PassedOver>,
+    /// Who else sells it, and where failures are remembered.
+    pub quotes: Arc<QuoteCache>,
     /// Where handles of stored files are kept.
     pub files: Arc<dyn JobStore>,
     /// Where it is counted.
@@ -118,7 +147,7 @@ pub struct ProviderWork {
 #[async_trait]
 impl Work for ProviderWork {
     async fn perform(
-        self: Box<Self>,
+        mut self: Box<Self>,
         job: &Job,
         purse: &dyn Purse,
         deadline: Duration,
@@ -133,15 +162,46 @@ impl Work for ProviderWork {
             deadline,
         };
         let began = Instant::now();
+        let attempted = self.quotes.attempting(self.provider.name());
         let done = self.provider.perform(&order, purse).await;
         let fault = done.as_ref().err().map(|error| error.fault);
+        attempted.ended(fault);
         self.metrics.provider_performed(self.provider.name(), &self.operation, fault, began.elapsed());
         if fault == Some(Fault::Funds) {
             self.guards.refused_for_funds(&self.offer.asset);
         }
-        let done = done?;
-        let result = self.publish(done).await?;
-        Ok(self.product(job, result))
+        match done {
+            Ok(done) => {
+                let result = self.publish(done).await?;
+                Ok(self.product(job, result))
+            }
+            // Our own store or wallet: it would fail with any provider. But for one that is not who it was.
+            Err(error) if error.fault.is_ours() => Err(error.into()),
+            Err(error) => {
+                let (provider, fault) = (self.provider.name().to_owned(), error.fault.to_string());
+                self.passed_over.push(PassedOver { provider, fault });
+                Err(WorkError { undone: Some(self), ..error.into() })
+            }
+        }
+    }
+
+    async fn by_another(self: Box<Self>, limit: Dollars) -> Option<Another> {
+        let without: Vec<&str> = self.passed_over.iter().map(|passed| passed.provider.as_str()).collect();
+        let found = self.quotes.substitute(&self.ask, &without, limit).await?;
+        self.metrics.provider_failed_over(self.provider.name());
+        let work = ProviderWork {
+            provider: found.provider,
+            operation: found.operation.to_owned(),
+            offer: found.offer.clone(),
+            ..*self
+        };
+        Some(Another {
+            provider: work.provider.name().to_owned(),
+            operation: work.operation.clone(),
+            offer: found.offer,
+            passed_over: work.passed_over.clone(),
+            work: Box::new(work),
+        })
     }
 }
 
@@ -173,7 +233,7 @@ impl ProviderWork {
         let price = job.quote.price.to_decimal(decimals).parse::<serde_json::Number>();
         let price = price.map_or(Value::Null, Value::Number);
         result.entry("provider").or_insert_with(|| self.provider.name().into());
-        result.entry("size").or_insert_with(|| self.content.bytes.len().into());
+        result.entry("size").or_insert_with(|| self.content.data.size().into());
         result.insert("priceUsd".into(), price);
         result.insert("encoding".into(), serde_json::to_value(self.content.encoding).unwrap_or(Value::Null));
         let body = json!({ "jobId": job.id, "status": "completed", "result": result }).to_string();

@@ -120,8 +120,8 @@ impl Chain {
         if id != self.network.0 {
             return Ok(Err(Distrust::WrongChain(id)));
         }
-        let missing = |what: &str| ChainError::Away(format!("it has no {what} block"));
-        let newest = rpc::block(&endpoint.client, "latest").await?.ok_or_else(|| missing("latest"))?.head();
+        let missing = || ChainError::Away("it has no newest block".to_owned());
+        let newest = rpc::block(&endpoint.client, "latest").await?.ok_or_else(missing)?.head();
         let off = newest.time.abs_diff(self.clock.now());
         if off > self.max_head_age.as_secs() {
             return Ok(Err(Distrust::Stale(off)));
@@ -130,8 +130,13 @@ impl Chain {
             Some(blocks) => quantity(newest.number.saturating_sub(blocks)),
             None => "finalized".to_owned(),
         };
-        let last_final = rpc::block(&endpoint.client, &name).await?;
-        let last_final = last_final.ok_or_else(|| missing("final"))?.head();
+        let unnamed =
+            || ChainError::Away("it names no final block; set final_blocks in [[chains]]".to_owned());
+        let last_final = match rpc::block(&endpoint.client, &name).await {
+            Ok(Some(block)) => block.head(),
+            Ok(None) | Err(ChainError::Refused(_)) => return Err(unnamed()),
+            Err(why) => return Err(why),
+        };
         Ok(Ok(View { at, newest, last_final }))
     }
 

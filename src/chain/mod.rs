@@ -5,6 +5,8 @@
 //! pool        several endpoints, in order of health, each failing over to the next
 //! heads       where the chain stands; endpoints that are stale, behind or lie are left out
 //! proof       what the chain proves about one authorization
+//! income      what a payee received in a range of blocks
+//! check       whether the chain and its tokens are what the configuration says
 //! mined       waiting for transactions, one look for everybody
 //! ```
 //!
@@ -12,7 +14,9 @@
 //! transactions; everybody else sees this module's own.
 
 mod balance;
+mod check;
 mod heads;
+mod income;
 mod mined;
 mod pool;
 mod proof;
@@ -21,6 +25,7 @@ mod rpc;
 mod tests;
 mod transport;
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -29,15 +34,18 @@ use alloy::providers::RootProvider;
 use alloy::rpc::client::RpcClient;
 use alloy::rpc::types::TransactionReceipt;
 use async_trait::async_trait;
+use futures_util::future::join_all;
 use secrecy::ExposeSecret;
 
+pub use check::Misfit;
 pub use heads::Head;
+pub use income::Income;
 pub use proof::{Proof, Since, Sought, Unpaid};
 
 use crate::clock::Clock;
 use crate::config::resolved;
 use crate::outgoing::{self, Outgoing};
-use crate::x402::{B256, Network};
+use crate::x402::{Address, Asset, B256, Network};
 use heads::LastLook;
 use mined::Mined;
 use pool::{Endpoint, Failover};
@@ -52,6 +60,9 @@ pub enum ChainError {
     /// No endpoint answered.
     #[error("no RPC endpoint answers: {0}")]
     Away(String),
+    /// An endpoint answered with an error of its own words.
+    #[error("an RPC endpoint refuses: {0}")]
+    Refused(String),
     /// Those that answered are not fit to be believed.
     #[error("no RPC endpoint is fit to be believed: {0}")]
     Unfit(String),
@@ -70,6 +81,7 @@ impl ChainError {
     fn of(self, endpoint: &str) -> Self {
         match self {
             ChainError::Away(why) => ChainError::Away(format!("{endpoint}: {why}")),
+            ChainError::Refused(why) => ChainError::Refused(format!("{endpoint}: {why}")),
             other => other,
         }
     }
@@ -174,6 +186,18 @@ pub trait Prove: Send + Sync {
     /// What is proven about `sought`; `None` where nobody can be asked about this network.
     async fn prove(&self, network: Network, sought: &Sought) -> Option<Result<Proof, ChainError>>;
 
+    /// A block that is final; `None` where nobody can be asked about this network.
+    async fn last_final(&self, network: Network) -> Option<Result<Head, ChainError>>;
+
+    /// What a payee received in these blocks; see [`Chain::income`].
+    async fn income(
+        &self,
+        network: Network,
+        asset: Address,
+        to: Address,
+        blocks: RangeInclusive<u64>,
+    ) -> Option<Result<Vec<Income>, ChainError>>;
+
     /// The newest height that is known of this network, without asking.
     fn height(&self, network: Network) -> Option<u64>;
 
@@ -185,6 +209,20 @@ pub trait Prove: Send + Sync {
 impl Prove for Chains {
     async fn prove(&self, network: Network, sought: &Sought) -> Option<Result<Proof, ChainError>> {
         Some(self.of(network)?.prove(sought).await)
+    }
+
+    async fn last_final(&self, network: Network) -> Option<Result<Head, ChainError>> {
+        Some(self.of(network)?.last_final().await)
+    }
+
+    async fn income(
+        &self,
+        network: Network,
+        asset: Address,
+        to: Address,
+        blocks: RangeInclusive<u64>,
+    ) -> Option<Result<Vec<Income>, ChainError>> {
+        Some(self.of(network)?.income(asset, to, blocks).await)
     }
 
     fn height(&self, network: Network) -> Option<u64> {
@@ -209,6 +247,18 @@ impl Chains {
     /// The one of this network, if it can be asked.
     pub fn of(&self, network: Network) -> Option<&Chain> {
         self.0.iter().find(|chain| chain.network == network)
+    }
+
+    /// Everything that does not fit these assets, on all chains, and what could not be asked.
+    pub async fn check(&self, assets: &[&Asset]) -> (Vec<Misfit>, Vec<ChainError>) {
+        let (mut misfits, mut unknown) = (Vec::new(), Vec::new());
+        for found in join_all(self.0.iter().map(|chain| chain.check(assets))).await {
+            match found {
+                Ok(found) => misfits.extend(found),
+                Err(why) => unknown.push(why),
+            }
+        }
+        (misfits, unknown)
     }
 
     /// Each of them.

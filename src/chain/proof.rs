@@ -60,6 +60,16 @@ pub enum Since {
     Time(UnixSeconds),
 }
 
+impl Since {
+    /// The height, where it is one.
+    pub fn height(self) -> Option<u64> {
+        match self {
+            Since::Block(height) => Some(height),
+            Since::Time(_) => None,
+        }
+    }
+}
+
 /// What is proven. That nothing is known at all is a [`ChainError`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Proof {
@@ -232,7 +242,10 @@ impl Chain {
         Ok(None)
     }
 
-    fn ranges(&self, blocks: RangeInclusive<u64>) -> impl Iterator<Item = RangeInclusive<u64>> + use<> {
+    pub(super) fn ranges(
+        &self,
+        blocks: RangeInclusive<u64>,
+    ) -> impl Iterator<Item = RangeInclusive<u64>> + use<> {
         let (step, last) = (self.log_range.max(1), *blocks.end());
         let mut from = *blocks.start();
         std::iter::from_fn(move || {

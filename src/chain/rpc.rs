@@ -47,6 +47,11 @@ pub(super) async fn read(
     client.request("eth_call", (call, at.to_owned())).await.map_err(failed)
 }
 
+/// The code of the contract at `address`; empty where there is none.
+pub(super) async fn code(client: &RpcClientInner, address: Address) -> Result<Bytes, ChainError> {
+    client.request("eth_getCode", (address, "latest")).await.map_err(failed)
+}
+
 /// The logs of one contract in these blocks, by their first topics.
 pub(super) async fn logs(
     client: &RpcClientInner,
@@ -87,9 +92,9 @@ pub(super) fn quantity(number: u64) -> String {
 /// An answer that is none. What an endpoint says of it is kept short: it may be a page of HTML.
 pub(super) fn failed(error: TransportError<Box<RawValue>>) -> ChainError {
     let text = match &error {
-        TransportError::ErrorResp(payload) => {
+        TransportError::ErrorResp(payload) if !payload.is_retry_err() => {
             let message: String = payload.message.chars().take(160).collect();
-            format!("{message} ({})", payload.code)
+            return ChainError::Refused(format!("{message} ({})", payload.code));
         }
         TransportError::DeserError { .. } => "the answer has another shape than it should".to_owned(),
         TransportError::NullResp => "the answer is empty".to_owned(),

@@ -4,22 +4,76 @@ use std::fmt::{self, Display, Write};
 use std::path::Path;
 
 use super::Exit;
+use crate::chain::Chains;
+use crate::clock::Clock;
 use crate::config::resolved::{Accept, Action, BrokeredWork, Config, Providers, Store};
 use crate::config::{self, Loaded};
 use crate::wallet::Wallet;
 use crate::x402::{Network, PaymentFlow};
 
-pub(super) fn run(path: &Path) -> Exit {
+pub(super) fn run(path: &Path, online: bool) -> Exit {
     match config::check(path, &config::process_environment()) {
         Ok(loaded) => {
             print!("{}", Summary { path, loaded: &loaded });
-            Exit::Ok
+            if !online {
+                return Exit::Ok;
+            }
+            match ask_chains(&loaded.config) {
+                Exit::Ok => settling(&loaded.config),
+                asked @ (Exit::Failed | Exit::Config) => asked,
+            }
         }
         Err(mistakes) => {
             eprintln!("{mistakes}");
             Exit::Config
         }
     }
+}
+
+/// Whether the chains are what the configuration says; what is not goes to standard error.
+fn ask_chains(config: &Config) -> Exit {
+    if config.chains.is_empty() {
+        eprintln!("galaksio: there is no [[chains]] table, so there is nobody to ask");
+        return Exit::Failed;
+    }
+    let asked = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string());
+    let asked = asked.and_then(|runtime| {
+        let chains = Chains::new(&config.chains, &Clock::system()).map_err(|error| error.to_string())?;
+        Ok(runtime.block_on(chains.check(&config.assets())))
+    });
+    let (misfits, unknown) = match asked {
+        Ok(found) => found,
+        Err(why) => {
+            eprintln!("galaksio: {why}");
+            return Exit::Failed;
+        }
+    };
+    misfits.iter().for_each(|misfit| eprintln!("{misfit}"));
+    unknown.iter().for_each(|why| eprintln!("{why}"));
+    match (misfits.is_empty(), unknown.is_empty()) {
+        (false, _) => Exit::Config,
+        (true, false) => Exit::Failed,
+        (true, true) => Exit::Ok,
+    }
+}
+
+/// Whether the gateway's own facilitator could settle now, if it is to.
+fn settling(config: &Config) -> Exit {
+    if config.facilitator.local.is_none() {
+        return Exit::Ok;
+    }
+    let problems = match super::facilitator::problems(config) {
+        Ok(problems) => problems,
+        Err(error) => vec![format!("{error:#}")],
+    };
+    if problems.is_empty() {
+        println!("\nthe chain answers, and the gas account has gas");
+        return Exit::Ok;
+    }
+    for problem in problems {
+        eprintln!("galaksio: payments could not be settled: {problem}");
+    }
+    Exit::Failed
 }
 
 /// What a configuration amounts to, for a person.
@@ -40,12 +94,15 @@ impl Display for Summary<'_> {
             line(f, "paid in", &format!("{} to {}", token(accept), accept.pay_to.to_checksum(None)))?;
         }
         if !config.accepts.is_empty() {
-            let urls: Vec<String> = config.facilitator.endpoints().map(|(url, _)| url.to_string()).collect();
-            line(f, "facilitator", &urls.join(", then "))?;
+            line(f, "facilitator", &facilitator(self.loaded))?;
         }
         let unknown_wallet =
             self.loaded.warnings.iter().any(|warning| warning.setting.starts_with("wallet."));
         line(f, "wallet", &if unknown_wallet { "see the warning below".to_owned() } else { wallet(config) })?;
+        for chain in &config.chains {
+            let plural = if chain.rpc.len() == 1 { "endpoint" } else { "endpoints" };
+            line(f, "chain", &format!("{}, {} {plural}", network(chain.network), chain.rpc.len()))?;
+        }
         line(f, "jobs in", &store(&config.store))?;
         match config.admin.listen {
             Some(address) => line(f, "admin at", &address)?,
@@ -58,6 +115,24 @@ impl Display for Summary<'_> {
         section(f, "warnings", self.loaded.warnings.iter(), |warning| {
             warning.to_string().replace('\n', "\n  ")
         })
+    }
+}
+
+fn facilitator(loaded: &Loaded) -> String {
+    let settings = &loaded.config.facilitator;
+    match &settings.local {
+        Some(local) => format!(
+            "the gateway itself, on {} chain(s), {} confirmation(s)",
+            loaded.config.chains.len(),
+            local.confirmations
+        ),
+        None if loaded.warnings.iter().any(|warning| warning.setting.starts_with("facilitator.gas_key")) => {
+            "the gateway itself; see the warning below".to_owned()
+        }
+        None => {
+            let urls: Vec<String> = settings.endpoints().map(|(url, _)| url.to_string()).collect();
+            urls.join(", then ")
+        }
     }
 }
 
@@ -123,8 +198,9 @@ fn sellers(work: BrokeredWork, providers: &Providers) -> String {
         (BrokeredWork::Store, "openx402", providers.openx402.is_some()),
         (BrokeredWork::Run, "merit", providers.merit.is_some()),
     ];
-    let names: Vec<&str> =
-        known.iter().filter(|(does, _, on)| *does == work && *on).map(|(_, name, _)| *name).collect();
+    let built_in = known.iter().filter(|(does, _, on)| *does == work && *on).map(|(_, name, _)| *name);
+    let declared = providers.declared.iter().filter(|declared| declared.kind.work() == work);
+    let names: Vec<&str> = built_in.chain(declared.map(|declared| declared.name.as_str())).collect();
     names.join(" or ")
 }
 
@@ -183,6 +259,13 @@ pay_to = "0x066e4FBb1Cb2fd7dE4fb1432a7B1C1169B4c2C8F"
 markup = "2.05%"
 fee = "$0.001"
 [providers.merit]
+[[provider]]
+name = "acme"
+kind = "run"
+url = "https://acme.example/run"
+body = "raw"
+languages = ["python"]
+result = { stdout = "/out" }
 [wallet]
 key_env = "K"
 [store]
@@ -195,7 +278,7 @@ url = "redis://:hunter2@localhost"
             "t.toml: no mistakes",
             "paid in      USD Coin on base (0x833589fCD6eDb6E08f4c7C32D4f71b54bdA02913) to 0x066e4FBb",
             "wallet       pays providers from 0x7E5F4552091A69125d5DfCb7b8C2659029395Bdf on base, up to $1 at once",
-            "  POST     /run             the provider's price + 2.05% + $0.001, by merit, charged when it succeeded",
+            "  POST     /run             the provider's price + 2.05% + $0.001, by merit or acme, charged when it succeeded",
             "  GET,POST /premium/*       $0.001, by the app, charged upfront",
             "  any      everything else  free, by the app",
             "  providers.merit.url = $MERIT_SYSTEMS_URL",

@@ -4,12 +4,14 @@
 
 mod check;
 mod demo;
+mod facilitator;
 mod ledger;
 mod pay;
 mod serve;
 mod store;
 #[cfg(test)]
 mod tests;
+mod trust;
 mod wallet;
 
 use std::net::SocketAddr;
@@ -63,10 +65,20 @@ enum Command {
     /// Say every mistake in a configuration, or what would be served by it
     ///
     /// A wallet key that is not on this machine is a warning here and a mistake for `serve`, so that a file can be
-    /// checked where its secrets are not.
-    Check(ConfigFile),
+    /// checked where its secrets are not. Nothing outside of this machine is asked, unless by --online.
+    Check(Check),
+    /// Say which facilitators are used, or use one again that was dropped for a settlement that is not on the chain
+    ///
+    /// Gateways that run notice within fifteen seconds. An embedded store is open in one process only: end the gateway
+    /// first.
+    Trust(Trust),
     /// Buy work from a gateway, as any x402 client would
     Pay(Box<pay::Pay>),
+    /// Verify and settle payments for others, by the configuration's own facilitator
+    ///
+    /// Serves POST /verify, POST /settle and GET /supported, for version 1 and 2. Whoever reaches it can make it spend
+    /// gas, so it belongs on loopback or a network of yours.
+    Facilitator(Settle),
     /// Stop the wallet that pays providers, and see what it may do
     Wallet(wallet::Wallet),
     /// Add up what came in, what went out, what is owed and what was lost
@@ -87,12 +99,44 @@ struct ConfigFile {
 }
 
 #[derive(Debug, Args)]
+struct Check {
+    #[command(flatten)]
+    file: ConfigFile,
+    /// Also ask the endpoints in [[chains]] whether they are of the right chain, and whether the tokens there are those
+    /// that payments are signed for
+    #[arg(long)]
+    online: bool,
+}
+
+#[derive(Debug, Args)]
 struct Serve {
     #[command(flatten)]
     file: ConfigFile,
     /// Take the listeners of the gateway that runs now, over edge.upgrade_socket; then send that one QUIT
     #[arg(long)]
     upgrade: bool,
+}
+
+#[derive(Debug, Args)]
+struct Trust {
+    #[command(flatten)]
+    file: ConfigFile,
+    /// Use this one again, by the name it is listed by
+    #[arg(value_name = "NAME")]
+    again: Option<String>,
+}
+
+#[derive(Debug, Args)]
+struct Settle {
+    #[command(flatten)]
+    file: ConfigFile,
+    /// Where to listen; port 0 takes a free one
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:4020")]
+    listen: SocketAddr,
+    /// Tell a success again to whoever repeats a settlement. Only for gateways of this program: official servers
+    /// deliver for every success they are told, and so would deliver one payment many times
+    #[arg(long)]
+    repeat_success: bool,
 }
 
 /// The arguments of `galaksio demo`.
@@ -114,8 +158,10 @@ impl Cli {
     pub fn run(self) -> Exit {
         match self.command {
             Command::Serve(arguments) => serve::run(&arguments.file.config, arguments.upgrade),
-            Command::Check(arguments) => check::run(&arguments.config),
+            Command::Check(arguments) => check::run(&arguments.file.config, arguments.online),
+            Command::Trust(arguments) => trust::run(&arguments.file.config, arguments.again.as_deref()),
             Command::Pay(arguments) => pay::run(&arguments),
+            Command::Facilitator(arguments) => facilitator::run(&arguments),
             Command::Wallet(arguments) => wallet::run(&arguments),
             Command::Ledger(arguments) => ledger::run(&arguments),
             Command::Demo(arguments) => demo::run(arguments),

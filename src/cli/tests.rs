@@ -15,7 +15,10 @@ fn the_definition_is_consistent_and_has_these_commands() {
     let command = Cli::command();
     command.clone().debug_assert();
     let names: Vec<&str> = command.get_subcommands().map(clap::Command::get_name).collect();
-    assert_eq!(names, ["serve", "check", "pay", "wallet", "ledger", "demo", "version"]);
+    assert_eq!(
+        names,
+        ["serve", "check", "trust", "pay", "facilitator", "wallet", "ledger", "demo", "version"]
+    );
     let help = Cli::command().render_long_help().to_string();
     assert!(help.contains("Exit codes: 0 done, 1 failed, 2 wrong arguments, 78"), "{help}");
 }

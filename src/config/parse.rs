@@ -2,6 +2,7 @@
 //!
 //! Each parser is pure and says, when it refuses, what is wrong and what to write instead.
 
+mod template;
 mod web;
 
 use std::path::PathBuf;
@@ -11,6 +12,7 @@ use super::node::{Node, Value};
 use crate::money::Amount;
 use crate::x402::{Address, Network, PaymentFlow};
 
+pub(super) use template::{pointer, request_body};
 pub(crate) use web::is_private;
 pub(super) use web::{
     base_url, ip_block, method, origin, own_segment, route_path, rpc_url, socket_address,
@@ -176,6 +178,19 @@ pub(super) fn price(node: &Node) -> Parsed<String> {
             "write a price above $0, or remove it to make the route free",
         )),
         text => Ok(text),
+    }
+}
+
+/// What a unit of gas costs, in wei: written in gwei, `5gwei` or `0.05gwei`.
+pub(super) fn gas_price(node: &Node) -> Parsed<u128> {
+    let text = text(node)?;
+    let fix = "write it in gwei: \"5gwei\", or \"0.05gwei\"";
+    let number = text.strip_suffix("gwei").map(str::trim_end);
+    match number.filter(|number| !number.starts_with('$')).and_then(|number| Amount::from_decimal(number, 9))
+    {
+        Some(price) if price > Amount::ZERO => Ok(price.units()),
+        Some(_) => Err(Wrong::new("nothing would ever be settled for nothing", fix)),
+        None => Err(Wrong::new(format!("{text:?} is not a price of gas"), fix)),
     }
 }
 

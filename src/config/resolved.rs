@@ -9,6 +9,13 @@ use secrecy::{SecretSlice, SecretString};
 
 use crate::x402::{Address, Asset, Network, PaymentFlow};
 
+mod declared;
+
+pub use declared::{
+    Condition, Declared, DeclaredKind, Keeping, Placeholder, Pointer, RequestBody, ResultMapping,
+    ResumeClass, Segment, Template,
+};
+
 /// Everything `galaksio serve` needs.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -28,10 +35,10 @@ pub struct Config {
     pub providers: Providers,
     /// The wallet that pays them. `None` if no brokered route is configured.
     pub wallet: Option<Wallet>,
-    /// What it may spend, lose and have out.
-    pub limits: Limits,
     /// The chains that are asked what happened, one for each network at most.
     pub chains: Vec<Chain>,
+    /// What it may spend, lose and have out.
+    pub limits: Limits,
     /// Where jobs live.
     pub store: Store,
     /// Deadlines and sizes of paid work.
@@ -40,6 +47,21 @@ pub struct Config {
     pub admin: Admin,
     /// Logs.
     pub log: Log,
+}
+
+impl Config {
+    /// Every token that is taken or paid with, each once.
+    pub fn assets(&self) -> Vec<&Asset> {
+        let taken = self.accepts.iter().map(|accept| &accept.asset);
+        let paid = self.wallet.iter().flat_map(|wallet| &wallet.assets);
+        let mut assets: Vec<&Asset> = Vec::new();
+        for asset in taken.chain(paid) {
+            if !assets.contains(&asset) {
+                assets.push(asset);
+            }
+        }
+        assets
+    }
 }
 
 /// The client-facing side.
@@ -191,6 +213,8 @@ pub struct Facilitator {
     pub allow_plain_http: bool,
     /// The key that calls are signed with, where it is Coinbase's.
     pub cdp: Option<Cdp>,
+    /// The gateway is its own facilitator; `url` means nothing then.
+    pub local: Option<LocalFacilitator>,
     /// Deadline of one `/verify`.
     pub verify_timeout: Duration,
     /// Deadline of one `/settle`.
@@ -220,6 +244,21 @@ impl Facilitator {
     }
 }
 
+/// A facilitator of our own, which puts payments on the chains of `[[chains]]` itself.
+#[derive(Clone, Debug)]
+pub struct LocalFacilitator {
+    /// The private key of the account that pays for gas, 32 bytes of hex.
+    pub gas_key: SecretString,
+    /// The most that a unit of gas may cost, in wei.
+    pub max_fee: u128,
+    /// Blocks that a transfer must be in before it counts, its own among them.
+    pub confirmations: u64,
+    /// Transfers in one transaction at most.
+    pub max_batch: usize,
+    /// Factories that are called to make a payer's smart wallet (ERC-6492).
+    pub wallet_factories: Vec<Address>,
+}
+
 /// An API key of Coinbase's CDP.
 #[derive(Clone, Debug)]
 pub struct Cdp {
@@ -247,6 +286,8 @@ pub struct Providers {
     pub openx402: Option<OpenX402>,
     /// Merit Systems.
     pub merit: Option<Merit>,
+    /// Those that `[[provider]]` declares, in the order written.
+    pub declared: Vec<Declared>,
     /// TCP and TLS connect, for all.
     pub connect_timeout: Duration,
     /// Whether `http://` URLs are allowed; only on loopback otherwise.
@@ -374,10 +415,14 @@ pub enum Store {
 /// Deadlines and sizes of paid work.
 #[derive(Clone, Debug)]
 pub struct Paid {
-    /// JSON body at most, in bytes.
+    /// JSON body at most, in bytes; likewise a `.json` file and a program, which are checked whole.
     pub max_json_body: u64,
-    /// Raw body at most, in bytes.
+    /// Raw body, and file of a form, at most, in bytes.
     pub max_raw_body: u64,
+    /// Bytes of paid request bodies held in temporary files at once, over all requests.
+    pub max_spool: u64,
+    /// Where those files are.
+    pub spool_dir: PathBuf,
     /// Bytes of paid request bodies held in memory at once, over all requests.
     pub max_body_memory: u64,
     /// `maxTimeoutSeconds` of challenges.

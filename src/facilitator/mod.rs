@@ -4,10 +4,11 @@
 //! keep three things apart: it says yes, it says no, and *nobody knows*.
 
 mod http;
+pub mod local;
 mod pool;
 
 pub use self::http::HttpFacilitator;
-pub use self::pool::Pool;
+pub use self::pool::{Pool, reset, tripped};
 
 use std::time::Duration;
 
@@ -89,6 +90,14 @@ pub trait Facilitator: Send + Sync {
     async fn settle_again(&self, request: &PaymentRequest) -> Result<Settlement, FacilitatorError> {
         self.settle(request).await
     }
+
+    /// Which of several settles this payment, by name; `None` where there is but one, without a name.
+    async fn settler(&self, _: &PaymentRequest) -> Option<String> {
+        None
+    }
+
+    /// Uses the one of this name no more: it said of a payment that it is settled, and the chain shows that it is not.
+    async fn distrust(&self, _name: &str, _why: &str) {}
 
     /// What it can settle.
     async fn supported(&self) -> Result<Vec<Supported>, FacilitatorError>;

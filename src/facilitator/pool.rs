@@ -136,8 +136,8 @@ impl Pool {
         tokio::join!(join_all(looks), tripped);
     }
 
-    /// Uses the facilitator of this name no more, on no gateway of this store, until [`Pool::reset`]: it was caught
-    /// saying what is not so. Holds here even if the store is away.
+    /// Uses the facilitator of this name no more, on no gateway of this store, until [`reset`]: it was caught saying
+    /// what is not so. Holds here even if the store is away.
     pub async fn trip(&self, name: &str, why: &str) -> Result<(), StoreError> {
         for member in self.members.iter().filter(|member| member.name == name) {
             tracing::error!(facilitator = name, why, "tripped; it stays so until an operator resets it");
@@ -148,14 +148,6 @@ impl Pool {
             self.unwritten.lock().insert(name.to_owned(), why.to_owned());
         }
         written
-    }
-
-    /// Takes back [`Pool::trip`]; other gateways follow within [`LOOK_EVERY`].
-    pub async fn reset(&self, name: &str) -> Result<(), StoreError> {
-        self.store.put(TRIPPED, name, b"", None).await?;
-        self.unwritten.lock().remove(name);
-        self.members.iter().filter(|member| member.name == name).for_each(|member| member.reset());
-        Ok(())
     }
 
     async fn look(&self, member: &Member) {
@@ -191,7 +183,7 @@ impl Pool {
                 self.unwritten.lock().remove(&name);
             }
         }
-        let tripped = match self.store.list(TRIPPED).await {
+        let tripped = match tripped(&*self.store).await {
             Ok(tripped) => tripped,
             Err(away) => {
                 tracing::warn!(%away, "nobody knows which facilitators are tripped; it stays as it was");
@@ -202,9 +194,8 @@ impl Pool {
             if self.unwritten.lock().contains_key(&member.name) {
                 continue;
             }
-            let why = tripped.iter().find(|(name, _)| *name == member.name).map(|(_, why)| why.as_slice());
-            match why.filter(|why| !why.is_empty()) {
-                Some(why) if !member.is_tripped() => member.trip(String::from_utf8_lossy(why).into_owned()),
+            match tripped.get(&member.name) {
+                Some(why) if !member.is_tripped() => member.trip(why.clone()),
                 None if member.is_tripped() => member.reset(),
                 _ => {}
             }
@@ -381,6 +372,22 @@ impl Facilitator for Pool {
         self.settle_by(request, true).await
     }
 
+    async fn settler(&self, request: &PaymentRequest) -> Option<String> {
+        let key = key(request);
+        let settler = match self.settlers.get(&key) {
+            Some(settler) => Some(settler.member),
+            None if self.members.len() == 1 => Some(0),
+            None => self.begun_elsewhere(&key).await.map(|settler| settler.member),
+        };
+        Some(self.members.get(settler?)?.name.clone())
+    }
+
+    async fn distrust(&self, name: &str, why: &str) {
+        if let Err(away) = self.trip(name, why).await {
+            tracing::warn!(%away, facilitator = name, "that it was tripped is not written down yet");
+        }
+    }
+
     /// What those that can be used now support, by what they said last.
     async fn supported(&self) -> Result<Vec<Supported>, FacilitatorError> {
         if !self.asked.swap(true, Ordering::Relaxed) {
@@ -421,6 +428,17 @@ impl StoredKind {
             network: self.network.parse().ok()?,
         })
     }
+}
+
+/// The facilitators that are not used any more on the gateways of this store, with the reasons.
+pub async fn tripped(store: &dyn ValueStore) -> Result<BTreeMap<String, String>, StoreError> {
+    let tripped = store.list(TRIPPED).await?.into_iter().filter(|(_, why)| !why.is_empty());
+    Ok(tripped.map(|(name, why)| (name, String::from_utf8_lossy(&why).into_owned())).collect())
+}
+
+/// Takes back [`Pool::trip`]; the gateways that run follow within [`LOOK_EVERY`].
+pub async fn reset(store: &dyn ValueStore, name: &str) -> Result<(), StoreError> {
+    store.put(TRIPPED, name, b"", None).await
 }
 
 /// What settling this payment takes.

@@ -246,6 +246,7 @@ impl Admission {
             price: self.requirement.amount,
             cost: self.terms.cost.units,
             size,
+            passed_over: Vec::new(),
         }
     }
 }

@@ -36,9 +36,33 @@ pub fn measure_json(body: &Bytes, work: BrokeredWork) -> Result<(Ask, Content), 
 
 /// SHA-256 of the bytes.
 pub fn digest(bytes: &[u8]) -> [u8; 32] {
-    let mut out = [0; 32];
-    out.copy_from_slice(ring::digest::digest(&SHA256, bytes).as_ref());
-    out
+    let mut digest = Digest::default();
+    digest.update(bytes);
+    digest.finish()
+}
+
+/// SHA-256 of bytes that pass.
+#[derive(Clone)]
+pub struct Digest(ring::digest::Context);
+
+impl Default for Digest {
+    fn default() -> Self {
+        Digest(ring::digest::Context::new(&SHA256))
+    }
+}
+
+impl Digest {
+    /// These too.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// Of all that passed.
+    pub fn finish(self) -> [u8; 32] {
+        let mut out = [0; 32];
+        out.copy_from_slice(self.0.finish().as_ref());
+        out
+    }
 }
 
 fn store(body: &Bytes, source: Source<'_>) -> Result<(Ask, Content), Problem> {
@@ -128,7 +152,7 @@ fn measured(
 ) -> (Ask, Content) {
     ask.size = bytes.len() as u64;
     let digest = digest(&bytes);
-    (ask, Content { bytes, digest, encoding, filename, content_type })
+    (ask, Content { data: bytes.into(), digest, encoding, filename, content_type })
 }
 
 fn required(value: Option<Value<'_>>, reason: Reason) -> Result<Value<'_>, Problem> {

@@ -1,15 +1,18 @@
 //! What a request asks for, measured before anything is promised or spent. No I/O of its own.
 //!
-//! [`plan()`] looks at the head alone and says which of two forms the body has. Raw bytes with their options in
-//! the query are measured right there, so their price goes out before the body is read. A JSON body is read
-//! by the caller, up to [`Limits::json`], and measured by [`measure_json`]. Whatever is wrong with either is
+//! [`plan()`] looks at the head alone and says which of three forms the body has. Raw bytes with their options in
+//! the query are measured right there, so their price goes out before the body is read. So are those of a [`Form`]
+//! whose options are in the query; else the fields before its file are read first. A JSON body is read
+//! by the caller, up to [`Limits::json`], and measured by [`measure_json`]. Whatever is wrong with any of them is
 //! found here, before a challenge is made: unknown fields are refused, never ignored.
 
 mod data;
 mod document;
 mod fields;
 mod fingerprint;
+mod form;
 mod measure;
+mod multipart;
 mod options;
 mod plan;
 mod query;
@@ -18,12 +21,15 @@ mod query;
 mod tests;
 
 pub use fingerprint::{Body, app_fingerprint, fingerprint};
-pub use measure::{digest, measure_json};
+pub use form::{Form, FormEvent, FormReader, MAX_FIELDS};
+pub use measure::{Digest, digest, measure_json};
 pub use options::MAX_TTL;
-pub use plan::{Limits, Plan, Raw, plan};
+pub use plan::{Limits, Plan, Raw, content, file, plan};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+
+use crate::spool::Spooled;
 
 /// The kind of content, decided once and carried in the quote.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -80,13 +86,67 @@ pub enum Encoding {
     Raw,
 }
 
+/// What a client calls its bytes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Label {
+    /// Their name: a label, never a path.
+    pub filename: Option<String>,
+    /// Their media type, as given or guessed from the name.
+    pub content_type: Option<String>,
+}
+
+/// Where the bytes of a request are.
+#[derive(Clone, Debug)]
+pub enum Data {
+    /// In memory.
+    Memory(Bytes),
+    /// In a file.
+    File(Spooled),
+    /// With the provider, for nothing so far: [`crate::providers::Provider::receive`] took them as they arrived.
+    Received(Received),
+}
+
+/// What a provider calls the bytes that it took.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Received {
+    /// Its own name for them.
+    pub handle: String,
+    /// How many they are.
+    pub size: u64,
+}
+
+impl Data {
+    /// How many bytes.
+    pub fn size(&self) -> u64 {
+        match self {
+            Data::Memory(bytes) => bytes.len() as u64,
+            Data::File(file) => file.len(),
+            Data::Received(received) => received.size,
+        }
+    }
+
+    /// The bytes, if they are in memory.
+    pub fn memory(&self) -> Option<&Bytes> {
+        match self {
+            Data::Memory(bytes) => Some(bytes),
+            Data::File(_) | Data::Received(_) => None,
+        }
+    }
+}
+
+impl From<Bytes> for Data {
+    fn from(bytes: Bytes) -> Self {
+        Data::Memory(bytes)
+    }
+}
+
 /// The decoded bytes of a request, once its body has been read.
 #[derive(Clone, Debug)]
 pub struct Content {
     /// The bytes to store or run. Of [`Kind::Json`]: valid JSON of 100 levels at most, spelled as the client spelled
     /// it; its numbers may be beyond any float, so pass it on as it stands, never through a parser.
-    pub bytes: Bytes,
-    /// SHA-256 of `bytes`.
+    pub data: Data,
+    /// SHA-256 of the bytes.
     pub digest: [u8; 32],
     /// How they were sent.
     pub encoding: Encoding,

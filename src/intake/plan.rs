@@ -1,5 +1,5 @@
-//! From the head of a request to the form of its body: a JSON document that must be read to be measured, or
-//! raw bytes that the head measures by itself.
+//! From the head of a request to the form of its body: a JSON document that must be read to be measured, raw
+//! bytes that the head measures by itself, or a form, measured by its head or by the fields before its file.
 
 use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
@@ -7,17 +7,26 @@ use http::request::Parts;
 use serde_json::json;
 
 use super::query::Query;
-use super::{Ask, Content, Encoding, Kind, Wanted, data, document, measure, options};
+use super::{
+    Ask, Content, Data, Encoding, Form, Kind, Label, Wanted, data, document, measure, multipart, options,
+};
 use crate::config::resolved::{BrokeredWork, Paid};
 use crate::reason::{Problem, Reason};
 
 /// The largest bodies that are read, in bytes as sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// A JSON body.
+    /// A JSON body, and whatever else must be read whole to be checked: a `.json` file, a program.
     pub json: u64,
-    /// A raw body.
+    /// A raw body, or the file of a form.
     pub raw: u64,
+}
+
+impl Limits {
+    /// What is checked is held in memory, so it is taken up to what a JSON body may have.
+    pub(super) fn of(self, kind: Kind) -> u64 {
+        if kind == Kind::File { self.raw } else { self.raw.min(self.json) }
+    }
 }
 
 impl From<&Paid> for Limits {
@@ -33,6 +42,8 @@ pub enum Plan {
     Json,
     /// It is already measured; it need not be read before there is money for it.
     Raw(Raw),
+    /// A file among options.
+    Form(Form),
 }
 
 /// A raw body, measured by its head.
@@ -40,21 +51,22 @@ pub enum Plan {
 pub struct Raw {
     /// What is wanted; `size` is as declared.
     pub ask: Ask,
-    /// `?filename=`.
-    pub filename: Option<String>,
-    /// `Content-Type`, as sent.
-    pub content_type: String,
+    /// `?filename=`, and `Content-Type` as sent.
+    pub label: Label,
+    /// Whether it must be read whole to be checked; else its bytes may be anything, and pass as they come.
+    pub whole: bool,
 }
 
 /// The form of the body that belongs to this head, or why it cannot be taken.
 ///
-/// `application/json`, `text/json` and `…+json` are the JSON form. `multipart/form-data` and
-/// `application/x-www-form-urlencoded` are refused (415): the first is not read yet, and the second is what
-/// tools send when nobody chose a type, so its bytes would be stored or run by mistake. Any other type is raw.
-/// Without `Content-Type` nobody can tell which form was meant, so that is refused too (415).
+/// `application/json`, `text/json` and `…+json` are the JSON form, `multipart/form-data` is a form.
+/// `application/x-www-form-urlencoded` is refused (415): it is what tools send when nobody chose a type, so its bytes
+/// would be stored or run by mistake. Any other type is raw. Without `Content-Type` nobody can tell which was meant, so
+/// that is refused too (415).
 ///
 /// A raw body's options are in the query: `filename`, `permanent`, `ttl` to store, `language` to run, and
-/// `size`, which stands in for `Content-Length`. With a JSON body the options are in the body, and a query is refused.
+/// `size`, which stands in for `Content-Length`. A form's may be. With a JSON body the options are in the body, and a
+/// query is refused.
 pub fn plan(parts: &Parts, work: BrokeredWork, limits: Limits) -> Result<Plan, Problem> {
     refuse_coding(parts)?;
     let content_type = content_type(parts)?;
@@ -62,13 +74,14 @@ pub fn plan(parts: &Parts, work: BrokeredWork, limits: Limits) -> Result<Plan, P
     let query = parts.uri.query().unwrap_or_default();
     let length = content_length(parts)?;
     match essence.as_str() {
-        "multipart/form-data" => Err(unsupported("multipart/form-data is not read here yet")),
+        "multipart/form-data" => form(query, work, length, content_type, limits).map(Plan::Form),
         "application/x-www-form-urlencoded" => Err(unsupported(
             "application/x-www-form-urlencoded is not read here (curl sends it unless told otherwise)",
         )),
         "" => Err(unsupported("the Content-Type is not a media type")),
         json if is_json(json) => {
-            Query::parse(query)?.refuse_rest("the options of a JSON request are fields of its body")?;
+            Query::parse(query)?
+                .refuse_rest("query", "the options of a JSON request are fields of its body")?;
             within(length, limits.json)?;
             Ok(Plan::Json)
         }
@@ -91,22 +104,33 @@ impl Raw {
             Wanted::Store { .. } => BrokeredWork::Store,
             Wanted::Run { .. } => BrokeredWork::Run,
         };
-        if essence(&self.content_type) == "text/plain" && is_request(&bytes, work) {
+        let content_type = self.label.content_type.as_deref().unwrap_or_default();
+        if essence(content_type) == "text/plain" && is_request(&bytes, work) {
             return Err(unsupported("a JSON request was sent as text/plain"));
         }
-        match self.ask.kind {
-            Kind::Json => document::check(&bytes)?,
-            Kind::Code => data::refuse_binary_code(&bytes)?,
-            Kind::File => {}
-        }
-        Ok(Content {
-            digest: measure::digest(&bytes),
-            bytes,
-            encoding: Encoding::Raw,
-            filename: self.filename,
-            content_type: Some(self.content_type),
-        })
+        content(self.ask.kind, self.label, bytes)
     }
+}
+
+/// Bytes that were sent as they are, read whole: checked to be what was asked for, and not nothing.
+pub fn content(kind: Kind, label: Label, bytes: Bytes) -> Result<Content, Problem> {
+    if bytes.is_empty() {
+        let work = if kind == Kind::Code { BrokeredWork::Run } else { BrokeredWork::Store };
+        return Err(missing(work).into());
+    }
+    match kind {
+        Kind::Json => document::check(&bytes)?,
+        Kind::Code => data::refuse_binary_code(&bytes)?,
+        Kind::File => {}
+    }
+    let digest = measure::digest(&bytes);
+    Ok(file(label, bytes.into(), digest))
+}
+
+/// Bytes that were sent as they are, and may be anything.
+pub fn file(label: Label, data: Data, digest: [u8; 32]) -> Content {
+    let Label { filename, content_type } = label;
+    Content { data, digest, encoding: Encoding::Raw, filename, content_type }
 }
 
 fn raw(
@@ -117,27 +141,10 @@ fn raw(
     limits: Limits,
 ) -> Result<Raw, Problem> {
     let mut query = Query::parse(query)?;
-    let mut filename = None;
-    let (wanted, kind, empty) = match work {
-        BrokeredWork::Store => {
-            filename = query.take("filename")?.map(|name| options::filename(&name)).transpose()?;
-            let permanent = query.take("permanent")?.map_or(Ok(false), |text| options::permanent(&text))?;
-            let ttl = query.take("ttl")?.map(|text| options::ttl(&text)).transpose()?;
-            let kind = if data::is_json_name(filename.as_deref()) { Kind::Json } else { Kind::File };
-            (options::store(permanent, ttl)?, kind, Reason::DataRequired)
-        }
-        BrokeredWork::Run => {
-            let language = query.take("language")?.map(|name| options::language(&name)).transpose()?;
-            for name in options::UNSOLD {
-                if let Some(value) = query.take(name)? {
-                    options::refuse_unsold(name, &value)?;
-                }
-            }
-            (options::run(language), Kind::Code, Reason::CodeRequired)
-        }
-    };
+    let filename = filename(&mut query, work)?;
+    let (wanted, kind) = wanted(&mut query, work, filename.as_deref())?;
     let declared = query.take("size")?.map(|text| options::size(&text)).transpose()?;
-    query.refuse_rest("it is not an option of a raw body here")?;
+    query.refuse_rest("query", "it is not an option of a raw body here")?;
     let size = match (length, declared) {
         (Some(length), Some(size)) if length != size => {
             return Err(options::invalid(
@@ -147,11 +154,89 @@ fn raw(
         }
         (length, declared) => length.or(declared).ok_or(Reason::LengthRequired)?,
     };
-    within(Some(size), limits.raw)?;
+    within(Some(size), limits.of(kind))?;
     if size == 0 {
-        return Err(empty.into());
+        return Err(missing(work).into());
     }
-    Ok(Raw { ask: Ask { wanted, kind, size }, filename, content_type: content_type.to_owned() })
+    let whole = essence(content_type) == "text/plain" && size <= limits.json;
+    let label = Label { filename, content_type: Some(content_type.to_owned()) };
+    Ok(Raw { ask: Ask { wanted, kind, size }, label, whole: whole || kind != Kind::File })
+}
+
+fn form(
+    query: &str,
+    work: BrokeredWork,
+    length: Option<u64>,
+    content_type: &str,
+    limits: Limits,
+) -> Result<Form, Problem> {
+    let boundary = multipart::boundary(content_type)?;
+    let mut query = Query::parse(query)?;
+    let declared = query.take("size")?.map(|text| options::size(&text)).transpose()?;
+    let bound = match (length, declared) {
+        (Some(length), Some(size)) if size > length => {
+            return Err(options::invalid(
+                "size",
+                format!("?size= is {size}, more than the whole body (Content-Length is {length})"),
+            ));
+        }
+        (length, declared) => declared.or(length).ok_or(Reason::LengthRequired)?,
+    };
+    within(Some(bound), limits.of(if work == BrokeredWork::Run { Kind::Code } else { Kind::File }))?;
+    if bound == 0 {
+        return Err(missing(work).into());
+    }
+    let given = query.rest();
+    let filename = filename(&mut query, work)?;
+    let ask = if given.is_empty() {
+        None
+    } else {
+        let (wanted, kind) = wanted(&mut query, work, filename.as_deref())?;
+        query.refuse_rest("query", "it is not an option here")?;
+        within(Some(bound), limits.of(kind))?;
+        Some(Ask { wanted, kind, size: bound })
+    };
+    Ok(Form { work, boundary, given, filename, bound, limits, ask })
+}
+
+fn filename(query: &mut Query<'_>, work: BrokeredWork) -> Result<Option<String>, Problem> {
+    match work {
+        BrokeredWork::Store => query.take("filename")?.map(|name| options::filename(&name)).transpose(),
+        BrokeredWork::Run => Ok(None),
+    }
+}
+
+/// What the options ask for.
+pub(super) fn wanted(
+    given: &mut Query<'_>,
+    work: BrokeredWork,
+    filename: Option<&str>,
+) -> Result<(Wanted, Kind), Problem> {
+    match work {
+        BrokeredWork::Store => {
+            let permanent = given.take("permanent")?.map_or(Ok(false), |text| options::permanent(&text))?;
+            let ttl = given.take("ttl")?.map(|text| options::ttl(&text)).transpose()?;
+            let kind = if data::is_json_name(filename) { Kind::Json } else { Kind::File };
+            Ok((options::store(permanent, ttl)?, kind))
+        }
+        BrokeredWork::Run => {
+            let language = given.take("language")?.map(|name| options::language(&name)).transpose()?;
+            for name in options::UNSOLD {
+                if let Some(value) = given.take(name)? {
+                    options::refuse_unsold(name, &value)?;
+                }
+            }
+            Ok((options::run(language), Kind::Code))
+        }
+    }
+}
+
+/// Why a request without content buys nothing.
+pub(super) fn missing(work: BrokeredWork) -> Reason {
+    match work {
+        BrokeredWork::Store => Reason::DataRequired,
+        BrokeredWork::Run => Reason::CodeRequired,
+    }
 }
 
 /// RFC 9110 8.4: a coding that is not undone must be refused, or compressed bytes would be taken for the data.
@@ -195,7 +280,7 @@ fn content_length(parts: &Parts) -> Result<Option<u64>, Problem> {
     Ok(Some(length))
 }
 
-fn within(size: Option<u64>, limit: u64) -> Result<(), Problem> {
+pub(super) fn within(size: Option<u64>, limit: u64) -> Result<(), Problem> {
     match size {
         Some(size) if size > limit => Err(Problem::new(Reason::TooLarge)
             .message(format!("the body has {size} bytes; at most {limit} are taken"))
@@ -207,8 +292,8 @@ fn within(size: Option<u64>, limit: u64) -> Result<(), Problem> {
 fn unsupported(why: &str) -> Problem {
     Problem::new(Reason::UnsupportedMediaType)
         .message(format!(
-            "{why}; send application/json for a JSON request, or any other type (application/octet-stream) \
-             for the bytes themselves with the options in the query"
+            "{why}; send application/json for a JSON request, multipart/form-data for a form with a file, or any other \
+             type (application/octet-stream) for the bytes themselves with the options in the query"
         ))
-        .details(json!({ "accepted": ["application/json", "application/octet-stream", "text/plain", "*/*"] }))
+        .details(json!({ "accepted": ["application/json", "multipart/form-data", "application/octet-stream", "*/*"] }))
 }

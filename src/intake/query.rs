@@ -1,4 +1,4 @@
-//! The options in a query string, each taken once; what is left over is refused.
+//! Options by name, from a query string or the fields of a form: each taken once; what is left over is refused.
 
 use std::borrow::Cow;
 
@@ -8,9 +8,10 @@ use serde_json::json;
 use super::options::{self, excerpt};
 use crate::reason::{Problem, Reason};
 
-/// The pairs of a query that have not been taken yet, still encoded.
+/// The options that have not been taken yet: of a query, or of the fields of a form.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Query<'a> {
-    pairs: Vec<(Cow<'a, str>, &'a str)>,
+    pairs: Vec<(Cow<'a, str>, Cow<'a, str>)>,
 }
 
 /// More pairs than there are options.
@@ -22,12 +23,18 @@ impl<'a> Query<'a> {
         let mut pairs = Vec::new();
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            pairs.push((decode(name)?, value));
+            pairs.push((decode(name)?, decode(value)?));
             if pairs.len() > MAX_PAIRS {
                 return Err(Problem::new(Reason::InvalidField).message("the query has too many options"));
             }
         }
         Ok(Query { pairs })
+    }
+
+    /// The fields of a form, each name there once. An empty field asks for nothing: forms send those nobody filled in.
+    pub(super) fn of_fields(fields: &'a [(String, String)]) -> Self {
+        let given = fields.iter().filter(|(_, value)| !value.is_empty());
+        Query { pairs: given.map(|(name, value)| (name.into(), value.into())).collect() }
     }
 
     /// The value of an option, which may be there once.
@@ -37,15 +44,20 @@ impl<'a> Query<'a> {
         if self.pairs.iter().any(|(given, _)| given == name) {
             return Err(options::invalid(name, "the option is there more than once"));
         }
-        decode(value).map(|value| Some(value.into_owned()))
+        Ok(Some(value.into_owned()))
+    }
+
+    /// What was not taken yet, as text.
+    pub(super) fn rest(&self) -> Vec<(String, String)> {
+        self.pairs.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect()
     }
 
     /// Refuses the request if anything was not taken: an option is never ignored.
-    pub(super) fn refuse_rest(&self, why: &str) -> Result<(), Problem> {
+    pub(super) fn refuse_rest(&self, place: &str, why: &str) -> Result<(), Problem> {
         let Some((name, _)) = self.pairs.first() else { return Ok(()) };
         let name = excerpt(name);
         Err(Problem::new(Reason::InvalidField)
-            .message(format!("the query has an option {name:?}: {why}"))
+            .message(format!("the {place} has an option {name:?}: {why}"))
             .details(json!({ "field": name })))
     }
 }

@@ -2,6 +2,7 @@
 
 mod corpus;
 mod fingerprint;
+mod form;
 mod head;
 mod json;
 mod property;
@@ -22,5 +23,5 @@ fn run(body: &str) -> Result<(Ask, Content), Problem> {
 
 /// What the content is, as text that a failed assertion can show.
 fn text(content: &Content) -> String {
-    String::from_utf8_lossy(&content.bytes).into_owned()
+    String::from_utf8_lossy(content.data.memory().unwrap()).into_owned()
 }

@@ -138,6 +138,18 @@ pub struct Sold {
     pub cost: Amount,
     /// Decoded bytes.
     pub size: u64,
+    /// Who was to do it before, and failed unpaid, in order. A record from before there was this has none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub passed_over: Vec<PassedOver>,
+}
+
+/// A provider that was to do the work, and could not.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PassedOver {
+    /// Its name.
+    pub provider: String,
+    /// The class of its fault, as in metrics.
+    pub fault: String,
 }
 
 /// A payment we signed to a provider. Written before the signature leaves the process.

@@ -66,6 +66,7 @@ pub(crate) fn sold() -> Sold {
         price: Amount::new(12_000),
         cost: Amount::new(10_000),
         size: 60,
+        passed_over: Vec::new(),
     }
 }
 
@@ -120,5 +121,6 @@ pub(crate) fn events(payment: ProviderPayment) -> Vec<Event> {
         Event::ProvedSpent,
         Event::ProvedUnspent,
         Event::Reopened { sold: sold() },
+        Event::Turned { sold: sold() },
     ]
 }

@@ -17,6 +17,8 @@
 //!                                        └ Refused ▶ Voided        └ WorkFailed ▶ RefundDue
 //! ```
 //!
+//! Work that failed before anybody was paid may turn to another provider, in `Working` and in `WorkingSettled`: Turned.
+//!
 //! All of it, line by line; a test holds these lines against the code.
 //!
 //! | from | event | to |
@@ -26,12 +28,14 @@
 //! | claimed | rejected | voided |
 //! | claimed | work_failed | voided |
 //! | working | signed | working |
+//! | working | turned | working |
 //! | working | answered | settling |
 //! | working | work_failed | voided |
 //! | working | work_failed | held |
 //! | settling_upfront | settled | working_settled |
 //! | settling_upfront | refused | voided |
 //! | working_settled | signed | working_settled |
+//! | working_settled | turned | working_settled |
 //! | working_settled | answered | completed |
 //! | working_settled | work_failed | refund_due |
 //! | settling | settled | completed |
@@ -65,6 +69,11 @@ pub enum Event {
     Signed {
         /// The payment.
         payment: ProviderPayment,
+    },
+    /// Nobody was paid, and another provider does the work.
+    Turned {
+        /// What is sold instead, for the same price.
+        sold: Sold,
     },
     /// The work succeeded. From `Working`, `/settle` may be called from now on.
     Answered {
@@ -106,6 +115,7 @@ impl Event {
             Event::Rejected { .. } => "rejected",
             Event::SettleFirst => "settle_first",
             Event::Signed { .. } => "signed",
+            Event::Turned { .. } => "turned",
             Event::Answered { .. } => "answered",
             Event::WorkFailed { .. } => "work_failed",
             Event::Settled { .. } => "settled",
@@ -137,6 +147,7 @@ impl Job {
         job.updated = now.max(self.updated);
         match event {
             Event::Signed { payment } => job.provider.push(payment.clone()),
+            Event::Turned { sold } => job.quote = sold.clone(),
             Event::Answered { answer } => {
                 job.answer = Some(answer.clone());
                 job.failure = None;
@@ -190,6 +201,7 @@ impl Job {
             (Claimed, Event::WorkFailed { .. }) => Voided,
 
             (Working, Event::Signed { payment }) if self.may_sign(payment) => Working,
+            (Working, Event::Turned { sold }) if self.may_turn(sold) => Working,
             (Working, Event::Answered { .. }) => Settling,
             (Working, Event::WorkFailed { .. }) if self.signature_open() => Held,
             (Working, Event::WorkFailed { .. }) => Voided,
@@ -197,6 +209,7 @@ impl Job {
             (SettlingUpfront, Event::Settled { .. }) => WorkingSettled,
             (SettlingUpfront, Event::Refused { .. }) => Voided,
             (WorkingSettled, Event::Signed { payment }) if self.may_sign(payment) => WorkingSettled,
+            (WorkingSettled, Event::Turned { sold }) if self.may_turn(sold) => WorkingSettled,
             (WorkingSettled, Event::Answered { .. }) => Completed,
             (WorkingSettled, Event::WorkFailed { .. }) => RefundDue,
 
@@ -220,6 +233,11 @@ impl Job {
             && payment.fate == Fate::Open
             && self.signed_for(&payment.step).is_none()
             && !self.provider.iter().any(|earlier| earlier.nonce == payment.nonce)
+    }
+
+    /// Another may do it only while no payment for it is out, and the client's price stays what it was.
+    fn may_turn(&self, sold: &Sold) -> bool {
+        !self.signature_open() && !self.paid_provider() && sold.price == self.quote.price
     }
 
     /// Whether a provider signature of this job is out, and nothing is known of it.

@@ -22,7 +22,8 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::capture_connection;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 
-pub use body::Parts;
+use body::Outbound;
+pub use body::{BoxError, Parts, Stream, Streamed};
 pub use error::OutgoingError;
 
 /// Bytes of an answer's body at most, unless the call says otherwise.
@@ -53,7 +54,7 @@ pub struct Settings {
 /// running on one that is shut down ends in [`OutgoingError::Broken`]: paid work belongs on the runtime that ends last.
 #[derive(Clone, Debug)]
 pub struct Outgoing {
-    client: Client<connect::Connector, Parts>,
+    client: Client<connect::Connector, Outbound>,
     allow_plain_http: bool,
 }
 
@@ -94,10 +95,31 @@ impl Outgoing {
 
     /// Makes the call. `deadline` bounds all of it: connecting, sending, and reading the last byte of the answer.
     /// Any status is an answer.
-    pub async fn send(&self, call: Call, deadline: Duration) -> Result<Answer, OutgoingError> {
+    pub async fn send(&self, mut call: Call, deadline: Duration) -> Result<Answer, OutgoingError> {
+        let body = std::mem::take(&mut call.body);
+        self.send_body(call, Outbound::Parts(body), deadline).await
+    }
+
+    /// Makes the call with this body in place of its own, as it arrives. If the stream ends in an error, the other side
+    /// never gets the last byte.
+    pub async fn stream(
+        &self,
+        call: Call,
+        body: Streamed,
+        deadline: Duration,
+    ) -> Result<Answer, OutgoingError> {
+        self.send_body(call, Outbound::Streamed(body), deadline).await
+    }
+
+    async fn send_body(
+        &self,
+        call: Call,
+        body: Outbound,
+        deadline: Duration,
+    ) -> Result<Answer, OutgoingError> {
         self.check_scheme(&call.url)?;
         let max_answer = call.max_answer;
-        let mut request = call.into_request();
+        let mut request = call.into_request(body);
         let connection = capture_connection(&mut request);
         // The connection is noted before the first byte of the request is written.
         let connected = || connection.connection_metadata().is_some();
@@ -155,8 +177,8 @@ impl Call {
         self
     }
 
-    fn into_request(self) -> Request<Parts> {
-        let mut request = Request::new(self.body);
+    fn into_request(self, body: Outbound) -> Request<Outbound> {
+        let mut request = Request::new(body);
         *request.method_mut() = self.method;
         *request.uri_mut() = self.url;
         *request.headers_mut() = self.headers;

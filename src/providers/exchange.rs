@@ -1,7 +1,8 @@
 //! Calls to one provider: prices read from its 402, and the exchange of a payment for an answer.
 //!
 //! The only place of the adapters that attaches a payment header. It sends one at most twice, the second time only
-//! if the first provably never left. What it may not do: choose terms, sign, or know what a payment costs.
+//! if the first provably never left; a few times more to a provider that is [`Exchange::idempotent`]. What it may
+//! not do: choose terms, sign, or know what a payment costs.
 
 #[cfg(test)]
 mod tests;
@@ -9,15 +10,24 @@ mod tests;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use http::{StatusCode, Uri};
 use serde_json::{Map, Value};
 
 use super::{Fault, Offer, ProviderError, Purse};
-use crate::outgoing::{Answer, Call, Outgoing, OutgoingError};
+use crate::intake::Data;
+use crate::outgoing::{Answer, Call, Outgoing, OutgoingError, Streamed};
 use crate::x402::{Asset, Challenge, Offered};
 
 /// A probe that takes longer is no offer; whoever asks may wait less.
 const PROBE_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Within an order, terms that take longer are none: time is left for another provider.
+const ASK_DEADLINE: Duration = Duration::from_secs(10);
+
+/// How often an idempotent call is repeated whose answer was lost, and how long after the first loss; twice as long each time.
+const REPEATS: u32 = 3;
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
 
 /// What an adapter needs to reach its provider.
 #[derive(Clone, Debug)]
@@ -26,17 +36,24 @@ pub(super) struct Line {
     /// What the wallet pays in, best first.
     assets: Arc<[Asset]>,
     probe_deadline: Duration,
+    ask_deadline: Duration,
 }
 
 /// The calls of one order, under its one deadline.
 pub(super) struct Exchange<'a> {
     line: &'a Line,
     ends: Instant,
+    repeats: u32,
 }
 
 impl Line {
     pub(super) fn new(outgoing: Outgoing, assets: &[Asset]) -> Self {
-        Line { outgoing, assets: assets.into(), probe_deadline: PROBE_DEADLINE }
+        Line { outgoing, assets: assets.into(), probe_deadline: PROBE_DEADLINE, ask_deadline: ASK_DEADLINE }
+    }
+
+    #[cfg(test)]
+    pub(super) fn with_ask_deadline(self, ask_deadline: Duration) -> Self {
+        Line { ask_deadline, ..self }
     }
 
     #[cfg(test)]
@@ -46,13 +63,17 @@ impl Line {
 
     /// Starts an order that must have ended after `deadline`.
     pub(super) fn open(&self, deadline: Duration) -> Exchange<'_> {
-        Exchange { line: self, ends: Instant::now() + deadline }
+        Exchange { line: self, ends: Instant::now() + deadline, repeats: 0 }
+    }
+
+    /// The challenge that `probe`, sent without payment, is answered with, in the time that a price may take.
+    pub(super) async fn challenge(&self, probe: Call) -> Result<Challenge, ProviderError> {
+        self.open(self.probe_deadline).challenge(probe).await
     }
 
     /// The terms of the 402 that `probe`, sent without payment, is answered with.
     pub(super) async fn offer(&self, probe: Call) -> Result<Offer, ProviderError> {
-        let challenge = self.open(self.probe_deadline).challenge(probe).await?;
-        self.choose(&challenge)
+        self.choose(&self.challenge(probe).await?)
     }
 
     /// The terms in the asset we like best; within one asset the cheapest.
@@ -71,14 +92,25 @@ impl Line {
 }
 
 impl Exchange<'_> {
+    /// Also a paid call whose answer was lost is sent again, identically: only for a provider that promises to answer it as
+    /// it did the first time. Its payment is the same authorization, which a token takes once.
+    pub(super) fn idempotent(self) -> Self {
+        Exchange { repeats: REPEATS, ..self }
+    }
+
     /// One call without payment. Any status is an answer.
     pub(super) async fn call(&self, call: Call) -> Result<Answer, ProviderError> {
         Ok(self.line.outgoing.send(call, self.left()).await?)
     }
 
+    /// One call without payment, its body as it arrives.
+    pub(super) async fn stream(&self, call: Call, body: Streamed) -> Result<Answer, ProviderError> {
+        Ok(self.line.outgoing.stream(call, body, self.left()).await?)
+    }
+
     /// The challenge that `probe`, sent without payment, is answered with. Anything but a 402 is an error.
     pub(super) async fn challenge(&self, probe: Call) -> Result<Challenge, ProviderError> {
-        let answer = self.call(probe).await?;
+        let answer = self.line.outgoing.send(probe, self.left().min(self.line.ask_deadline)).await?;
         if answer.status != StatusCode::PAYMENT_REQUIRED {
             let (fault, status) = (fault_of(answer.status), answer.status.as_u16());
             return Err(ProviderError::new(fault, format!("status {status} where a 402 was due")));
@@ -97,10 +129,18 @@ impl Exchange<'_> {
     ) -> Result<Answer, ProviderError> {
         let payment = purse.pay(step, challenge).await?;
         let call = call.header(payment.name, payment.value);
-        let answer = match self.line.outgoing.send(call.clone(), self.left()).await {
-            Err(error) if !error.was_sent() && !self.left().is_zero() => self.call(call).await?,
-            outcome => outcome?,
-        };
+        let mut answer = self.line.outgoing.send(call.clone(), self.left()).await;
+        if answer.as_ref().is_err_and(|error| !error.was_sent()) && !self.left().is_zero() {
+            answer = self.line.outgoing.send(call.clone(), self.left()).await;
+        }
+        for repeat in 0..self.repeats {
+            if answer.is_ok() || self.left() <= FIRST_PAUSE * (1 << repeat) {
+                break;
+            }
+            tokio::time::sleep(FIRST_PAUSE * (1 << repeat)).await;
+            answer = self.line.outgoing.send(call.clone(), self.left()).await;
+        }
+        let answer = answer?;
         if answer.status == StatusCode::PAYMENT_REQUIRED {
             return Err(unpaid(&answer));
         }
@@ -132,6 +172,20 @@ fn unpaid(answer: &Answer) -> ProviderError {
     ProviderError::new(fault, format!("it asked for payment again after it was paid: {why:?}"))
 }
 
+/// All bytes, in memory: for those who wrap them into something else.
+pub(super) async fn whole(data: &Data) -> Result<Bytes, ProviderError> {
+    let internal = |what: String| ProviderError::new(Fault::Internal, what);
+    match data {
+        Data::Memory(bytes) => Ok(bytes.clone()),
+        Data::File(file) => {
+            let file = file.clone();
+            let read = tokio::task::spawn_blocking(move || file.whole()).await;
+            read.map_err(|error| internal(error.to_string()))?.map_err(|error| internal(error.to_string()))
+        }
+        Data::Received(_) => Err(internal("the bytes are with a provider already".to_owned())),
+    }
+}
+
 /// The answer, if it is a 2xx.
 pub(super) fn success(answer: Answer) -> Result<Answer, ProviderError> {
     if answer.status.is_success() {
@@ -158,6 +212,11 @@ pub(super) fn at(base: &Uri, path: &str) -> Result<Uri, ProviderError> {
 pub(super) fn is_plain_id(id: &str) -> bool {
     (1..=128).contains(&id.len())
         && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
+}
+
+/// Whether a provider's text is a URL that a browser could open.
+pub(super) fn is_web_url(text: &str) -> bool {
+    matches!(text.parse::<http::Uri>(), Ok(url) if matches!(url.scheme_str(), Some("https" | "http")))
 }
 
 fn fault_of(status: StatusCode) -> Fault {

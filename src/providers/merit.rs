@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use http::Method;
 use serde_json::{Map, Value, json};
 
-use super::exchange::{Line, object};
+use super::exchange::{Line, object, whole};
 use super::{Done, Fault, NotSold, Offer, Operation, Order, Provider, ProviderError, Purse};
 use crate::config::resolved;
 use crate::intake::{Ask, Wanted};
@@ -73,7 +73,8 @@ impl Provider for Merit {
     }
 
     async fn perform(&self, order: &Order, purse: &dyn Purse) -> Result<Done, ProviderError> {
-        let code = std::str::from_utf8(&order.content.bytes)
+        let code = whole(&order.content.data).await?;
+        let code = std::str::from_utf8(&code)
             .map_err(|_| ProviderError::new(Fault::Refused, "the code is not UTF-8 text"))?;
         let exchange = self.line.open(order.deadline);
         let challenge = exchange.challenge(self.probe()).await?;

@@ -2,8 +2,10 @@
 //!
 //! An adapter translates between our [`Order`] and one provider's API. It decides *when* to pay, and
 //! asks its [`Purse`] for it; it never sees a key, a journal or a budget, so it cannot spend
-//! what was not recorded. To add one: implement [`Provider`], name it in the registry.
+//! what was not recorded. To add one: implement [`Provider`], name it in the registry; or declare it in `proxy.toml`,
+//! which needs no code.
 
+mod declared;
 mod encode;
 mod exchange;
 mod merit;
@@ -13,6 +15,7 @@ mod registry;
 mod testing;
 mod xcache;
 
+pub use declared::Declared;
 pub use merit::Merit;
 pub use openx402::OpenX402;
 pub use registry::{Registry, Surroundings};
@@ -23,7 +26,7 @@ use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 use crate::ids::JobId;
-use crate::intake::{Ask, Content};
+use crate::intake::{Ask, Content, Label};
 use crate::money::Amount;
 use crate::reason::Reason;
 use crate::x402::{Address, Asset};
@@ -49,6 +52,24 @@ pub trait Provider: Send + Sync {
     /// Success is the adapter's word: an answer that only looks like success is an error here.
     async fn perform(&self, order: &Order, purse: &dyn Purse) -> Result<Done, ProviderError>;
 
+    /// When `operation` is paid for.
+    fn pays(&self, operation: &str) -> Pays {
+        let _ = operation;
+        Pays::WithHead
+    }
+
+    /// Takes bytes as they arrive, for an operation with [`Pays::AfterBody`], and for nothing: to order the work on them,
+    /// an [`Order`] names what is returned. Nobody needs what is never ordered, so nothing is undone.
+    async fn receive(
+        &self,
+        label: &Label,
+        arriving: Arriving,
+        deadline: Duration,
+    ) -> Result<String, ProviderError> {
+        let _ = (label, arriving, deadline);
+        Err(ProviderError::new(Fault::Internal, "this provider is not given bytes before it is paid"))
+    }
+
     /// Releases what [`Done::stored`] names, as the bytes of `GET /files/{id}`. Only for providers
     /// whose results are read back through us.
     async fn read_back(&self, handle: &StoredHandle) -> Result<ReadBack, ProviderError> {
@@ -58,6 +79,24 @@ pub trait Provider: Send + Sync {
             "this provider's results are not read back through the gateway",
         ))
     }
+}
+
+/// When an operation is paid for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pays {
+    /// By the head of the request that brings the bytes: they must be known to be good before any of them is sent.
+    WithHead,
+    /// After the provider has all bytes. Up to then nothing is lost, so they may pass while they arrive.
+    AfterBody,
+}
+
+/// Bytes on their way from the client. They end well only if they are what was asked for, all of them.
+#[derive(Debug)]
+pub struct Arriving {
+    /// The bytes.
+    pub stream: crate::outgoing::Stream,
+    /// How many they are, if that is known.
+    pub length: Option<u64>,
 }
 
 /// Why a provider does not sell what was asked.
@@ -224,6 +263,24 @@ pub enum Fault {
     Internal,
     /// A limit of our wallet, or its owner, forbade to sign.
     Guarded(Reason),
+}
+
+impl Fault {
+    /// Whether it is our own, so that it would be met with any provider.
+    pub fn is_ours(self) -> bool {
+        match self {
+            Fault::Internal => true,
+            // Another provider may be who it was.
+            Fault::Guarded(reason) => reason != Reason::PayeeChanged,
+            Fault::Unreachable
+            | Fault::Timeout
+            | Fault::Broken
+            | Fault::Refused
+            | Fault::Unpaid
+            | Fault::Funds
+            | Fault::Terms => false,
+        }
+    }
 }
 
 impl ProviderError {

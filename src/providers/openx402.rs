@@ -1,23 +1,28 @@
 //! OpenX402: stores a file on IPFS, for good.
 //!
 //! Files take two steps: `POST /upload` is free and yields an id, `GET /pin/{id}` is paid and yields the CID, so a
-//! failed upload costs nothing. JSON documents take one, `POST /pin/json`, paid. CIDs are served by Pinata's gateway.
+//! failed upload costs nothing, and a file may be passed on while it still arrives. JSON documents take one, `POST /pin/json`, paid. CIDs are served by Pinata's gateway.
 
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
 use async_trait::async_trait;
 use http::Method;
 use http::header::CONTENT_TYPE;
+use http_body_util::BodyExt;
 use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
 
-use super::encode::FormFile;
-use super::exchange::{Exchange, Line, at, is_plain_id, object, success};
-use super::{Done, Fault, NotSold, Offer, Operation, Order, Provider, ProviderError, Purse};
+use super::encode::{Form, FormFile};
+use super::exchange::{Exchange, Line, at, is_plain_id, is_web_url, object, success, whole};
+use super::{Arriving, Done, Fault, NotSold, Offer, Operation, Order, Pays, Provider, ProviderError, Purse};
 use crate::config::resolved;
-use crate::intake::{Ask, Kind, Wanted};
-use crate::outgoing::{Call, Parts};
+use crate::intake::{Ask, Content, Data, Kind, Label, Wanted};
+use crate::outgoing::{Call, Parts, Streamed};
 
 const NAME: &str = "openx402";
 const PIN: Operation = "pin";
@@ -53,12 +58,12 @@ impl OpenX402 {
         order: &Order,
         purse: &dyn Purse,
     ) -> Result<Done, ProviderError> {
-        let document = &order.content.bytes;
-        if serde_json::from_slice::<IgnoredAny>(document).is_err() {
+        let document = whole(&order.content.data).await?;
+        if serde_json::from_slice::<IgnoredAny>(&document).is_err() {
             return Err(ProviderError::new(Fault::Refused, "the document is not valid JSON"));
         }
         let challenge = exchange.challenge(self.pin_json_probe()?).await?;
-        let answer = exchange.paid(purse, PIN_JSON, &challenge, self.pin_json(document.clone())?).await?;
+        let answer = exchange.paid(purse, PIN_JSON, &challenge, self.pin_json(document)?).await?;
         pinned(&object(&answer)?, "/pin/json", order)
     }
 
@@ -68,7 +73,10 @@ impl OpenX402 {
         order: &Order,
         purse: &dyn Purse,
     ) -> Result<Done, ProviderError> {
-        let id = self.upload(exchange, order).await?;
+        let id = match &order.content.data {
+            Data::Received(received) => received.handle.clone(),
+            data => self.upload(exchange, &order.content, data).await?,
+        };
         let pin = Call::get(at(&self.config.url, &format!("/pin/{id}"))?);
         let challenge = exchange.challenge(pin.clone()).await?;
         let answer = exchange.paid(purse, PIN, &challenge, pin).await?;
@@ -76,26 +84,38 @@ impl OpenX402 {
     }
 
     /// Uploads the file and returns its id. Free; nothing is paid for a file that did not arrive whole.
-    async fn upload(&self, exchange: &Exchange<'_>, order: &Order) -> Result<String, ProviderError> {
-        let content = &order.content;
-        let file = FormFile {
-            field: "file",
-            name: content.filename.as_deref().unwrap_or("file"),
-            content_type: content.content_type.as_deref().unwrap_or_default(),
-        };
-        let form = file.encode(content.bytes.clone());
-        let call = Call::new(Method::POST, at(&self.config.url, "/upload")?, Parts::from_iter(form.slices))
-            .header(CONTENT_TYPE, form.content_type);
-        let answer = object(&success(exchange.call(call).await?)?)?;
-        if let Some(size) = answer.get("size").and_then(Value::as_u64)
-            && size != content.bytes.len() as u64
-        {
-            return Err(ProviderError::new(Fault::Broken, "the upload arrived with another size"));
+    async fn upload(
+        &self,
+        exchange: &Exchange<'_>,
+        content: &Content,
+        data: &Data,
+    ) -> Result<String, ProviderError> {
+        let form = form(content.filename.as_deref(), content.content_type.as_deref());
+        let mut body = Parts::from(form.head);
+        match data {
+            Data::File(file) => body.push_file(file.clone()),
+            data => body.push(whole(data).await?),
         }
-        match text(&answer, "id") {
-            Some(id) if is_plain_id(id) && !failed(&answer) => Ok(id.to_owned()),
-            _ => Err(ProviderError::new(Fault::Broken, "the upload's answer has no usable id")),
-        }
+        body.push(form.tail);
+        let call = Call::new(Method::POST, at(&self.config.url, "/upload")?, body);
+        let answer = exchange.call(call.header(CONTENT_TYPE, form.content_type)).await?;
+        uploaded(&object(&success(answer)?)?, data.size())
+    }
+}
+
+fn form(name: Option<&str>, content_type: Option<&str>) -> Form {
+    let content_type = content_type.unwrap_or_default();
+    FormFile { field: "file", name: name.unwrap_or("file"), content_type }.encode()
+}
+
+/// The id of an upload that arrived whole.
+fn uploaded(answer: &Map<String, Value>, size: u64) -> Result<String, ProviderError> {
+    if answer.get("size").and_then(Value::as_u64).is_some_and(|arrived| arrived != size) {
+        return Err(ProviderError::new(Fault::Broken, "the upload arrived with another size"));
+    }
+    match text(answer, "id") {
+        Some(id) if is_plain_id(id) && !failed(answer) => Ok(id.to_owned()),
+        _ => Err(ProviderError::new(Fault::Broken, "the upload's answer has no usable id")),
     }
 }
 
@@ -128,6 +148,30 @@ impl Provider for OpenX402 {
         self.line.offer(probe).await
     }
 
+    fn pays(&self, operation: &str) -> Pays {
+        if operation == PIN { Pays::AfterBody } else { Pays::WithHead }
+    }
+
+    async fn receive(
+        &self,
+        label: &Label,
+        arriving: Arriving,
+        deadline: Duration,
+    ) -> Result<String, ProviderError> {
+        let form = form(label.filename.as_deref(), label.content_type.as_deref());
+        let passed = Arc::new(AtomicU64::new(0));
+        let counter = Arc::clone(&passed);
+        let stream = arriving.stream.map_frame(move |frame| {
+            counter.fetch_add(frame.data_ref().map_or(0, |data| data.len() as u64), Ordering::Relaxed);
+            frame
+        });
+        let body = Streamed::new(form.head, stream.boxed_unsync(), arriving.length, form.tail);
+        let call = Call::new(Method::POST, at(&self.config.url, "/upload")?, Parts::default())
+            .header(CONTENT_TYPE, form.content_type);
+        let answer = object(&success(self.line.open(deadline).stream(call, body).await?)?)?;
+        uploaded(&answer, passed.load(Ordering::Relaxed))
+    }
+
     /// An upload is kept for an hour, and pinning it is repeatable by its id. A document is not uploaded.
     async fn perform(&self, order: &Order, purse: &dyn Purse) -> Result<Done, ProviderError> {
         let exchange = self.line.open(order.deadline);
@@ -154,7 +198,7 @@ fn pinned(answer: &Map<String, Value>, endpoint: &str, order: &Order) -> Result<
     for name in ["url", "ipfsUrl", "pinataUrl"] {
         result.insert(name.into(), url.clone().into());
     }
-    result.insert("size".into(), order.content.bytes.len().into());
+    result.insert("size".into(), order.content.data.size().into());
     result.insert("endpoint".into(), endpoint.into());
     result.insert("provider".into(), NAME.into());
     Ok(Done { result, stored: None })
@@ -162,10 +206,6 @@ fn pinned(answer: &Map<String, Value>, endpoint: &str, order: &Order) -> Result<
 
 fn text<'a>(answer: &'a Map<String, Value>, field: &str) -> Option<&'a str> {
     answer.get(field).and_then(Value::as_str)
-}
-
-fn is_web_url(text: &str) -> bool {
-    matches!(text.parse::<http::Uri>(), Ok(url) if matches!(url.scheme_str(), Some("https" | "http")))
 }
 
 fn failed(answer: &Map<String, Value>) -> bool {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::exchange::Line;
 use super::xcache::{InventoryWallet, XCache};
-use super::{Merit, OpenX402, Provider};
+use super::{Declared, Merit, OpenX402, Provider};
 use crate::clock::Clock;
 use crate::config::resolved;
 use crate::jobs::ValueStore;
@@ -48,7 +48,10 @@ impl Registry {
             providers.push(Arc::new(OpenX402::new(line.clone(), config)));
         }
         if let Some(config) = config.merit.clone() {
-            providers.push(Arc::new(Merit::new(line, config)));
+            providers.push(Arc::new(Merit::new(line.clone(), config)));
+        }
+        for config in &config.declared {
+            providers.push(Arc::new(Declared::new(line.clone(), config.clone())));
         }
         Registry { providers }
     }

@@ -71,7 +71,7 @@ pub(super) fn order(operation: Operation, mut ask: Ask, bytes: &[u8]) -> Order {
         operation: operation.into(),
         ask,
         content: Content {
-            bytes: bytes.to_vec().into(),
+            data: bytes::Bytes::from(bytes.to_vec()).into(),
             digest: [0; 32],
             encoding: Encoding::Raw,
             filename: Some("note.bin".into()),

@@ -12,6 +12,7 @@ use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::Incoming;
 
 use super::idle::Idle;
+use super::pool::Lease;
 use super::request_body::RequestBody;
 
 /// Any error of a body.
@@ -94,6 +95,8 @@ impl HttpBody for Body {
 pub struct AppBody {
     incoming: Incoming,
     idle: Idle,
+    /// The connection it comes from, unless all of it is here; given back after the body.
+    _lease: Option<Lease>,
 }
 
 /// The app stopped in the middle of its answer.
@@ -102,8 +105,8 @@ pub struct AppBody {
 pub(super) struct AppStalled(Duration);
 
 impl AppBody {
-    pub(super) fn new(incoming: Incoming, timeout: Duration) -> Self {
-        AppBody { incoming, idle: Idle::new(timeout) }
+    pub(super) fn new(incoming: Incoming, timeout: Duration, lease: Option<Lease>) -> Self {
+        AppBody { incoming, idle: Idle::new(timeout), _lease: lease }
     }
 
     fn poll_frame(

@@ -6,7 +6,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
@@ -19,6 +19,8 @@ pub struct Drain(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     started: watch::Sender<bool>,
+    /// The same, to be read without the lock of the other.
+    flag: AtomicBool,
     counts: [Count; 3],
 }
 
@@ -49,17 +51,22 @@ pub struct Hold {
 impl Drain {
     /// Nothing is open, nothing is ending.
     pub fn new() -> Self {
-        Drain(Arc::new(Inner { started: watch::Sender::new(false), counts: Default::default() }))
+        Drain(Arc::new(Inner {
+            started: watch::Sender::new(false),
+            flag: AtomicBool::new(false),
+            counts: Default::default(),
+        }))
     }
 
     /// Tells everybody to end. There is no way back.
     pub fn start(&self) {
+        self.0.flag.store(true, Ordering::Release);
         self.0.started.send_replace(true);
     }
 
     /// Whether the end has begun: no new paid work, not ready.
     pub fn started(&self) -> bool {
-        *self.0.started.borrow()
+        self.0.flag.load(Ordering::Acquire)
     }
 
     /// Returns when the end begins.

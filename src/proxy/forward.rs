@@ -1,7 +1,6 @@
-//! To the app and back: one HTTP/1.1 client per worker, a deadline on every step.
+//! To the app and back: a pool of HTTP/1.1 connections per worker, a deadline on every step.
 //!
-//! A request is sent once. The client sends it again only if its pooled connection had died before any of
-//! it was written; whatever has been written may have been done by the app.
+//! A request is sent once, or again if its pooled connection had died before any of it was written; whatever has been written may have been done by the app.
 
 use std::cell::Cell;
 use std::error::Error;
@@ -12,46 +11,43 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
-use http::header::{CONTENT_LENGTH, EXPECT, HeaderValue, TRANSFER_ENCODING};
-use http::uri::{Authority, PathAndQuery, Scheme};
+use http::header::{CONTENT_LENGTH, EXPECT, HOST, HeaderValue, TRANSFER_ENCODING};
+use http::uri::{PathAndQuery, Scheme};
 use http::{Method, Request, Response, StatusCode, Uri, Version, request};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::client::legacy::{Client, Error as ClientError};
-use hyper_util::rt::{TokioExecutor, TokioTimer};
 
 use super::body::{AppBody, Body};
 use super::headers::{self, Strip};
 use super::idle::Timers;
 use super::peer::Peer;
+use super::pool::{Lease, Pool, SendError};
 use super::request_body::{Progress, RequestBodyError};
 use super::tunnel::Tunnels;
 use crate::config::resolved::App;
 use crate::reason::{Problem, Reason};
 
-/// Idle connections to the app are closed after this: sooner than apps close them (Node after five
-/// seconds), so that a request rarely meets a connection that is just being closed.
-const POOL_IDLE: Duration = Duration::from_secs(4);
 /// How long a client that sent `Expect: 100-continue` waits for an app that does not know it.
 const EXPECT_PATIENCE: Duration = Duration::from_secs(1);
-
-type AppClient = Client<HttpsConnector<HttpConnector>, Body>;
 
 /// The way to the app. Cheap to share.
 #[derive(Debug)]
 pub struct Forward {
+    id: usize,
     workers: Vec<Worker>,
-    scheme: Scheme,
+    /// How many threads have sent something.
+    threads: AtomicUsize,
     body_timeout: Duration,
 }
 
-/// What one thread sends by. The authority is counted by reference, and each thread counts its own.
+/// What one thread sends by. What is counted by reference is one thread's alone.
 #[derive(Debug)]
 struct Worker {
-    client: AppClient,
-    authority: Authority,
+    pool: Pool,
+    /// For requests that name no host.
+    host: HeaderValue,
     timers: Timers,
 }
 
@@ -70,17 +66,21 @@ impl Forward {
     /// `body_timeout`: how long the app may be silent in the middle of an answer. `workers`: the number of
     /// threads that will send.
     pub fn new(app: &App, body_timeout: Duration, workers: usize) -> Result<Self, ForwardError> {
-        let parts = app.url.clone().into_parts();
-        let (Some(scheme), Some(authority)) = (parts.scheme, parts.authority) else {
+        static FORWARDS: AtomicUsize = AtomicUsize::new(1);
+        let (Some(scheme), Some(authority)) = (app.url.scheme(), app.url.authority()) else {
             return Err(ForwardError::Url);
         };
+        let connector = connector(app, scheme)?;
+        // Without the user, who is nobody's business.
+        let host = authority.as_str().rsplit('@').next().unwrap_or_default();
         let worker = |_| {
-            let authority = authority.as_str().parse().map_err(|_| ForwardError::Url)?;
+            let host = HeaderValue::from_str(host).map_err(|_| ForwardError::Url)?;
             let timers = Timers::new(app.response_timeout, app.max_idle);
-            Ok(Worker { client: client(app, &scheme)?, authority, timers })
+            Ok(Worker { pool: Pool::new(connector.clone(), app.url.clone(), app.max_idle), host, timers })
         };
         let workers = (0..workers.max(1)).map(worker).collect::<Result<_, ForwardError>>()?;
-        Ok(Forward { workers, scheme, body_timeout })
+        let id = FORWARDS.fetch_add(1, Ordering::Relaxed);
+        Ok(Forward { id, workers, threads: AtomicUsize::new(0), body_timeout })
     }
 
     /// Sends a request to the app. The target's path and query, the method and the end-to-end header fields
@@ -95,27 +95,38 @@ impl Forward {
         strip: Strip,
     ) -> Result<Response<Body>, Problem> {
         headers::to_app(&mut parts, peer, strip, false);
-        let response = self.exchange(parts, body).await?;
+        let (response, lease) = self.exchange(parts, body).await?;
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             return Err(invalid_answer("the app switched protocols unasked"));
         }
-        Ok(self.answer(response, strip))
+        Ok(self.answer(response, lease, strip))
     }
 
     /// As [`Forward::send`] with [`Strip::Nothing`], for requests that may become a WebSocket.
     pub(super) async fn pass(
+        &self,
+        parts: request::Parts,
+        body: Body,
+        peer: &Peer,
+        tunnels: &Tunnels,
+    ) -> Result<Response<Body>, Problem> {
+        if headers::wants_websocket(&parts) {
+            // Rare, so that it is not part of every request's future.
+            return Box::pin(self.upgrade(parts, body, peer, tunnels)).await;
+        }
+        self.send(parts, body, peer, Strip::Nothing).await
+    }
+
+    async fn upgrade(
         &self,
         mut parts: request::Parts,
         body: Body,
         peer: &Peer,
         tunnels: &Tunnels,
     ) -> Result<Response<Body>, Problem> {
-        if !headers::wants_websocket(&parts) {
-            return self.send(parts, body, peer, Strip::Nothing).await;
-        }
         let client_side = parts.extensions.remove::<hyper::upgrade::OnUpgrade>();
         headers::to_app(&mut parts, peer, Strip::Nothing, true);
-        let mut response = self.exchange(parts, body).await?;
+        let (mut response, lease) = self.exchange(parts, body).await?;
         match client_side {
             Some(client_side) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
                 tunnels.open(client_side, hyper::upgrade::on(&mut response));
@@ -126,7 +137,7 @@ impl Forward {
             None if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
                 Err(invalid_answer("the app switched protocols unasked"))
             }
-            _ => Ok(self.answer(response, Strip::Nothing)),
+            _ => Ok(self.answer(response, lease, Strip::Nothing)),
         }
     }
 
@@ -134,10 +145,13 @@ impl Forward {
         &self,
         mut parts: request::Parts,
         mut body: Body,
-    ) -> Result<Response<Incoming>, Problem> {
+    ) -> Result<(Response<Incoming>, Lease), Problem> {
         let worker = self.worker();
-        parts.uri = self.uri(parts.uri, worker);
+        origin_form(&mut parts.uri);
         parts.version = Version::HTTP_11;
+        if !parts.headers.contains_key(HOST) {
+            parts.headers.insert(HOST, worker.host.clone());
+        }
         let key = frame(&mut parts, &mut body);
         let progress = match &body {
             Body::Client(body) => body.progress().cloned(),
@@ -151,7 +165,7 @@ impl Forward {
                 }
             });
         }
-        let mut response = pin!(worker.client.request(request));
+        let mut response = pin!(worker.pool.send(request));
         let mut sent = progress.as_ref().map_or(0, |progress| progress.bytes());
         let mut timer = worker.timers.start();
         loop {
@@ -160,7 +174,7 @@ impl Forward {
                 Poll::Pending => timer.poll_expired(cx).map(|()| None),
             });
             match answered.await {
-                Some(Ok(response)) => return sound(response),
+                Some(Ok((response, lease))) => return Ok((sound(response)?, lease)),
                 Some(Err(error)) => return Err(problem(&error)),
                 None if still_sending(progress.as_ref(), &mut sent) => timer.moved(),
                 None => return Err(Reason::AppTimeout.into()),
@@ -169,40 +183,45 @@ impl Forward {
     }
 
     /// The app's answer as the client may have it.
-    fn answer(&self, response: Response<Incoming>, strip: Strip) -> Response<Body> {
+    fn answer(&self, response: Response<Incoming>, lease: Lease, strip: Strip) -> Response<Body> {
         let (mut parts, body) = response.into_parts();
         headers::to_client(&mut parts.headers, strip);
         // An HTTP/1.0 app must not make us speak 1.0 to a newer client.
         parts.version = Version::HTTP_11;
-        let body =
-            if body.is_end_stream() { Body::Empty } else { Body::App(AppBody::new(body, self.body_timeout)) };
+        let body = if body.is_end_stream() {
+            Body::Empty
+        } else {
+            Body::App(AppBody::new(body, self.body_timeout, lease.unless_free()))
+        };
         Response::from_parts(parts, body)
-    }
-
-    fn uri(&self, target: Uri, worker: &Worker) -> Uri {
-        let mut parts = target.into_parts();
-        parts.scheme = Some(self.scheme.clone());
-        parts.authority = Some(worker.authority.clone());
-        if parts.path_and_query.is_none() {
-            parts.path_and_query = Some(PathAndQuery::from_static("/"));
-        }
-        // All three are present, which is all that is checked.
-        Uri::from_parts(parts).unwrap_or_default()
     }
 
     /// This thread's, so that threads do not wait for each other's pool.
     fn worker(&self) -> &Worker {
-        static NEXT: AtomicUsize = AtomicUsize::new(0);
         thread_local! {
-            static WORKER: Cell<usize> = Cell::new(NEXT.fetch_add(1, Ordering::Relaxed));
+            /// A forward, and this thread's place in it.
+            static PLACE: Cell<(usize, usize)> = const { Cell::new((0, 0)) };
         }
-        let index = WORKER.get() % self.workers.len();
+        let (id, mut place) = PLACE.get();
+        if id != self.id {
+            place = self.threads.fetch_add(1, Ordering::Relaxed) % self.workers.len();
+            PLACE.set((self.id, place));
+        }
         #[expect(clippy::indexing_slicing, reason = "a remainder by the length, which is not zero")]
-        &self.workers[index]
+        &self.workers[place]
     }
 }
 
-fn client(app: &App, scheme: &Scheme) -> Result<AppClient, ForwardError> {
+/// Leaves the path and query of a target, which it nearly always consists of.
+fn origin_form(target: &mut Uri) {
+    if target.authority().is_none() && target.path_and_query().is_some() {
+        return;
+    }
+    let path = target.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
+    *target = Uri::from(path);
+}
+
+fn connector(app: &App, scheme: &Scheme) -> Result<HttpsConnector<HttpConnector>, ForwardError> {
     let mut tcp = HttpConnector::new();
     tcp.enforce_http(false);
     tcp.set_nodelay(true);
@@ -215,11 +234,7 @@ fn client(app: &App, scheme: &Scheme) -> Result<AppClient, ForwardError> {
             .with_provider_and_webpki_roots(provider)
             .map_err(|error| ForwardError::Roots(std::io::Error::other(error)))?
     };
-    Ok(Client::builder(TokioExecutor::new())
-        .pool_timer(TokioTimer::new())
-        .pool_idle_timeout(POOL_IDLE)
-        .pool_max_idle_per_host(app.max_idle)
-        .build(tls.https_or_http().enable_http1().wrap_connector(tcp)))
+    Ok(tls.https_or_http().enable_http1().wrap_connector(tcp))
 }
 
 /// Sets the framing of the request to that of its body, and shuts the body if the client waits to be asked
@@ -275,7 +290,7 @@ fn invalid_answer(why: &'static str) -> Problem {
     Problem::new(Reason::AppUnreachable).message("the service behind the gateway gave no valid answer")
 }
 
-fn problem(error: &ClientError) -> Problem {
+fn problem(error: &SendError) -> Problem {
     let mut cause: Option<&(dyn Error + 'static)> = Some(error);
     while let Some(error) = cause {
         if let Some(body) = error.downcast_ref::<RequestBodyError>() {
@@ -289,7 +304,7 @@ fn problem(error: &ClientError) -> Problem {
         cause = error.source();
     }
     tracing::debug!(error = error as &dyn Error, "the app is unreachable");
-    if error.is_connect() {
+    if matches!(error, SendError::Connect(_)) {
         Reason::AppUnreachable.into()
     } else {
         Problem::new(Reason::AppUnreachable).message("the service behind the gateway gave no valid answer")

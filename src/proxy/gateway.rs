@@ -1,5 +1,6 @@
 //! A request from its head to the last byte of its answer: vet, route, hand over, tidy up.
 
+use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -71,7 +72,10 @@ pub(super) struct Connection {
 
 impl Connection {
     /// Answers one request. hyper drops this future when the client goes away.
-    pub(super) async fn serve(self: Arc<Self>, request: Request<Incoming>) -> Response<Reply> {
+    pub(super) async fn serve(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+    ) -> Result<Response<Reply>, Infallible> {
         let gateway = &*self.gateway;
         let (mut parts, incoming) = request.into_parts();
         let body = RequestBody::new(incoming, gateway.edge.body_timeout, parts.version != Version::HTTP_2);
@@ -86,11 +90,11 @@ impl Connection {
                 let target = gateway.router.target(&parts.method, parts.uri.path(), &parts.headers);
                 ending.route = target.into();
                 let request = Request::from_parts(parts, body);
-                return ending.send(self.dispatch(target, request).await, expects).await;
+                return Ok(ending.send(self.dispatch(target, request).await, expects).await);
             }
         };
         drop(body);
-        ending.send(answer, expects).await
+        Ok(ending.send(answer, expects).await)
     }
 
     async fn dispatch(&self, target: Target, request: Request<RequestBody>) -> Answer {
@@ -186,9 +190,9 @@ impl Ending {
         let Answer { mut response, reason, job, price } = answer;
         (self.reason, self.job, self.price) = (reason, job, price);
         self.status = Some(response.status());
-        if let Some(progress) = self.progress.clone()
-            && progress.in_the_way()
-            && !finish(&progress, expects).await
+        if let Some(progress) = self.progress.clone().filter(|progress| progress.in_the_way())
+            // Rare, so that its timers are not part of every request's future.
+            && !Box::pin(finish(&progress, expects)).await
         {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
@@ -217,7 +221,8 @@ async fn finish(progress: &Progress, expects: bool) -> bool {
 
 impl Drop for Ending {
     fn drop(&mut self) {
-        self.connection.activity.request_ends();
+        let now = Instant::now();
+        self.connection.activity.request_ends(now);
         let Some(observe) = &self.connection.gateway.observe else { return };
         observe.ended(&Exchange {
             peer: &self.connection.peer,
@@ -231,7 +236,7 @@ impl Drop for Ending {
             status: self.status,
             received: self.progress.as_ref().map_or(0, |progress| progress.bytes()),
             sent: self.sent,
-            took: self.began.elapsed(),
+            took: now.saturating_duration_since(self.began),
             complete: self.complete,
         });
     }

@@ -17,7 +17,7 @@ pub(super) const SHORT: u64 = 64 * 1024;
 const SHORT_TIME: Duration = Duration::from_secs(1);
 /// After the answer, at most this much more is read: the largest body that is sold by default and some more, since
 /// most clients send all of it before they look for the price,
-const LONG: u64 = 16 * 1024 * 1024;
+const LONG: u64 = 128 * 1024 * 1024;
 /// for at most this long,
 const LONG_TIME: Duration = Duration::from_secs(10);
 /// and while the client does not pause for longer than this.

@@ -4,6 +4,7 @@
 //! in `docs/decisions/0001-data-plane.md`. Only `paid` knows of prices: to the rest, what is
 //! sold is answered behind [`Sell`].
 
+mod bind;
 mod body;
 mod drain;
 mod forward;
@@ -15,6 +16,7 @@ mod observe;
 mod paid;
 mod path;
 mod peer;
+mod pool;
 mod problem;
 mod request_body;
 mod router;
@@ -26,6 +28,7 @@ mod tunnel;
 mod vet;
 mod watch;
 
+pub use bind::{BindError, Bound, threads};
 pub use body::{AppBody, Body, BoxError};
 pub use drain::{Drain, Hold, Kind};
 pub use forward::{Forward, ForwardError};
@@ -40,6 +43,5 @@ pub use problem::{answer, expose};
 pub use request_body::{RequestBody, RequestBodyError};
 pub use router::{Own, OwnPaths, Router, Target};
 pub use sell::{Answer, Sell};
-pub use server::{BindError, Bound, threads};
 pub use stop::Stop;
 pub use tls::TlsError;

@@ -19,10 +19,10 @@ use crate::reason::{Problem, Reason};
 pub trait Sell: Send + Sync + 'static {
     /// Answers a request that matched the sold rule with this index. The request is as the client sent it,
     /// `OPTIONS` never. What is left of its body is taken care of by the edge.
-    fn sell(&self, rule: usize, request: Request<RequestBody>, peer: Peer) -> BoxFuture<'static, Answer>;
+    fn sell(&self, rule: usize, request: Request<RequestBody>, peer: Peer) -> BoxFuture<'_, Answer>;
 
     /// Answers `GET` and `HEAD` of one of the gateway's own endpoints.
-    fn own(&self, own: Own, request: Request<RequestBody>, peer: Peer) -> BoxFuture<'static, Answer>;
+    fn own(&self, own: Own, request: Request<RequestBody>, peer: Peer) -> BoxFuture<'_, Answer>;
 }
 
 /// An answer, and why it is that one.

@@ -1,206 +1,130 @@
 //! The process's client side: pingora-core listens and accepts, hyper speaks HTTP on what it accepts.
 //!
-//! The sockets are bound before anything runs, so port 0 works and a taken port is an error of the start.
+//! Each worker is a thread with a runtime and listening sockets of its own ([`super::bind`]): what
+//! happens on a connection, its app's side included, happens on the thread that accepted it, and no two threads share a
+//! queue, a pool or a cache line for it.
 
-use std::net::{SocketAddr, TcpListener};
-use std::os::fd::{IntoRawFd, RawFd};
-use std::path::Path;
 use std::pin::pin;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 
 use async_trait::async_trait;
+use futures_util::future::BoxFuture;
+use futures_util::stream::{FuturesUnordered, StreamExt};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use parking_lot::Mutex;
 use pingora_core::apps::ServerApp;
 use pingora_core::listeners::{ConnectionFilter, L4BufferSettings, ListenerConfig};
 use pingora_core::protocols::Stream;
 use pingora_core::server::configuration::ServerConf;
-use pingora_core::server::{Fds, ListenFds, RunArgs, Server, ShutdownWatch};
-use pingora_core::services::Service;
+use pingora_core::server::{ListenFds, RunArgs, Server, ShutdownWatch};
+use pingora_core::services::Service as _;
 use pingora_core::services::listening::Service as Listening;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::runtime::Builder;
 use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
+use super::bind::Bound;
 use super::drain::{Drain, Kind};
 use super::gateway::{Connection, Gateway};
 use super::observe::Refusal;
 use super::peer::{Peer, is_trusted};
 use super::stop::{Stop, Watch};
-use super::tls::{self, TlsError};
 use super::watch::{Activity, Expired, Limits, Watched};
-use crate::config::resolved::Edge;
-
-/// Sockets that are bound, and everything else a server needs before it runs.
-pub struct Bound {
-    sockets: Vec<Socket>,
-    addrs: Vec<SocketAddr>,
-    tls: Option<TlsAcceptor>,
-}
-
-#[derive(Debug)]
-enum Socket {
-    Ours(TcpListener),
-    /// Taken over from another process.
-    Theirs(RawFd),
-}
-
-/// Why a server cannot start.
-#[derive(Debug, thiserror::Error)]
-pub enum BindError {
-    /// A socket cannot be bound.
-    #[error("cannot listen on {addr}: {source}")]
-    Listen {
-        /// Where.
-        addr: SocketAddr,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// TLS is configured and cannot be offered.
-    #[error("cannot serve TLS: {0}")]
-    Tls(#[from] TlsError),
-    /// No process handed over its sockets.
-    #[error("no running process handed over its listeners: {0}")]
-    TakeOver(String),
-}
 
 impl Bound {
-    /// Binds the configured addresses.
-    pub fn new(edge: &Edge) -> Result<Self, BindError> {
-        Self::with(edge, |_| None)
-    }
-
-    /// Takes the listeners of the process that was sent QUIT, waiting some seconds for it; binds those of
-    /// the configured addresses which it did not have. A listener on port 0 cannot be taken over.
-    pub fn take_over(edge: &Edge, upgrade_socket: &Path) -> Result<Self, BindError> {
-        let mut fds = Fds::new();
-        let path =
-            upgrade_socket.to_str().ok_or_else(|| BindError::TakeOver("the path is not UTF-8".into()))?;
-        fds.get_from_sock(path).map_err(|error| BindError::TakeOver(error.to_string()))?;
-        let wanted = edge.listen.iter().map(SocketAddr::to_string).collect();
-        fds.close_unclaimed(&wanted);
-        Self::with(edge, |addr| fds.get(&addr.to_string()).copied())
-    }
-
-    /// The addresses that are listened on, in the order of the configuration, with their ports.
-    pub fn local_addrs(&self) -> &[SocketAddr] {
-        &self.addrs
-    }
-
     /// Serves until told to stop; blocks this thread. The program goes on after it: nothing exits.
     pub fn run(self, gateway: Gateway, stop: Stop) {
         let edge = gateway.edge.clone();
         let drain = gateway.drain.clone();
-        let conf = ServerConf {
-            threads: threads(&edge),
-            // Only used by pingora's own ways to stop, which ours never takes.
-            grace_period_seconds: Some(0),
-            graceful_shutdown_timeout_seconds: Some(0),
-            ..ServerConf::default()
-        };
-        let mut server = Server::new_with_opt_and_conf(None, conf);
-
-        let mut listening = Listening::new("edge".to_owned(), App::new(gateway, self.tls));
-        listening
-            .set_connection_filter(Arc::new(Cap { drain: drain.clone(), max: edge.max_connections.max(1) }));
-        let mut sockets = Vec::new();
-        for (socket, addr) in self.sockets.into_iter().zip(&self.addrs) {
-            // hyper and rustls buffer for themselves; pingora's 64 KiB a connection would be wasted.
-            listening.add_listener(
-                ListenerConfig::tcp(addr.to_string()).l4_buffer(L4BufferSettings::unbuffered()),
-            );
-            sockets.push((addr.to_string(), socket.into_raw()));
-        }
         let accepting = watch::Sender::new(false);
-        let shared = Arc::new(Mutex::new(None));
-        server.add_service(Edgewise {
-            listening,
-            sockets,
-            accepting: accepting.subscribe(),
-            shared: shared.clone(),
-        });
+        let (ending, ended) = watch::channel(());
+        let app = App::new(gateway, self.tls().cloned());
+        let (workers, sockets) = self.into_workers();
+        let mut threads = Vec::new();
+        for (number, names) in workers.into_iter().enumerate() {
+            let mut listening = Listening::new(format!("edge-{number}"), app.clone());
+            listening.set_connection_filter(Arc::new(Cap {
+                drain: drain.clone(),
+                max: edge.max_connections.max(1),
+            }));
+            for name in names {
+                // hyper and rustls buffer for themselves; pingora's 64 KiB a connection would be wasted.
+                listening.add_listener(ListenerConfig::tcp(name).l4_buffer(L4BufferSettings::unbuffered()));
+            }
+            let worker = Worker {
+                listening,
+                sockets: sockets.clone(),
+                accepting: accepting.subscribe(),
+                ended: ended.clone(),
+            };
+            match worker.start() {
+                Ok(thread) => threads.push(thread),
+                Err(error) => {
+                    // Its sockets would swallow connections.
+                    tracing::error!(%error, "cannot start a worker; not serving");
+                    return;
+                }
+            }
+        }
         let watch = Watch {
             stop,
             drain,
             accepting,
-            sockets: shared,
+            sockets,
             upgrade_socket: edge.upgrade_socket,
             drain_timeout: edge.drain_timeout,
             tunnel_drain_timeout: edge.tunnel_drain_timeout,
         };
+        // Only used by pingora's own ways to stop, which ours never takes.
+        let (grace_period_seconds, graceful_shutdown_timeout_seconds) = (Some(0), Some(0));
+        let conf =
+            ServerConf { grace_period_seconds, graceful_shutdown_timeout_seconds, ..ServerConf::default() };
+        let server = Server::new_with_opt_and_conf(None, conf);
         server.run(RunArgs { shutdown_signal: Box::new(watch) });
-    }
-
-    fn with(edge: &Edge, taken: impl Fn(&SocketAddr) -> Option<RawFd>) -> Result<Self, BindError> {
-        let tls = edge.tls.as_ref().map(tls::acceptor).transpose()?;
-        let mut sockets = Vec::new();
-        let mut addrs = Vec::new();
-        for addr in &edge.listen {
-            if let Some(fd) = taken(addr) {
-                sockets.push(Socket::Theirs(fd));
-                addrs.push(*addr);
-                continue;
-            }
-            let failed = |source| BindError::Listen { addr: *addr, source };
-            let listener = TcpListener::bind(addr).map_err(failed)?;
-            listener.set_nonblocking(true).map_err(failed)?;
-            addrs.push(listener.local_addr().map_err(failed)?);
-            sockets.push(Socket::Ours(listener));
-        }
-        Ok(Bound { sockets, addrs, tls })
-    }
-}
-
-impl Socket {
-    fn into_raw(self) -> RawFd {
-        match self {
-            Socket::Ours(listener) => listener.into_raw_fd(),
-            Socket::Theirs(fd) => fd,
+        drop(ending);
+        for thread in threads {
+            // One that panicked has ended, too.
+            let _ = thread.join();
         }
     }
 }
 
-/// Worker threads of a server with this configuration; also the number of clients towards the app.
-pub fn threads(edge: &Edge) -> usize {
-    let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    edge.threads.unwrap_or_else(cores).max(1)
-}
-
-/// pingora's listening service, with our sockets and our word on when to stop accepting.
-struct Edgewise {
+/// A thread of its own with pingora's listening service, our sockets, and our word on when to stop accepting.
+///
+/// pingora would start such threads itself (`work_stealing = false`), but gives each connection to a thread at random, also to
+/// another than its socket was registered by; and what it keeps for a thread is still there when a second server in the
+/// process gets a thread with the same number, whose connections are then given to a runtime that is gone.
+struct Worker {
     listening: Listening<App>,
-    sockets: Vec<(String, RawFd)>,
+    sockets: ListenFds,
     accepting: watch::Receiver<bool>,
-    shared: Arc<Mutex<Option<ListenFds>>>,
+    ended: watch::Receiver<()>,
 }
 
-#[async_trait]
-impl Service for Edgewise {
-    async fn start_service(
-        &mut self,
-        fds: Option<ListenFds>,
-        _shutdown: ShutdownWatch,
-        listeners_per_fd: usize,
-    ) {
-        if let Some(fds) = &fds {
-            let mut table = fds.lock();
-            for (addr, fd) in self.sockets.drain(..) {
-                table.add(addr, fd);
-            }
-        }
-        self.shared.lock().clone_from(&fds);
-        self.listening.start_service(fds, self.accepting.clone(), listeners_per_fd).await;
+impl Worker {
+    fn start(self) -> std::io::Result<JoinHandle<()>> {
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let name = self.listening.name().to_owned();
+        std::thread::Builder::new().name(name).spawn(move || {
+            runtime.block_on(self.run());
+            // Cuts what is left; a look-up of a name does not hold it up.
+            runtime.shutdown_background();
+        })
     }
 
-    fn name(&self) -> &str {
-        "edge"
+    async fn run(mut self) {
+        // Ends with accepting, and leaves what was accepted running.
+        self.listening.start_service(Some(self.sockets), self.accepting, 1).await;
+        // An error: the sender is gone, and with it the server.
+        let _ = self.ended.changed().await;
     }
 }
 
-/// Lets no more than so many connections in. The next one waits, accepted; those after it in the kernel.
+/// Lets no more than so many connections in. The next one of each worker waits, accepted; those after it in the kernel.
 #[derive(Debug)]
 struct Cap {
     drain: Drain,
@@ -209,13 +133,14 @@ struct Cap {
 
 #[async_trait]
 impl ConnectionFilter for Cap {
-    async fn should_accept(&self, _addr: Option<&SocketAddr>) -> bool {
+    async fn should_accept(&self, _addr: Option<&std::net::SocketAddr>) -> bool {
         self.drain.below(Kind::Connection, self.max).await;
         true
     }
 }
 
 /// What is done with an accepted connection.
+#[derive(Clone)]
 struct App {
     gateway: Arc<Gateway>,
     tls: Option<TlsAcceptor>,
@@ -248,15 +173,17 @@ impl App {
         let activity = Arc::new(Activity::new());
         let connection =
             Arc::new(Connection { gateway: self.gateway.clone(), peer, activity: activity.clone() });
-        let service = service_fn(move |request| {
-            let connection = connection.clone();
-            async move { Ok::<_, std::convert::Infallible>(connection.serve(request).await) }
-        });
+        let service = service_fn(move |request| connection.clone().serve(request));
         let io = TokioIo::new(Watched::new(io, activity.clone()));
         let mut served = pin!(self.http.serve_connection_with_upgrades(io, service));
-        let mut expired = pin!(activity.expired(&self.limits));
-        let mut ending = pin!(self.gateway.drain.wait_started());
-        let mut told = false;
+        // Polled only when it is these that woke, not with each byte that moves.
+        let asides: FuturesUnordered<BoxFuture<'_, Option<Expired>>> = FuturesUnordered::new();
+        asides.push(Box::pin(async { Some(activity.expired(&self.limits).await) }));
+        asides.push(Box::pin(async {
+            self.gateway.drain.wait_started().await;
+            None
+        }));
+        let mut asides = asides;
         loop {
             tokio::select! {
                 biased;
@@ -266,23 +193,17 @@ impl App {
                     }
                     return;
                 }
-                expired = expired.as_mut() => {
-                    match expired {
-                        Expired::Idle => {}
-                        Expired::Header => self.refused(Refusal::SlowHeader),
-                        Expired::Write => self.refused(Refusal::SlowReader),
-                    }
-                    if expired == Expired::Idle {
+                Some(aside) = asides.next() => match aside {
+                    None => served.as_mut().graceful_shutdown(),
+                    Some(Expired::Idle) => {
                         // HTTP/2 clients are told; one that does not go then is cut.
                         served.as_mut().graceful_shutdown();
                         let _ = timeout(GOAWAY_TIME, served.as_mut()).await;
+                        return;
                     }
-                    return;
-                }
-                () = ending.as_mut(), if !told => {
-                    told = true;
-                    served.as_mut().graceful_shutdown();
-                }
+                    Some(Expired::Header) => return self.refused(Refusal::SlowHeader),
+                    Some(Expired::Write) => return self.refused(Refusal::SlowReader),
+                },
             }
         }
     }

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use parking_lot::Mutex;
 use pingora_core::server::{ListenFds, ShutdownSignal, ShutdownSignalWatch};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Notify, watch};
@@ -81,8 +80,8 @@ pub(super) struct Watch {
     pub(super) drain: Drain,
     /// Ends the accept loops.
     pub(super) accepting: watch::Sender<bool>,
-    /// The listening sockets, once the server has started.
-    pub(super) sockets: Arc<Mutex<Option<ListenFds>>>,
+    /// The listening sockets.
+    pub(super) sockets: ListenFds,
     pub(super) upgrade_socket: Option<PathBuf>,
     pub(super) drain_timeout: Duration,
     pub(super) tunnel_drain_timeout: Duration,
@@ -128,7 +127,7 @@ impl Watch {
             tracing::error!("QUIT: no upgrade_socket is configured; still serving");
             return false;
         };
-        let Some(sockets) = self.sockets.lock().clone() else { return false };
+        let sockets = self.sockets.clone();
         // Waits for the other process, so not on this thread.
         let sent = tokio::task::spawn_blocking(move || {
             sockets.lock().send_to_sock(path.as_str()).map_err(|error| error.to_string())

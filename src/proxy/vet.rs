@@ -23,11 +23,13 @@ pub(super) fn head(parts: &mut request::Parts, max_bytes: usize) -> Result<Asked
     if parts.method == Method::CONNECT {
         return Err(Problem::new(Reason::MethodNotAllowed).message("CONNECT is not allowed here"));
     }
-    if size(parts) > max_bytes {
+    let seen = Seen::of(parts);
+    if seen.bytes > max_bytes {
         return Err(Reason::HeaderTooLarge.into());
     }
-    framing(parts)?;
-    host(parts)?;
+    framing(&seen)?;
+    let said = seen.host();
+    target(parts, said)?;
     match parts.uri.path() {
         "*" if parts.method == Method::OPTIONS => Ok(Asked::Server),
         path if path.starts_with('/') => Ok(Asked::Resource),
@@ -35,31 +37,70 @@ pub(super) fn head(parts: &mut request::Parts, max_bytes: usize) -> Result<Asked
     }
 }
 
-/// Bytes of the head, as HTTP/1.1 would write it.
-fn size(parts: &request::Parts) -> usize {
-    let fields: usize = parts.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
-    let target = parts.uri.path_and_query().map_or(1, |target| target.as_str().len());
-    parts.method.as_str().len() + target + fields
+/// What is looked at, found in one pass over the fields: to look up three names that are mostly not there costs more.
+struct Seen<'a> {
+    /// Bytes of the head, as HTTP/1.1 would write it.
+    bytes: usize,
+    codings: usize,
+    chunked: bool,
+    lengths: usize,
+    hosts: usize,
+    host: Option<&'a HeaderValue>,
+}
+
+impl<'a> Seen<'a> {
+    fn of(parts: &'a request::Parts) -> Self {
+        let target = parts.uri.path_and_query().map_or(1, |target| target.as_str().len());
+        let bytes = parts.method.as_str().len() + target;
+        let mut seen = Seen { bytes, codings: 0, chunked: false, lengths: 0, hosts: 0, host: None };
+        for (name, value) in &parts.headers {
+            seen.bytes += name.as_str().len() + value.len() + 4;
+            if *name == HOST {
+                seen.hosts += 1;
+                seen.host = Some(value);
+            } else if *name == CONTENT_LENGTH {
+                seen.lengths += 1;
+            } else if *name == TRANSFER_ENCODING {
+                seen.codings += 1;
+                seen.chunked = value.as_bytes().eq_ignore_ascii_case(b"chunked");
+            }
+        }
+        seen
+    }
+
+    /// What `Host` says.
+    fn host(&self) -> Said {
+        match (self.hosts, self.host) {
+            (0, _) => Said::Nothing,
+            (1, Some(host)) if is_host(host.as_bytes()) => Said::Host,
+            _ => Said::Nonsense,
+        }
+    }
+}
+
+/// What `Host` says.
+#[derive(Clone, Copy)]
+enum Said {
+    Nothing,
+    Host,
+    Nonsense,
 }
 
 /// hyper removes a length beside a transfer coding and closes the connection after it, and refuses lengths
 /// that differ and codings that do not end in `chunked`. A coding besides `chunked` it leaves to us: we could
 /// not undo it, and the app would never hear of it.
-fn framing(parts: &request::Parts) -> Result<(), Problem> {
-    let mut codings = parts.headers.get_all(TRANSFER_ENCODING).iter();
-    match (codings.next(), codings.next()) {
-        (None, _) => {}
-        (Some(coding), None) if coding.as_bytes().eq_ignore_ascii_case(b"chunked") => {}
-        _ => return Err(bad("this transfer coding is not supported")),
+fn framing(seen: &Seen<'_>) -> Result<(), Problem> {
+    if seen.codings > 1 || (seen.codings == 1 && !seen.chunked) {
+        return Err(bad("this transfer coding is not supported"));
     }
-    if parts.headers.get_all(CONTENT_LENGTH).iter().nth(1).is_some() {
+    if seen.lengths > 1 {
         return Err(bad("there is more than one Content-Length"));
     }
     Ok(())
 }
 
 /// One host, from the target if that has one, in `Host`.
-fn host(parts: &mut request::Parts) -> Result<(), Problem> {
+fn target(parts: &mut request::Parts, said: Said) -> Result<(), Problem> {
     if let Some(authority) = parts.uri.authority() {
         let known =
             parts.uri.scheme().is_none_or(|scheme| *scheme == Scheme::HTTP || *scheme == Scheme::HTTPS);
@@ -74,12 +115,11 @@ fn host(parts: &mut request::Parts) -> Result<(), Problem> {
         parts.uri = http::Uri::from_parts(target).map_err(|_| bad("the request target is not a path"))?;
         return Ok(());
     }
-    let mut hosts = parts.headers.get_all(HOST).iter();
-    match (hosts.next(), hosts.next()) {
-        (Some(host), None) if is_host(host.as_bytes()) => Ok(()),
-        (None, _) if parts.version == Version::HTTP_10 => Ok(()),
-        (None, _) => Err(bad("there is no Host")),
-        _ => Err(bad("Host is not valid")),
+    match said {
+        Said::Host => Ok(()),
+        Said::Nothing if parts.version == Version::HTTP_10 => Ok(()),
+        Said::Nothing => Err(bad("there is no Host")),
+        Said::Nonsense => Err(bad("Host is not valid")),
     }
 }
 

@@ -63,8 +63,8 @@ impl Activity {
         }
     }
 
-    pub(super) fn request_ends(&self) {
-        self.idle_since.store(self.now(), Ordering::Relaxed);
+    pub(super) fn request_ends(&self, now: Instant) {
+        self.idle_since.store(self.millis(now), Ordering::Relaxed);
         self.requests.fetch_sub(1, Ordering::Release);
     }
 
@@ -85,7 +85,12 @@ impl Activity {
     }
 
     fn now(&self) -> u64 {
-        u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX).max(1)
+        self.millis(Instant::now())
+    }
+
+    fn millis(&self, at: Instant) -> u64 {
+        let since = at.saturating_duration_since(self.start);
+        u64::try_from(since.as_millis()).unwrap_or(u64::MAX).max(1)
     }
 
     /// How long until the next deadline of what is going on, and which; `None`: nothing is being waited for.
@@ -216,7 +221,7 @@ mod tests {
     async fn frames_between_requests_are_no_head() {
         let activity = Activity::new();
         activity.request_begins(true);
-        activity.request_ends();
+        activity.request_ends(Instant::now());
         activity.read();
         let limits = Limits { idle: Duration::from_millis(5), ..LIMITS };
         assert_eq!(activity.expired(&limits).await, Expired::Idle);

@@ -29,7 +29,7 @@ use crate::x402::PaymentFlow;
 
 /// How long a quote waits for the providers, so that a client without one has its answer within two seconds. In the
 /// background it is no longer: a client may join the wait.
-const PATIENCE: Duration = Duration::from_millis(1_800);
+pub(super) const PATIENCE: Duration = Duration::from_millis(1_800);
 
 /// Quotes kept at most. Languages are the only part of a key that a provider, not we, must bound.
 const MAX_QUOTES: usize = 4096;
@@ -62,7 +62,7 @@ pub struct QuoteCache {
     pub(super) epochs: EpochBook,
     pub(super) clock: Clock,
     pub(super) refresh_before: Duration,
-    terms_max_age: Duration,
+    pub(super) terms_max_age: Duration,
 }
 
 type Snapshot = HashMap<QuoteKey<'static>, Arc<Quote>>;
@@ -144,7 +144,7 @@ impl QuoteCache {
         // A map is covariant in its key, so one of owned keys can be asked with a borrowed one.
         let quotes: &HashMap<QuoteKey<'_>, Arc<Quote>> = &snapshot;
         let quote = quotes.get(&key)?;
-        let shown = now < quote.expires_at && self.sells(quote, ask).is_ok();
+        let shown = now < quote.expires_at && self.sells(quote, ask).is_ok() && !self.is_ejected(quote, now);
         shown.then(|| {
             quote.mark_used();
             Arc::clone(quote)
@@ -164,7 +164,7 @@ impl QuoteCache {
         self.prober.sellers(ask)?;
         let now = self.clock.now_millis();
         let stale = |outcome: &Outcome| match &outcome.result {
-            Ok(quote) => now >= quote.expires_at,
+            Ok(quote) => now >= quote.expires_at || self.is_ejected(quote, now),
             Err(_) => u128::from(now.saturating_sub(outcome.at)) >= RETRY_AFTER.as_millis(),
         };
         let quote = self.outcome(&key, stale).await?;
@@ -178,6 +178,10 @@ impl QuoteCache {
     /// To be called before it is paid.
     pub async fn terms(&self, provider: &str, operation: &str, ask: &Ask) -> Result<Offer, ProviderError> {
         let seller = self.prober.seller(provider, operation, ask)?;
+        if self.prober.is_ejected(seller, self.clock.now_millis()) {
+            let message = "it is left alone for a while, since its work failed";
+            return Err(ProviderError::new(Fault::Broken, message));
+        }
         let refused = |error: TooLarge| ProviderError::new(Fault::Refused, error.to_string());
         let key = QuoteKey::of(ask, &self.buckets).map_err(refused)?.into_owned();
         self.prober.terms(seller, &key, self.terms_max_age).await
@@ -317,6 +321,11 @@ impl QuoteCache {
     /// A key stands for many asks; this is about the very one.
     fn sells(&self, quote: &Quote, ask: &Ask) -> Result<(), NotSold> {
         quote.seller.map_or(Ok(()), |seller| self.prober.sells(seller, ask))
+    }
+
+    /// Whether its seller is left alone just now, so that nobody should be shown it.
+    fn is_ejected(&self, quote: &Quote, now: UnixMillis) -> bool {
+        quote.seller.is_some_and(|seller| self.prober.is_ejected(seller, now))
     }
 }
 

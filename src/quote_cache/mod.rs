@@ -4,6 +4,7 @@
 //! in [`QuoteCache::fetch`] and [`QuoteCache::run`]. A price is shown only after it is certain to be honoured, by
 //! every replica and after a restart: v2 quotes are signed (`token`), v1 prices are recorded (`epoch`).
 
+mod breaker;
 mod bucket;
 mod cache;
 mod epoch;
@@ -15,6 +16,7 @@ mod probe;
 mod quote;
 mod refresh;
 mod strip;
+mod substitute;
 mod template;
 mod token;
 mod url;
@@ -30,6 +32,7 @@ pub use key::{QuoteKey, Work};
 pub use keyring::Keys;
 pub use price::{Dollars, Price, PriceError, Tariff};
 pub use quote::{Quote, RouteId, Terms};
+pub use substitute::{Attempted, Substitute};
 pub use template::{Encoded, Fill, Listing, MAX_HEADER, Template, TemplateError};
 pub use token::{Money, NotOurs, Target, Token};
 pub use url::ResourceUrl;

@@ -8,6 +8,7 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use moka::future::Cache;
 
+use super::breaker::{Breaker, is_its_own};
 use super::bucket::TooLarge;
 use super::error::QuoteError;
 use super::key::QuoteKey;
@@ -29,6 +30,8 @@ const MAX_ANSWERS: u64 = 4096;
 /// The providers, and their last answers.
 pub(super) struct Prober {
     providers: Vec<Arc<dyn Provider>>,
+    /// One for each of them.
+    breakers: Vec<Breaker>,
     answers: Cache<(&'static str, Operation, QuoteKey<'static>), Answer>,
     clock: Clock,
     metrics: Arc<Metrics>,
@@ -66,7 +69,46 @@ impl Prober {
         metrics: Arc<Metrics>,
         timeout: Duration,
     ) -> Self {
-        Prober { providers, answers: Cache::new(MAX_ANSWERS), clock, metrics, timeout, payees: None }
+        let breakers = providers.iter().map(|_| Breaker::default()).collect();
+        Prober {
+            providers,
+            breakers,
+            answers: Cache::new(MAX_ANSWERS),
+            clock,
+            metrics,
+            timeout,
+            payees: None,
+        }
+    }
+
+    pub(super) fn provider(&self, seller: Seller) -> &Arc<dyn Provider> {
+        &self.providers[seller.provider]
+    }
+
+    /// Whether nothing is ordered of a seller just now.
+    pub(super) fn is_ejected(&self, seller: Seller, now: UnixMillis) -> bool {
+        self.breakers[seller.provider].is_ejected(now)
+    }
+
+    /// An order of this provider ended so.
+    pub(super) fn performed(&self, provider: &str, fault: Option<Fault>) {
+        let found = self.providers.iter().zip(&self.breakers).find(|(known, _)| known.name() == provider);
+        let Some((_, breaker)) = found else { return };
+        match fault {
+            None => {
+                if breaker.succeeded() {
+                    tracing::info!(provider, "does its work again");
+                    self.metrics.provider_ejected(provider, false);
+                }
+            }
+            Some(fault) if is_its_own(fault) => {
+                if let Some(pause) = breaker.failed(self.clock.now_millis()) {
+                    tracing::warn!(provider, %fault, seconds = pause.as_secs(), "ejected: its work fails");
+                    self.metrics.provider_ejected(provider, true);
+                }
+            }
+            Some(_) => {}
+        }
     }
 
     pub(super) fn name(&self, seller: Seller) -> &'static str {
@@ -82,7 +124,7 @@ impl Prober {
         }
     }
 
-    /// All who sell an ask, or why nobody does.
+    /// All who sell an ask and are not ejected, or why nobody does.
     pub(super) fn sellers(&self, ask: &Ask) -> Result<Vec<Seller>, QuoteError> {
         let mut sellers = Vec::new();
         let mut refusals = Vec::new();
@@ -92,7 +134,12 @@ impl Prober {
                 Err(refusal) => refusals.push(refusal),
             }
         }
-        if sellers.is_empty() { Err(refused(refusals)) } else { Ok(sellers) }
+        if sellers.is_empty() {
+            return Err(refused(refusals));
+        }
+        let now = self.clock.now_millis();
+        sellers.retain(|seller| !self.is_ejected(*seller, now));
+        if sellers.is_empty() { Err(QuoteError::NoOffer) } else { Ok(sellers) }
     }
 
     /// The limits in bytes that providers have for such an ask, if any.
@@ -104,7 +151,8 @@ impl Prober {
     }
 
     /// The best of the offers that arrive within `patience`; later ones are not waited for. Answers from before
-    /// `since` do not count. Of equals the first by name, so that replicas choose alike.
+    /// `since` do not count, nor failures that are a moment old. Of equals the first by name, so that replicas
+    /// choose alike.
     pub(super) async fn cheapest(
         &self,
         sellers: &[Seller],
@@ -113,10 +161,14 @@ impl Prober {
         patience: Duration,
     ) -> Option<Bid> {
         let ask = key.ask();
+        let a_moment = u64::try_from(RETRY_AFTER.as_millis()).unwrap_or(u64::MAX);
+        let failed_since = since.max(self.clock.now_millis().saturating_sub(a_moment));
+        let too_old =
+            |answer: &Answer| answer.asked_at < if answer.outcome.is_ok() { since } else { failed_since };
         let mut asked: FuturesUnordered<_> = sellers
             .iter()
             .map(|seller| async {
-                let answer = self.ask(*seller, key, &ask, |answer| answer.asked_at < since).await;
+                let answer = self.ask(*seller, key, &ask, too_old).await;
                 (*seller, answer)
             })
             .collect();

@@ -32,6 +32,15 @@ const EXPIRES: usize = 12;
 /// Characters of the `file_size_bytes` slot: any 64-bit number.
 const SIZE: usize = 20;
 
+/// The extensions that are understood: a payer may name its request (x402 extension `payment-identifier`). In the words
+/// of the official servers, since clients return it as it is.
+const EXTENSIONS: &str = concat!(
+    r#"{"payment-identifier":{"info":{"required":false},"schema":{"#,
+    r#""$schema":"https://json-schema.org/draft/2020-12/schema","type":"object","properties":{"#,
+    r#""required":{"type":"boolean"},"id":{"type":"string","minLength":16,"maxLength":128,"#,
+    r#""pattern":"^[a-zA-Z0-9_-]+$"}},"required":["required"]}}}"#
+);
+
 /// What a challenge says, apart from what its slots hold.
 #[derive(Clone, Copy, Debug)]
 pub struct Listing<'a> {
@@ -223,7 +232,7 @@ fn header(listing: &Listing<'_>, carried: &str) -> Strip {
         out.slot("", Slot::Expires);
         out.put("}}");
     }
-    out.put("]}");
+    out.put(&format!(r#"],"extensions":{EXTENSIONS}}}"#));
     out.finish()
 }
 

@@ -1,5 +1,5 @@
 //! The absolute URL that a challenge names as its `resource`. Host and path come from the client, so both are
-//! bounded and held to characters that need no escape in JSON. Lives on the stack. Pure.
+//! bounded and held to characters that need no escape in JSON. Pure.
 
 use std::fmt;
 
@@ -12,8 +12,7 @@ const MAX_AUTHORITY: usize = 262;
 /// `scheme://authority/path`, of visible ASCII without `"` and `\`.
 #[derive(Clone)]
 pub struct ResourceUrl {
-    bytes: [u8; MAX_URL],
-    len: usize,
+    bytes: Vec<u8>,
 }
 
 impl ResourceUrl {
@@ -21,15 +20,16 @@ impl ResourceUrl {
     /// percent-encoded. What is no authority is replaced by `localhost`, and a path that does not fit by `/`:
     /// a client that sends those misinforms nobody but itself.
     pub fn new(scheme: &str, authority: &str, path: &str) -> Self {
-        let mut url = ResourceUrl { bytes: [0; MAX_URL], len: 0 };
         let scheme = if scheme.eq_ignore_ascii_case("http") { "http" } else { "https" };
         let authority = if is_authority(authority) { authority } else { "localhost" };
+        let expected = scheme.len() + b"://".len() + authority.len() + path.len();
+        let mut url = ResourceUrl { bytes: Vec::with_capacity(expected.min(MAX_URL)) };
         url.put(scheme.as_bytes());
         url.put(b"://");
         url.put(authority.as_bytes());
-        let origin = url.len;
+        let origin = url.bytes.len();
         if !path.starts_with('/') || !path.bytes().all(|byte| url.put_escaped(byte)) {
-            url.len = origin;
+            url.bytes.truncate(origin);
             url.put(b"/");
         }
         url
@@ -37,15 +37,16 @@ impl ResourceUrl {
 
     /// The URL.
     pub fn as_str(&self) -> &str {
-        std::str::from_utf8(&self.bytes[..self.len]).unwrap_or_default()
+        std::str::from_utf8(&self.bytes).unwrap_or_default()
     }
 
     /// Whether it fitted.
     fn put(&mut self, part: &[u8]) -> bool {
-        let Some(space) = self.bytes.get_mut(self.len..self.len + part.len()) else { return false };
-        space.copy_from_slice(part);
-        self.len += part.len();
-        true
+        let fits = self.bytes.len() + part.len() <= MAX_URL;
+        if fits {
+            self.bytes.extend_from_slice(part);
+        }
+        fits
     }
 
     fn put_escaped(&mut self, byte: u8) -> bool {

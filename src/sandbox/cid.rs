@@ -8,7 +8,11 @@ const ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
 
 /// The CID of these bytes as one block: `bafkrei...`.
 pub(super) fn of(bytes: &[u8]) -> String {
-    let digest = super::hash(&[bytes]);
+    of_digest(super::hash(&[bytes]).as_slice())
+}
+
+/// The CID of bytes with this SHA-256.
+pub(super) fn of_digest(digest: &[u8]) -> String {
     let mut text = String::from("b");
     let (mut bits, mut count) = (0u32, 0);
     for byte in PREFIX.iter().chain(digest.iter()) {

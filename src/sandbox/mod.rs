@@ -70,6 +70,8 @@ pub struct Settings {
     pub cache_max_value: usize,
     /// OpenX402 speaks v2 beside v1.
     pub openx402_v2: bool,
+    /// Largest file of OpenX402, in bytes; 413 above.
+    pub openx402_max_file: u64,
     /// Merit Systems sends back what a program did not use.
     pub merit_refunds: bool,
     /// How many blocks `safe` and `finalized` are behind `latest`; there is one every two seconds.
@@ -85,6 +87,7 @@ impl Default for Settings {
             cache_operations: 50_000,
             cache_max_value: 16 << 20,
             openx402_v2: true,
+            openx402_max_file: 100 << 20,
             merit_refunds: true,
             finality_blocks: 2,
         }
@@ -157,7 +160,11 @@ impl Sandbox {
             caches: Default::default(),
         }));
         let openx402_till = till(Service::OpenX402, openx402, settings.openx402_v2);
-        start_openx402(Arc::new(openx402::OpenX402::new(openx402_till, clock.clone())));
+        start_openx402(Arc::new(openx402::OpenX402::new(
+            openx402_till,
+            clock.clone(),
+            settings.openx402_max_file,
+        )));
         let merit_till = till(Service::Merit, merit, false);
         start_merit(Arc::new(merit::Merit::new(merit_till, settings.merit_refunds)));
         let sender = pay_to(Service::Facilitator);

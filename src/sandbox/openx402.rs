@@ -1,15 +1,19 @@
 //! OpenX402 IPFS: free `POST /upload`, then a paid `GET /pin/{id}`; or paid in one step, by
 //! `POST /pin/file` and `POST /pin/json`. Pinned content is served at `GET /ipfs/{cid}`.
 //!
+//! An upload over 16 MiB is digested as it arrives and not kept: it can be pinned, and not read.
 //! Any id answers 402 unpaid. An unknown one is 404 once paid, before the money is taken.
 
 use std::collections::HashMap;
 
 use async_trait::async_trait;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Method, Request, Response, StatusCode, header};
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
+use memchr::memmem;
 use parking_lot::Mutex;
+use ring::digest::{Context, SHA256};
 use serde_json::{Value, json};
 
 use super::cid;
@@ -22,17 +26,32 @@ use crate::money::Amount;
 
 /// 0.01 dollars a pin.
 const PRICE: Amount = Amount::new(10_000);
-/// A file, and the multipart envelope around it.
-const MAX_FILE: usize = 100 << 20;
-const MAX_BODY: usize = MAX_FILE + (64 << 10);
+/// A file that is kept, and the multipart envelope around it.
+const KEPT: usize = 16 << 20;
+const ENVELOPE: usize = 64 << 10;
 /// Uploads are forgotten after this.
 const KEPT_SECONDS: u64 = 3600;
 
 pub(super) struct OpenX402 {
     till: Till,
     clock: Clock,
-    uploads: Mutex<HashMap<String, (File, UnixSeconds)>>,
+    max_file: u64,
+    uploads: Mutex<HashMap<String, (Upload, UnixSeconds)>>,
     pinned: Mutex<HashMap<String, (String, Bytes)>>,
+}
+
+/// An uploaded file.
+#[derive(Clone)]
+struct Upload {
+    file: File,
+    size: u64,
+    cid: String,
+}
+
+impl From<File> for Upload {
+    fn from(file: File) -> Self {
+        Upload { size: file.bytes.len() as u64, cid: cid::of(&file.bytes), file }
+    }
 }
 
 #[async_trait]
@@ -41,9 +60,9 @@ impl Handler for OpenX402 {
         let (head, body) = request.into_parts();
         let path = head.uri.path().to_owned();
         match (&head.method, path.split('/').skip(1).collect::<Vec<_>>().as_slice()) {
-            (&Method::POST, ["upload"]) => match read(body, MAX_BODY).await {
-                Ok(body) => self.upload(&head.headers, &body),
-                Err(answer) => *answer,
+            (&Method::POST, ["upload"]) => match self.receive(&head.headers, body).await {
+                Ok(upload) => self.upload(upload),
+                Err(refusal) => refuse(refusal),
             },
             (&Method::GET, ["pin", id]) => self.sell(&head.headers, &path, fault, |uploads| {
                 let (file, _) =
@@ -55,12 +74,14 @@ impl Handler for OpenX402 {
                 if let Err(challenge) = self.till.admit(&head.headers, &item(&path)) {
                     return *challenge;
                 }
-                let body = match read(body, MAX_BODY).await {
+                let body = match read(body, KEPT + ENVELOPE).await {
                     Ok(body) => body,
                     Err(answer) => return *answer,
                 };
                 let file = if *kind == "json" { json_file(body) } else { form_file(&head.headers, &body) };
-                self.sell(&head.headers, &path, fault, |_| Ok((uuid::Uuid::new_v4().to_string(), file?)))
+                self.sell(&head.headers, &path, fault, |_| {
+                    Ok((uuid::Uuid::new_v4().to_string(), file?.into()))
+                })
             }
             (&Method::GET, ["ipfs", cid]) => match self.pinned.lock().get(*cid) {
                 Some((content_type, bytes)) => {
@@ -78,6 +99,16 @@ impl Handler for OpenX402 {
 }
 
 type Refusal = (StatusCode, &'static str);
+const TOO_LARGE: Refusal = (StatusCode::PAYLOAD_TOO_LARGE, "File too large");
+
+/// The next bytes of a body; an error if it was cut off.
+async fn next(body: &mut Incoming) -> Result<Option<Bytes>, ()> {
+    match body.frame().await {
+        Some(Ok(frame)) => Ok(Some(frame.into_data().unwrap_or_default())),
+        Some(Err(_)) => Err(()),
+        None => Ok(None),
+    }
+}
 
 fn item(path: &str) -> Item<'_> {
     Item { price: PRICE, path, description: "Pin to IPFS" }
@@ -88,7 +119,6 @@ fn form_file(headers: &HeaderMap, body: &Bytes) -> Result<File, Refusal> {
     let file = multipart::file(content_type.unwrap_or_default(), body, "file");
     match file {
         None => Err((StatusCode::BAD_REQUEST, "No file provided")),
-        Some(file) if file.bytes.len() > MAX_FILE => Err((StatusCode::PAYLOAD_TOO_LARGE, "File too large")),
         Some(file) => Ok(file),
     }
 }
@@ -105,28 +135,65 @@ fn refuse((status, error): Refusal) -> Response<Body> {
 }
 
 impl OpenX402 {
-    pub(super) fn new(till: Till, clock: Clock) -> Self {
-        OpenX402 { till, clock, uploads: Mutex::default(), pinned: Mutex::default() }
+    pub(super) fn new(till: Till, clock: Clock, max_file: u64) -> Self {
+        OpenX402 { till, clock, max_file, uploads: Mutex::default(), pinned: Mutex::default() }
     }
 
-    fn upload(&self, headers: &HeaderMap, body: &Bytes) -> Response<Body> {
-        let file = match form_file(headers, body) {
-            Ok(file) => file,
-            Err(refusal) => return refuse(refusal),
-        };
+    /// Reads an upload: a short one as a form, a long one as the one file that a form begins and ends with.
+    async fn receive(&self, headers: &HeaderMap, mut body: Incoming) -> Result<Upload, Refusal> {
+        let aborted = (StatusCode::BAD_REQUEST, "request aborted");
+        let mut start = BytesMut::new();
+        while start.len() <= KEPT + ENVELOPE {
+            match next(&mut body).await.map_err(|()| aborted)? {
+                Some(bytes) => start.extend_from_slice(&bytes),
+                None => {
+                    let upload = Upload::from(form_file(headers, &start.freeze())?);
+                    return if upload.size > self.max_file { Err(TOO_LARGE) } else { Ok(upload) };
+                }
+            }
+        }
+        let head = memmem::find(&start, b"\r\n\r\n").ok_or(aborted)? + 4;
+        let first = memmem::find(&start, b"\r\n").ok_or(aborted)?;
+        let tail = [b"\r\n", &start[..first], b"--\r\n"].concat();
+        // The head alone is a form with an empty file.
+        let empty = [&start[..head], &tail[..]].concat();
+        let file = form_file(headers, &empty.into())?;
+        let mut digest = Context::new(&SHA256);
+        let mut size = 0;
+        let mut held = start.split_off(head);
+        loop {
+            // What may be the end is held back.
+            let sure = held.split_to(held.len().saturating_sub(tail.len()));
+            digest.update(&sure);
+            size += sure.len() as u64;
+            if size > self.max_file {
+                return Err(TOO_LARGE);
+            }
+            match next(&mut body).await.map_err(|()| aborted)? {
+                Some(bytes) => held.extend_from_slice(&bytes),
+                None => break,
+            }
+        }
+        if held[..] != tail[..] {
+            return Err((StatusCode::BAD_REQUEST, "Unexpected end of form"));
+        }
+        Ok(Upload { file, size, cid: cid::of_digest(digest.finish().as_ref()) })
+    }
+
+    fn upload(&self, upload: Upload) -> Response<Body> {
         let id = uuid::Uuid::new_v4().to_string();
         let uploaded = json!({
             "success": true,
             "id": id,
-            "filename": file.name,
-            "size": file.bytes.len(),
+            "filename": upload.file.name,
+            "size": upload.size,
             "expiresIn": "1 hour",
             "paymentUrl": format!("{}/pin/{id}", self.till.base),
         });
         let now = self.clock.now();
         let mut uploads = self.uploads.lock();
         uploads.retain(|_, (_, expires)| now < *expires);
-        uploads.insert(id, (file, now + KEPT_SECONDS));
+        uploads.insert(id, (upload, now + KEPT_SECONDS));
         json(StatusCode::OK, &uploaded)
     }
 
@@ -136,7 +203,7 @@ impl OpenX402 {
         headers: &HeaderMap,
         path: &str,
         fault: Option<Fault>,
-        find: impl FnOnce(&HashMap<String, (File, UnixSeconds)>) -> Result<(String, File), Refusal>,
+        find: impl FnOnce(&HashMap<String, (Upload, UnixSeconds)>) -> Result<(String, Upload), Refusal>,
     ) -> Response<Body> {
         let item = item(path);
         let payment = match self.till.admit(headers, &item) {
@@ -149,14 +216,13 @@ impl OpenX402 {
             uploads.retain(|_, (_, expires)| now < *expires);
             find(&uploads)
         };
-        let (id, file) = match found {
+        let (id, Upload { file, size, cid }) = match found {
             Ok(found) => found,
             Err(refusal) => return refuse(refusal),
         };
         if fault == Some(Fault::WorkFails) {
             return refuse((StatusCode::INTERNAL_SERVER_ERROR, "Failed to pin file"));
         }
-        let cid = cid::of(&file.bytes);
         let done = json!({
             "success": true,
             "id": id,
@@ -164,9 +230,11 @@ impl OpenX402 {
             "ipfsHash": cid,
             "pinataUrl": format!("{}/ipfs/{cid}", self.till.base),
             "fileName": file.name,
-            "fileSize": file.bytes.len(),
+            "fileSize": size,
         });
-        self.pinned.lock().insert(cid, (file.content_type, file.bytes));
+        if size == file.bytes.len() as u64 {
+            self.pinned.lock().insert(cid, (file.content_type, file.bytes));
+        }
         self.till.collect(&payment, &item, fault, json(StatusCode::OK, &done))
     }
 }

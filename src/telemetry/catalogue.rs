@@ -5,6 +5,8 @@ use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
 };
 
+use super::striped::Striped;
+
 /// A metric as documented.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Described {
@@ -49,11 +51,6 @@ impl Catalogue {
         self.register("gauge", made)
     }
 
-    pub(super) fn histogram(&mut self, name: &str, buckets: &[f64], help: &str) -> Histogram {
-        let made = Histogram::with_opts(HistogramOpts::from(opts(name, help)).buckets(buckets.to_vec()));
-        self.register("histogram", made)
-    }
-
     pub(super) fn histograms(
         &mut self,
         name: &str,
@@ -63,6 +60,50 @@ impl Catalogue {
     ) -> HistogramVec {
         let options = HistogramOpts::from(opts(name, help)).buckets(buckets.to_vec());
         self.register("histogram", HistogramVec::new(options, labels))
+    }
+
+    /// For what every request moves.
+    pub(super) fn striped_counter(&mut self, name: &str, help: &str) -> Striped<IntCounter> {
+        self.striped("counter", || IntCounter::with_opts(opts(name, help)))
+    }
+
+    pub(super) fn striped_counters(
+        &mut self,
+        name: &str,
+        labels: &[&str],
+        help: &str,
+    ) -> Striped<IntCounterVec> {
+        self.striped("counter", || IntCounterVec::new(opts(name, help), labels))
+    }
+
+    pub(super) fn striped_histogram(
+        &mut self,
+        name: &str,
+        buckets: &[f64],
+        help: &str,
+    ) -> Striped<Histogram> {
+        let options = HistogramOpts::from(opts(name, help)).buckets(buckets.to_vec());
+        self.striped("histogram", || Histogram::with_opts(options.clone()))
+    }
+
+    pub(super) fn striped_histograms(
+        &mut self,
+        name: &str,
+        labels: &[&str],
+        buckets: &[f64],
+        help: &str,
+    ) -> Striped<HistogramVec> {
+        let options = HistogramOpts::from(opts(name, help)).buckets(buckets.to_vec());
+        self.striped("histogram", || HistogramVec::new(options.clone(), labels))
+    }
+
+    fn striped<M: Collector + 'static>(
+        &mut self,
+        kind: &'static str,
+        make: impl FnMut() -> prometheus::Result<M>,
+    ) -> Striped<M> {
+        let made = Striped::new(make);
+        self.register(kind, made)
     }
 
     #[expect(

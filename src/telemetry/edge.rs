@@ -8,6 +8,7 @@ use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge};
 
 use super::catalogue::Catalogue;
 use super::metrics::Metrics;
+use super::striped::Striped;
 use crate::reason::Reason;
 
 /// Seconds; from an answer out of memory to a slow provider.
@@ -16,15 +17,15 @@ const REQUEST_BUCKETS: &[f64] =
 
 #[derive(Debug)]
 pub(super) struct EdgeMetrics {
-    requests: IntCounterVec,
-    durations: HistogramVec,
+    requests: Striped<IntCounterVec>,
+    durations: Striped<HistogramVec>,
     connections: IntCounter,
     connections_open: IntGauge,
     tunnels_open: IntGauge,
     work_in_flight: IntGauge,
     count: OnceLock<Count>,
-    received: IntCounter,
-    sent: IntCounter,
+    received: Striped<IntCounter>,
+    sent: Striped<IntCounter>,
     handshake_failures: IntCounter,
     parse_errors: IntCounter,
 }
@@ -32,12 +33,12 @@ pub(super) struct EdgeMetrics {
 impl EdgeMetrics {
     pub(super) fn new(catalogue: &mut Catalogue) -> Self {
         EdgeMetrics {
-            requests: catalogue.counters(
+            requests: catalogue.striped_counters(
                 "requests_total",
                 &["route", "reason", "status"],
                 "Requests that ended, by the rule they matched, their reason code and the class of their status.",
             ),
-            durations: catalogue.histograms(
+            durations: catalogue.striped_histograms(
                 "request_duration_seconds",
                 &["route"],
                 REQUEST_BUCKETS,
@@ -51,8 +52,8 @@ impl EdgeMetrics {
                 "Paid requests that are worked on, also those whose client has gone.",
             ),
             count: OnceLock::new(),
-            received: catalogue.counter("received_bytes_total", "Bytes of request bodies read from clients."),
-            sent: catalogue.counter("sent_bytes_total", "Bytes of answer bodies written to clients."),
+            received: catalogue.striped_counter("received_bytes_total", "Bytes of request bodies read from clients."),
+            sent: catalogue.striped_counter("sent_bytes_total", "Bytes of answer bodies written to clients."),
             handshake_failures: catalogue
                 .counter("tls_handshake_failures_total", "TLS handshakes that failed or took too long."),
             parse_errors: catalogue.counter(
@@ -96,12 +97,14 @@ impl Metrics {
     /// The metrics of one rule: resolved once, at the start, so that a request costs no look-up.
     /// `name` is the rule's path as configured, or a word for what has no rule.
     pub fn route(&self, name: &str) -> RouteMetrics {
-        let cells = std::iter::repeat_with(OnceLock::new).take(Reason::ALL.len() * CLASSES.len()).collect();
+        let cells = |_: &IntCounterVec| {
+            std::iter::repeat_with(OnceLock::new).take(Reason::ALL.len() * CLASSES.len()).collect()
+        };
         RouteMetrics(Arc::new(Route {
             name: name.to_owned(),
-            duration: self.edge.durations.with_label_values(&[name]),
+            duration: self.edge.durations.map(|durations| durations.with_label_values(&[name])),
             requests: self.edge.requests.clone(),
-            cells,
+            cells: self.edge.requests.map(cells),
         }))
     }
 
@@ -118,8 +121,8 @@ impl Metrics {
 
     /// Body bytes that were read from and written to a client.
     pub fn transferred(&self, received: u64, sent: u64) {
-        self.edge.received.inc_by(received);
-        self.edge.sent.inc_by(sent);
+        self.edge.received.mine().inc_by(received);
+        self.edge.sent.mine().inc_by(sent);
     }
 
     /// A TLS handshake failed or took too long.
@@ -140,10 +143,10 @@ pub struct RouteMetrics(Arc<Route>);
 #[derive(Debug)]
 struct Route {
     name: String,
-    duration: Histogram,
-    requests: IntCounterVec,
+    duration: Striped<Histogram>,
+    requests: Striped<IntCounterVec>,
     /// One counter for each reason and class, made when first needed, so that a scrape shows what happened only.
-    cells: Box<[OnceLock<IntCounter>]>,
+    cells: Striped<Box<[OnceLock<IntCounter>]>>,
 }
 
 const CLASSES: [&str; 6] = ["other", "1xx", "2xx", "3xx", "4xx", "5xx"];
@@ -157,14 +160,14 @@ impl RouteMetrics {
     /// A request ended: for this reason, with this status, so long after it began.
     pub fn ended(&self, reason: Reason, status: u16, duration: Duration) {
         let route = &*self.0;
-        route.duration.observe(duration.as_secs_f64());
+        route.duration.mine().observe(duration.as_secs_f64());
         let class = match usize::from(status / 100) {
             class @ 1..=5 => class,
             _ => 0,
         };
-        if let Some(cell) = route.cells.get(reason as usize * CLASSES.len() + class) {
+        if let Some(cell) = route.cells.mine().get(reason as usize * CLASSES.len() + class) {
             cell.get_or_init(|| {
-                route.requests.with_label_values(&[route.name.as_str(), reason.code(), CLASSES[class]])
+                route.requests.mine().with_label_values(&[route.name.as_str(), reason.code(), CLASSES[class]])
             })
             .inc();
         }

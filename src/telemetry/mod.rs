@@ -14,6 +14,7 @@ mod money;
 mod paid;
 mod quotes;
 mod store;
+mod striped;
 
 #[cfg(test)]
 mod tests;
@@ -24,5 +25,6 @@ pub use edge::{Open, RouteMetrics};
 pub use guards::Guard;
 pub use logging::{LogError, init_logging};
 pub use metrics::Metrics;
+pub use money::Audited;
 pub use paid::{Settled, Verified};
 pub use store::CountedStore;

@@ -3,18 +3,30 @@
 //! A counter holds 2^64 - 1 and stays there rather than start again at nothing, which would read as a restart.
 //! The text format carries doubles, exact to 2^53: nine thousand million dollars of a six-decimal asset.
 
-use prometheus::{IntCounter, IntCounterVec, IntGaugeVec};
+use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
 use super::catalogue::Catalogue;
 use super::metrics::Metrics;
 use crate::money::Amount;
-use crate::x402::Asset;
+use crate::x402::{Asset, Network};
 
 #[derive(Debug)]
 pub(super) struct MoneyMetrics {
     income: IntCounterVec,
     cost: IntCounterVec,
     exposure: IntGaugeVec,
+    gas: IntGaugeVec,
+    audited: IntCounterVec,
+    to_be_audited: IntGauge,
+}
+
+/// What was found of a payment that a facilitator said was settled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Audited {
+    /// It is on the chain.
+    Found,
+    /// It is not.
+    Missing,
 }
 
 impl MoneyMetrics {
@@ -35,6 +47,20 @@ impl MoneyMetrics {
                 &["network", "asset"],
                 "Provider money this process signed for jobs whose client payments have not settled, in atomic units.",
             ),
+            gas: catalogue.gauges(
+                "gas_gwei",
+                &["network"],
+                "What the gateway's own facilitator has left for gas, in gwei (a billionth of the chain's coin).",
+            ),
+            audited: catalogue.counters(
+                "settlements_audited_total",
+                &["outcome"],
+                "Settled client payments that were looked for on the chain: found, or missing, which is an alarm.",
+            ),
+            to_be_audited: catalogue.gauge(
+                "settlements_to_be_audited",
+                "Settled client payments that are still to be looked for on the chain.",
+            ),
         }
     }
 }
@@ -52,11 +78,31 @@ impl Metrics {
         add(&self.money.cost.with_label_values(&[provider, &network, &address]), amount);
     }
 
+    /// A payment that was said to be settled was looked for.
+    pub fn audited(&self, outcome: Audited) {
+        let outcome = match outcome {
+            Audited::Found => "found",
+            Audited::Missing => "missing",
+        };
+        self.money.audited.with_label_values(&[outcome]).inc();
+    }
+
+    /// So many payments are still to be looked for.
+    pub fn to_be_audited(&self, payments: usize) {
+        self.money.to_be_audited.set(i64::try_from(payments).unwrap_or(i64::MAX));
+    }
+
     /// So much is exposed now. Sums above 2^63 - 1 read as that.
     pub fn exposed(&self, asset: &Asset, amount: Amount) {
         let [network, address] = labels(asset);
         let units = i64::try_from(amount.units()).unwrap_or(i64::MAX);
         self.money.exposure.with_label_values(&[&network, &address]).set(units);
+    }
+
+    /// So much is left for gas, in wei.
+    pub fn gas_left(&self, network: Network, wei: u128) {
+        let gwei = i64::try_from(wei / 1_000_000_000).unwrap_or(i64::MAX);
+        self.money.gas.with_label_values(&[&network.to_string()]).set(gwei);
     }
 }
 

@@ -6,6 +6,7 @@ use prometheus::{Histogram, HistogramVec, IntCounterVec, IntGaugeVec};
 
 use super::catalogue::Catalogue;
 use super::metrics::Metrics;
+use super::striped::Striped;
 use crate::facilitator::{FacilitatorError, Observer, Operation, Outcome, Settlement, Verdict};
 use crate::jobs::{JobKind, State};
 use crate::providers::Fault;
@@ -75,13 +76,15 @@ impl From<&Result<Settlement, FacilitatorError>> for Settled {
 
 #[derive(Debug)]
 pub(super) struct PaidMetrics {
-    challenge: Histogram,
+    challenge: Striped<Histogram>,
     verify: HistogramVec,
     settle: HistogramVec,
     facilitator_errors: IntCounterVec,
     facilitator: HistogramVec,
     facilitator_available: IntGaugeVec,
     provider: HistogramVec,
+    ejected: IntGaugeVec,
+    failovers: IntCounterVec,
     store: HistogramVec,
     jobs: IntGaugeVec,
     jobs_ended: IntCounterVec,
@@ -90,7 +93,7 @@ pub(super) struct PaidMetrics {
 impl PaidMetrics {
     pub(super) fn new(catalogue: &mut Catalogue) -> Self {
         PaidMetrics {
-            challenge: catalogue.histogram(
+            challenge: catalogue.striped_histogram(
                 "challenge_duration_seconds",
                 CHALLENGE_BUCKETS,
                 "From a measured request to its challenge, the quote included.",
@@ -128,6 +131,16 @@ impl PaidMetrics {
                 &["provider", "operation", "outcome"],
                 CALL_BUCKETS,
                 "Orders carried out by providers, paying included: ok, or the class of fault.",
+            ),
+            ejected: catalogue.gauges(
+                "provider_ejected",
+                &["provider"],
+                "1 from when orders of a provider failed in a row, so that it is left alone, until one succeeds.",
+            ),
+            failovers: catalogue.counters(
+                "provider_failovers_total",
+                &["provider"],
+                "Orders that went to another provider, because this one failed before it was paid.",
             ),
             store: catalogue.histograms(
                 "store_duration_seconds",
@@ -171,7 +184,7 @@ impl Observer for Metrics {
 impl Metrics {
     /// A challenge was made.
     pub fn challenged(&self, duration: Duration) {
-        self.paid.challenge.observe(duration.as_secs_f64());
+        self.paid.challenge.mine().observe(duration.as_secs_f64());
     }
 
     /// `/verify` was called.
@@ -208,6 +221,16 @@ impl Metrics {
         let outcome = outcome(fault);
         let labels = [provider, operation, outcome.as_str()];
         self.paid.provider.with_label_values(&labels).observe(duration.as_secs_f64());
+    }
+
+    /// A provider is left alone from now on, or does its work again.
+    pub fn provider_ejected(&self, provider: &str, ejected: bool) {
+        self.paid.ejected.with_label_values(&[provider]).set(i64::from(ejected));
+    }
+
+    /// An order went to another provider than this one.
+    pub fn provider_failed_over(&self, provider: &str) {
+        self.paid.failovers.with_label_values(&[provider]).inc();
     }
 
     /// The job store was called. `operation` is the name of the method: `claim`, `append`.

@@ -7,6 +7,7 @@ use prometheus::{Histogram, HistogramVec, IntCounter};
 use super::catalogue::Catalogue;
 use super::metrics::Metrics;
 use super::paid::outcome;
+use super::striped::Striped;
 use crate::providers::Fault;
 
 /// Seconds; quotes live for minutes.
@@ -17,19 +18,23 @@ const PROBE_BUCKETS: &[f64] = &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 1
 
 #[derive(Debug)]
 pub(super) struct QuoteMetrics {
-    hits: IntCounter,
+    hits: Striped<IntCounter>,
     misses: IntCounter,
-    age: Histogram,
+    age: Striped<Histogram>,
     probes: HistogramVec,
 }
 
 impl QuoteMetrics {
     pub(super) fn new(catalogue: &mut Catalogue) -> Self {
         QuoteMetrics {
-            hits: catalogue.counter("quote_cache_hits_total", "Asks whose quote was at hand."),
+            hits: catalogue.striped_counter("quote_cache_hits_total", "Asks whose quote was at hand."),
             misses: catalogue
                 .counter("quote_cache_misses_total", "Asks that waited for providers to be asked."),
-            age: catalogue.histogram("quote_age_seconds", AGE_BUCKETS, "Age of a quote when it was used."),
+            age: catalogue.striped_histogram(
+                "quote_age_seconds",
+                AGE_BUCKETS,
+                "Age of a quote when it was used.",
+            ),
             probes: catalogue.histograms(
                 "quote_probe_duration_seconds",
                 &["provider", "outcome"],
@@ -43,8 +48,8 @@ impl QuoteMetrics {
 impl Metrics {
     /// A quote of this age was at hand.
     pub fn quote_hit(&self, age: Duration) {
-        self.quotes.hits.inc();
-        self.quotes.age.observe(age.as_secs_f64());
+        self.quotes.hits.mine().inc();
+        self.quotes.age.mine().observe(age.as_secs_f64());
     }
 
     /// No quote was at hand.

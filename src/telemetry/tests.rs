@@ -33,6 +33,8 @@ fn touched() -> Metrics {
     metrics.called("x402.org/facilitator", Operation::Settle, Outcome::Yes, MS);
     metrics.available("x402.org/facilitator", true);
     metrics.provider_performed("xcache", "set", None, MS);
+    metrics.provider_ejected("xcache", true);
+    metrics.provider_failed_over("xcache");
     metrics.store_called("claim", true, MS);
     metrics.jobs_in_state(State::Held, 3);
     metrics.job_ended(JobKind::Run, State::Completed);
@@ -46,6 +48,9 @@ fn touched() -> Metrics {
     metrics.lost(280);
     metrics.frozen(true);
     metrics.balance(&asset, Amount::new(280));
+    metrics.gas_left(Network(84_532), 12_000_000_000);
+    metrics.audited(crate::telemetry::Audited::Missing);
+    metrics.to_be_audited(1);
     metrics
 }
 
@@ -86,8 +91,11 @@ fn the_exposition_says_what_happened() {
             .to_owned(),
         r#"galaksio_jobs{state="held"} 3"#.to_owned(),
         r#"galaksio_jobs_total{kind="run",outcome="completed"} 1"#.to_owned(),
+        r#"galaksio_settlements_audited_total{outcome="missing"} 1"#.to_owned(),
+        "galaksio_settlements_to_be_audited 1".to_owned(),
         format!("galaksio_client_income_atomic_total{{{asset}}} 336"),
         format!("galaksio_exposure_atomic{{{asset}}} 280"),
+        r#"galaksio_gas_gwei{network="eip155:84532"} 12"#.to_owned(),
     ] {
         assert!(text.lines().any(|found| found == line), "no {line:?} in\n{text}");
     }

@@ -106,6 +106,18 @@ impl Wallet {
         B256::from_slice(context.sign().as_ref())
     }
 
+    /// What a provider is told that this payment is, where it asks for a `payment-identifier`: the same whenever it is
+    /// paid again, and nothing to whoever has not this wallet's secret.
+    pub fn identifier(&self, claim: &ClaimKey, step: &str, attempt: u32) -> String {
+        let mut context = hmac::Context::with_key(&self.nonces);
+        for part in [b"payment-identifier".as_slice(), claim.as_str().as_bytes(), step.as_bytes()] {
+            context.update(&(part.len() as u64).to_be_bytes());
+            context.update(part);
+        }
+        context.update(&attempt.to_be_bytes());
+        format!("pay_{}", hex::encode(&context.sign().as_ref()[..16]))
+    }
+
     /// Signs a payment in `asset`, if it is from this wallet and within the cap: 65 bytes, r, s and v. The same
     /// authorization always gets the same signature.
     pub fn sign(&self, asset: &Asset, authorization: &Authorization) -> Result<[u8; 65], WalletError> {

@@ -179,6 +179,18 @@ fn a_missing_domain_is_understood_for_known_tokens_only() {
     assert!(is_terms(pay(&named, &offer, None, NOW)));
 }
 
+#[test]
+fn identifiers_are_well_formed_and_say_nothing_of_the_nonce() {
+    let wallet = wallet();
+    let claim = ClaimKey::new(&usdc(), Address::repeat_byte(1), B256::ZERO);
+    let id = wallet.identifier(&claim, "pay", 1);
+    assert_eq!((id.len(), id.clone()), (36, wallet.identifier(&claim, "pay", 1)));
+    let nonce = hex::encode(wallet.nonce(&claim, "pay", 1));
+    assert!(!nonce.contains(&id[4..]) && !claim.as_str().contains(&id[4..]));
+    let others = [wallet.identifier(&claim, "pay", 2), wallet.identifier(&claim, "pin", 1)];
+    assert!(!others.contains(&id));
+}
+
 proptest! {
     #[test]
     fn nonces_differ_where_steps_do(

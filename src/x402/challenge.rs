@@ -3,6 +3,7 @@
 //! Sellers differ, so reading is tolerant: unknown fields are passed over and entries that cannot be
 //! read are left out. It is bounded all the same: a hostile seller gets an error, not our memory.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -11,6 +12,7 @@ use serde::ser::Serialize;
 use serde_json::value::RawValue;
 
 use super::json::{Object, digits};
+use super::payment::PAYMENT_IDENTIFIER;
 use super::{Address, Authorization, Network, PaymentFlow, Version, header};
 use crate::money::Amount;
 
@@ -132,6 +134,16 @@ impl Challenge {
         (name, value)
     }
 
+    /// This challenge with `id` in its `payment-identifier`, if it asks for one; all else stays byte for byte.
+    pub fn identified(mut self, id: &str) -> Challenge {
+        if let Some(extensions) = self.extensions.as_deref()
+            && let Some(named) = named(extensions, id)
+        {
+            self.extensions = Some(named);
+        }
+        self
+    }
+
     /// `None` if the text is no challenge at all.
     fn parse(text: &str) -> Result<Option<Challenge>, ChallengeError> {
         let Ok(object) = Object::document(text) else { return Ok(None) };
@@ -208,6 +220,20 @@ fn header_text(headers: &HeaderMap, name: &HeaderName) -> Result<Option<String>,
         return Err(ChallengeError::TooLarge);
     }
     Ok(header::decode(line.as_bytes()))
+}
+
+/// The extensions of a challenge with this `id`. `None` if it asks for none, or not in the shape it has.
+fn named(extensions: &RawValue, id: &str) -> Option<Box<RawValue>> {
+    type Fields = BTreeMap<String, Box<RawValue>>;
+    let read = |raw: &RawValue| serde_json::from_str::<Fields>(raw.get()).ok();
+    let write = |fields: &Fields| serde_json::value::to_raw_value(fields).ok();
+    let mut extensions = read(extensions)?;
+    let mut extension = read(extensions.get(PAYMENT_IDENTIFIER)?)?;
+    let mut info = read(extension.get("info")?)?;
+    info.insert("id".to_owned(), serde_json::value::to_raw_value(id).ok()?);
+    extension.insert("info".to_owned(), write(&info)?);
+    extensions.insert(PAYMENT_IDENTIFIER.to_owned(), write(&extension)?);
+    write(&extensions)
 }
 
 fn encode(document: &impl Serialize) -> HeaderValue {

@@ -14,7 +14,7 @@ use crate::money::Amount;
 use crate::reason::Reason;
 
 /// Extension under which a client may send an idempotency key of its own.
-const PAYMENT_IDENTIFIER: &str = "payment-identifier";
+pub(super) const PAYMENT_IDENTIFIER: &str = "payment-identifier";
 
 /// A decoded `PaymentPayload` of scheme `exact`, by EIP-3009. Its `Debug` form shows no signature.
 #[derive(Clone)]
@@ -48,6 +48,9 @@ pub enum PaymentError {
     /// Not the shape of a payment.
     #[error("the payment header cannot be decoded: {0}")]
     Malformed(#[from] Malformed),
+    /// A `payment-identifier` that is none.
+    #[error("the payment-identifier must be 16 to 128 letters, digits, - and _")]
+    Identifier,
     /// `x402Version` is not 1 or 2, or not the header's.
     #[error("x402Version {found} does not belong in the {header} header")]
     Version {
@@ -77,6 +80,7 @@ impl PaymentError {
             PaymentError::Repeated => Reason::RepeatedPayment,
             PaymentError::TooLarge { .. } => Reason::HeaderTooLarge,
             PaymentError::NotBase64 | PaymentError::Malformed(_) => Reason::PaymentMalformed,
+            PaymentError::Identifier => Reason::IdentifierInvalid,
             PaymentError::Version { .. } => Reason::PaymentVersion,
             PaymentError::Scheme(_) => Reason::PaymentScheme,
             PaymentError::Network(_) => Reason::PaymentNetwork,
@@ -117,6 +121,15 @@ impl Payment {
         }
         let text = header::decode(line.as_bytes()).ok_or(PaymentError::NotBase64)?;
         Payment::parse(text, &name).map(Some)
+    }
+
+    /// The payment in a facilitator's request: the JSON that a header of `version` carried.
+    pub fn from_json(json: &RawValue, version: Version) -> Result<Payment, PaymentError> {
+        let header = match version {
+            Version::V1 => header::X_PAYMENT,
+            Version::V2 => header::PAYMENT_SIGNATURE,
+        };
+        Payment::parse(json.get().to_owned(), &header)
     }
 
     fn parse(text: String, header: &HeaderName) -> Result<Payment, PaymentError> {
@@ -264,11 +277,10 @@ fn read_identifier(object: &Object<'_>) -> Result<Option<String>, PaymentError> 
     let Some(extensions) = object.object("extensions")? else { return Ok(None) };
     let Some(extension) = extensions.object(PAYMENT_IDENTIFIER)? else { return Ok(None) };
     let Some(info) = extension.object("info")? else { return Ok(None) };
-    let Some(id) = info.text("id")? else { return Ok(None) };
+    let Some(id) = info.text("id").map_err(|_| PaymentError::Identifier)? else { return Ok(None) };
     let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'-';
     if !(16..=128).contains(&id.len()) || !id.bytes().all(plain) {
-        let rule = "the payment-identifier must be 16 to 128 letters, digits, - and _";
-        return Err(Malformed::new(rule).into());
+        return Err(PaymentError::Identifier);
     }
     Ok(Some(id.into_owned()))
 }

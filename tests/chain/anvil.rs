@@ -4,7 +4,7 @@
 //! Usable from any test target by `#[path = "../chain/anvil.rs"] mod anvil;`, with `token.rs` beside it.
 
 use std::io::{BufRead, BufReader};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
@@ -108,10 +108,8 @@ impl Chain {
 
     /// Asks.
     pub(crate) async fn try_rpc(&self, method: &str, params: Value) -> Result<Value, RpcError> {
-        let body = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params }).to_string();
-        let call = Call::json(Method::POST, self.url.parse().unwrap(), body).max_answer(64 << 20);
-        let answer = self.outgoing.send(call, DEADLINE).await.unwrap();
-        let mut answer: Value = serde_json::from_slice(&answer.body).unwrap();
+        let body = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params });
+        let mut answer = self.post(&self.url, &body).await;
         match answer.get("error") {
             None => Ok(answer["result"].take()),
             Some(error) => Err(RpcError {
@@ -119,6 +117,13 @@ impl Chain {
                 message: error["message"].as_str().unwrap_or_default().to_owned(),
             }),
         }
+    }
+
+    /// Sends JSON to anybody on this machine, and reads JSON.
+    pub(crate) async fn post(&self, url: &str, body: &Value) -> Value {
+        let call = Call::json(Method::POST, url.parse().unwrap(), body.to_string()).max_answer(64 << 20);
+        let answer = self.outgoing.send(call, DEADLINE).await.unwrap();
+        serde_json::from_slice(&answer.body).unwrap()
     }
 
     /// `eth_call`, of the newest block.
@@ -263,8 +268,7 @@ impl Chain {
 
 impl Drop for Chain {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        end(&mut self.child);
     }
 }
 
@@ -295,7 +299,7 @@ pub(crate) fn creation_code() -> impl Fn(&str) -> Vec<u8> {
 /// `tests/clients`, with what npm installs there.
 pub(crate) fn clients() -> PathBuf {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/clients");
-    let installed = folder.join("node_modules/@foundry-rs/anvil");
+    let installed = folder.join("node_modules/@x402");
     assert!(installed.is_dir(), "run `npm ci --ignore-scripts` in {}, or `make test`", folder.display());
     folder
 }
@@ -327,7 +331,7 @@ pub(crate) fn hash(value: &Value) -> B256 {
 
 /// Starts anvil, on a port of its choice.
 fn spawn(settings: Settings) -> (Child, String) {
-    let mut command = Command::new(binary());
+    let mut command = watched(&binary());
     command.args(["--host", "127.0.0.1", "--port", "0", "--accounts", "1"]);
     command.args(["--chain-id", &NETWORK.0.to_string()]);
     command.args(["--slots-in-an-epoch", &settings.epoch.to_string()]);
@@ -337,27 +341,36 @@ fn spawn(settings: Settings) -> (Child, String) {
     if settings.mixed {
         command.arg("--mixed-mining");
     }
-    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut child = command.spawn().unwrap();
     let mut log = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
     let Some(address) = log.by_ref().find_map(|line| line.strip_prefix("Listening on ").map(str::to_owned))
     else {
-        let _ = child.kill();
-        let _ = child.wait();
-        panic!("anvil does not start");
+        end(&mut child);
+        panic!("anvil does not start; it is in tests/clients/node_modules (Linux on x86-64), or in the PATH");
     };
     // Read on, so that it never waits for us.
     std::thread::spawn(move || log.for_each(drop));
     (child, format!("http://{address}"))
 }
 
-/// The native program itself: npm's wrapper script would be in the way when it is to be killed.
+/// A program that runs until its standard input ends, at the latest with us: a test that is killed can stop nothing.
+/// Give it arguments, and [`end`] it.
+pub(crate) fn watched(program: &Path) -> Command {
+    // The shell closes its own output, so that this ends with the program.
+    let script = r#""$0" "$@" & child=$!; exec >/dev/null; cat; kill -9 $child; wait"#;
+    let mut command = Command::new("sh");
+    command.args(["-c", script]).arg(program).stdin(Stdio::piped()).stdout(Stdio::piped());
+    command
+}
+
+/// Ends what was [`watched`].
+pub(crate) fn end(child: &mut Child) {
+    drop(child.stdin.take());
+    let _ = child.wait();
+}
+
+/// The program that npm installed; where npm has none for the machine, the one in the PATH.
 fn binary() -> PathBuf {
-    let platform = match (std::env::consts::OS, std::env::consts::ARCH) {
-        ("linux", "x86_64") => "linux-amd64",
-        ("linux", "aarch64") => "linux-arm64",
-        ("macos", "x86_64") => "darwin-amd64",
-        ("macos", "aarch64") => "darwin-arm64",
-        other => panic!("there is no anvil for {other:?}"),
-    };
-    clients().join(format!("node_modules/@foundry-rs/anvil-{platform}/bin/anvil"))
+    let installed = clients().join("node_modules/@foundry-rs/anvil-linux-amd64/bin/anvil");
+    if installed.is_file() { installed } else { PathBuf::from("anvil") }
 }

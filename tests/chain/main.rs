@@ -4,9 +4,29 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
-#[expect(dead_code, reason = "shared with other suites, each of which uses its part")]
+#[allow(dead_code, reason = "shared with other suites, each of which uses its part")]
 mod anvil;
+mod between;
+#[allow(dead_code, reason = "shared with the tests of the paid flow, which use all of it")]
+#[path = "../paid/client.rs"]
+mod client;
+mod declared;
+mod faults;
+#[allow(dead_code, reason = "shared with the tests of the paid flow, which use all of it")]
+#[path = "../paid/gateway.rs"]
+mod gateway;
 mod itself;
+mod local;
+mod matrix;
+mod official;
+#[allow(dead_code, reason = "shared with the tests of the paid flow, which use all of it")]
+#[path = "../paid/payer.rs"]
+mod payer;
+#[allow(dead_code, reason = "shared with other suites, each of which uses its part")]
+mod peers;
 mod proof;
-#[expect(dead_code, reason = "shared with other suites, each of which uses its part")]
+#[allow(dead_code, reason = "shared with the tests of the paid flow, which use all of it")]
+#[path = "../paid/rig.rs"]
+mod rig;
+#[allow(dead_code, reason = "shared with other suites, each of which uses its part")]
 mod token;

@@ -38,7 +38,7 @@ pub(crate) mod abi {
 const PRINTER: Address = Address::repeat_byte(0x9f);
 
 /// Where the factory of smart wallets is, once a test asked for it.
-const FACTORY: Address = Address::repeat_byte(0xfa);
+pub(crate) const FACTORY: Address = Address::repeat_byte(0xfa);
 
 /// Money that moved on the chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

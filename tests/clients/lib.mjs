@@ -12,6 +12,7 @@ export async function readArguments() {
       body: { type: "string" },
       "content-type": { type: "string" },
       header: { type: "string", multiple: true, default: [] },
+      "payment-id": { type: "string" },
       network: { type: "string", default: "base-sepolia" },
     },
   });
@@ -28,7 +29,7 @@ export async function readArguments() {
   const init = { method: values.method, headers };
   if (values.body?.startsWith("@")) init.body = await readFile(values.body.slice(1));
   else if (values.body !== undefined) init.body = values.body;
-  return { url: values.url, key, network: values.network, init };
+  return { url: values.url, key, network: values.network, paymentId: values["payment-id"], init };
 }
 
 // `fetch`, and what was sent with it: the payment header of the last request that had one.

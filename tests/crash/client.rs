@@ -71,7 +71,8 @@ impl Answer {
 /// A signed payment and the request it is for.
 #[derive(Clone, Debug)]
 pub(crate) struct Purchase {
-    order: Order,
+    pub(crate) order: Order,
+    pub(crate) version: Version,
     header: (HeaderName, HeaderValue),
     pub(crate) authorization: Authorization,
     pub(crate) claim: ClaimKey,
@@ -109,6 +110,11 @@ impl Client {
     pub(crate) async fn sign(&self, edge: SocketAddr, order: Order, version: Version) -> Purchase {
         let challenge = self.ask(edge, order).await.unwrap();
         assert_eq!(challenge.status, StatusCode::PAYMENT_REQUIRED, "{challenge:?}");
+        self.accept(&challenge, order, version)
+    }
+
+    /// Signs the challenge that `order` was answered with.
+    pub(crate) fn accept(&self, challenge: &Answer, order: Order, version: Version) -> Purchase {
         let headers = match version {
             Version::V1 => HeaderMap::new(),
             Version::V2 => challenge.headers.clone(),
@@ -129,7 +135,7 @@ impl Client {
         let signature = self.wallet.sign(&self.asset, &authorization).unwrap();
         let header = challenge.payment(offered, &authorization, &signature);
         let claim = ClaimKey::new(&self.asset, authorization.from, authorization.nonce);
-        Purchase { order, header, authorization, claim, job }
+        Purchase { order, version, header, authorization, claim, job }
     }
 
     /// Presents the payment with its request.

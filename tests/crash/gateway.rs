@@ -5,10 +5,12 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, mpsc};
+use std::time::Duration;
 
 use serde_json::Value;
 
-use super::rig::PATIENCE;
+/// How long anything that is waited for may take; a machine under load is slow.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(40);
 
 /// The private key of the wallet that pays providers.
 pub(crate) const WALLET_KEY: &str = "2222222222222222222222222222222222222222222222222222222222222222";

@@ -9,6 +9,7 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a failed expectation is what ends a test")]
 
+#[expect(dead_code, reason = "the chaos suite uses more of it")]
 mod client;
 mod drain;
 mod gateway;

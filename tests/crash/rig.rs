@@ -14,7 +14,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use super::client::{Answer, Client, Order, Purchase};
-use super::gateway::Gateway;
+use super::gateway::{Gateway, PATIENCE};
 
 /// Longer than any test: a call stalled by this never goes on.
 pub(crate) const FOREVER: Duration = Duration::from_secs(3600);
@@ -25,9 +25,6 @@ pub(crate) const LEASE: Duration = Duration::from_secs(3);
 
 /// Who is paid by clients.
 pub(crate) const PAY_TO: &str = "0x066e4FBb1Cb2fd7dE4fb1432a7B1C1169B4c2C8F";
-
-/// How long anything that is waited for may take; a machine under load is slow.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(40);
 
 const DAY: Duration = Duration::from_secs(86_400);
 

@@ -123,6 +123,41 @@ async fn a_new_process_takes_the_listeners() {
 }
 
 #[tokio::test]
+async fn a_new_process_may_have_more_workers_or_fewer() {
+    for (before, after) in [(1, 3), (3, 1)] {
+        let origin = Origin::start().await;
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("upgrade.sock");
+        let mut setup = Setup::new(origin.addr);
+        setup.edge.upgrade_socket = Some(socket.clone());
+        setup.edge.threads = Some(before);
+        let mut old = setup.start();
+
+        let mut setup = Setup::new(origin.addr);
+        setup.edge.listen = vec![old.addr];
+        setup.edge.threads = Some(after);
+        let edge = setup.edge.clone();
+        let taking = tokio::task::spawn_blocking(move || Bound::take_over(&edge, &socket).unwrap());
+        old.stop.hand_over();
+        let new = setup.start_on(taking.await.unwrap(), Stop::embedded());
+        old.ended().await;
+        // The kernel spreads them over all sockets there are.
+        for _ in 0..32 {
+            assert_eq!(Wire::ask(new.addr, "GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.status, 200);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_port_that_is_taken_is_an_error_of_the_start() {
+    let origin = Origin::start().await;
+    let gateway = Setup::new(origin.addr).start();
+    let mut setup = Setup::new(origin.addr);
+    setup.edge.listen = vec![gateway.addr];
+    assert!(Bound::new(&setup.edge).is_err(), "two gateways would share the connections");
+}
+
+#[tokio::test]
 async fn term_drains() {
     // Once somebody listens to it, the signal no longer ends this process.
     let _caught = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).unwrap();

@@ -106,10 +106,10 @@ fn types_and_sizes() -> Vec<Case> {
             "unsupported_media_type",
         ),
         (
-            "multipart",
+            "a form of nothing",
             Request::post("/store", "multipart/form-data; boundary=x", "--x--"),
-            415,
-            "unsupported_media_type",
+            400,
+            "invalid_form",
         ),
         ("no type at all", Request::post("/store", "nonsense", "a"), 415, "unsupported_media_type"),
         (
@@ -125,7 +125,7 @@ fn types_and_sizes() -> Vec<Case> {
             "payment_required",
         ),
         ("a large document", Request::post("/store", "application/json", large.clone()), 413, "too_large"),
-        ("a large file", Request::post("/store", "image/png", large), 413, "too_large"),
+        ("a large file", Request::post("/store?ttl=60", "image/png", large), 413, "too_large"),
         (
             "a large program",
             Request::post("/run", "text/x-python", vec![b'#'; (1 << 20) + 1]),

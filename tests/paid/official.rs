@@ -24,6 +24,34 @@ fn legacy_x402_fetch_buys_everything() {
     Shopper::new("pay-v1.mjs", Version::V1).buys_everything();
 }
 
+/// A client that signs anew by the same `payment-identifier` is not charged again.
+#[test]
+#[ignore = "needs node; `make test` runs it"]
+fn x402_fetch_2_pays_once_for_what_it_names() {
+    let shopper = Shopper::new("pay-v2.mjs", Version::V2);
+    let url = shopper.url("/run");
+    let ask = |code: &str, sale: Books| {
+        let body = json!({ "code": code }).to_string();
+        let id = ["--payment-id", "pay_7d5d747be160e280504c099d984bcfe0"];
+        let rest = ["--url", &url, "--method", "POST", "--content-type", "application/json", "--body", &body];
+        shopper.ask(&[id.as_slice(), &rest].concat(), sale)
+    };
+    let sale = Books { payer: -RUN, payee: RUN, wallet: -RUN_COST, merit: RUN_COST, ..Books::default() };
+    let first = ask("print(1)", sale);
+    assert_eq!(first["status"], 200, "{first}");
+    let again = ask("print(1)", Books::default());
+    assert_eq!((&again["status"], &again["body"]["status"]), (&json!(200), &json!("completed")), "{again}");
+    assert_eq!(again["body"]["jobId"], first["body"]["jobId"]);
+    assert_eq!(again["receipt"], first["receipt"]);
+    assert_ne!(again["payment"], first["payment"], "it did sign anew");
+    let other = ask("print(2)", Books::default());
+    assert_eq!(
+        (&other["status"], &other["body"]["code"]),
+        (&json!(409), &json!("identifier_reused")),
+        "{other}"
+    );
+}
+
 /// A program of `tests/clients`, and the shop it goes to.
 struct Shopper {
     program: PathBuf,
@@ -113,6 +141,20 @@ impl Shopper {
 
     /// Buys; `sale` is what it must do to the books. Returns the body of the answer.
     fn buy(&self, arguments: &[&str], sale: Books) -> Value {
+        let mut answer = self.ask(arguments, sale);
+        assert_eq!(answer["status"], 200, "{arguments:?}: {answer}");
+        let receipt: Receipt = serde_json::from_value(answer["receipt"].take()).unwrap();
+        receipt_is_true(&self.stage, &receipt, self.version, &self.payer, sale.payee);
+        let header = match self.version {
+            Version::V1 => "x-payment",
+            Version::V2 => "payment-signature",
+        };
+        assert_eq!(answer["payment"]["name"], header);
+        answer["body"].take()
+    }
+
+    /// Asks, and pays if asked to; `sale` is what that must do to the books. Returns what the program says.
+    fn ask(&self, arguments: &[&str], sale: Books) -> Value {
         let before = self.stage.books(self.payer.address());
         let output = Command::new("node")
             .arg(&self.program)
@@ -122,17 +164,9 @@ impl Shopper {
             .output()
             .expect("these tests need node in the PATH; `make test` installs it");
         let text = String::from_utf8(output.stdout).unwrap();
-        let mut answer: Value = serde_json::from_str(&text)
+        let answer: Value = serde_json::from_str(&text)
             .unwrap_or_else(|_| panic!("{text}{}", String::from_utf8_lossy(&output.stderr)));
-        assert_eq!(answer["status"], 200, "{arguments:?}: {answer}");
-        assert_eq!(self.stage.books(self.payer.address()).since(before), sale, "{arguments:?}");
-        let receipt: Receipt = serde_json::from_value(answer["receipt"].take()).unwrap();
-        receipt_is_true(&self.stage, &receipt, self.version, &self.payer, sale.payee);
-        let header = match self.version {
-            Version::V1 => "x-payment",
-            Version::V2 => "payment-signature",
-        };
-        assert_eq!(answer["payment"]["name"], header);
-        answer["body"].take()
+        assert_eq!(self.stage.books(self.payer.address()).since(before), sale, "{arguments:?}: {answer}");
+        answer
     }
 }

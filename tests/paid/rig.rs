@@ -63,6 +63,7 @@ pub(crate) struct Setup {
     pub(crate) sandbox: Settings,
     routes: String,
     asks_chain: bool,
+    providers: String,
     settings: BTreeMap<&'static str, BTreeMap<&'static str, String>>,
 }
 
@@ -72,6 +73,7 @@ impl Setup {
             sandbox: Settings::default(),
             routes: ROUTES.to_owned(),
             asks_chain: false,
+            providers: String::new(),
             settings: BTreeMap::new(),
         }
         .text("edge", "listen", "127.0.0.1:0")
@@ -103,6 +105,12 @@ impl Setup {
         self
     }
 
+    /// Sets `key` of `[section]` to a value as TOML writes it.
+    pub(crate) fn toml_value(mut self, section: &'static str, key: &'static str, value: &str) -> Setup {
+        self.settings.entry(section).or_default().insert(key, value.to_owned());
+        self
+    }
+
     /// By this clock.
     pub(crate) fn clock(mut self, clock: &Clock) -> Setup {
         self.sandbox.clock = clock.clone();
@@ -120,9 +128,15 @@ impl Setup {
         self.text("store", "kind", "redis").text("store", "url", url)
     }
 
-    /// These routes instead.
+    /// These routes instead, or whatever else `proxy.toml` has tables of.
     pub(crate) fn routes(mut self, routes: &str) -> Setup {
         self.routes = routes.to_owned();
+        self
+    }
+
+    /// One more `[[provider]]`; `$merit` and `$openx402` stand for the sandbox's.
+    pub(crate) fn provider(mut self, text: &str) -> Setup {
+        self.providers += text;
         self
     }
 
@@ -139,7 +153,9 @@ impl Setup {
             settings.entry(section).or_default().entry(key).or_insert(value);
         };
         default("app", "url", text(&urls.app));
-        default("facilitator", "url", text(&urls.facilitator));
+        if !self.settings.get("facilitator").is_some_and(|settings| settings.contains_key("kind")) {
+            default("facilitator", "url", text(&urls.facilitator));
+        }
         default("providers.xcache", "url", text(&urls.xcache));
         default("providers.openx402", "url", text(&urls.openx402));
         default("providers.merit", "url", text(&urls.merit));
@@ -155,8 +171,9 @@ impl Setup {
             }
         }
         let accept = format!("[[accepts]]\nnetwork = \"base-sepolia\"\npay_to = {PAY_TO:?}\n");
+        let declared = self.providers.replace("$merit", &urls.merit).replace("$openx402", &urls.openx402);
         let chain = format!("[[chains]]\nnetwork = \"base-sepolia\"\nrpc = [{:?}]\n", urls.rpc);
-        toml + &self.routes + &accept + if self.asks_chain { &chain } else { "" }
+        toml + &self.routes + &accept + &declared + if self.asks_chain { &chain } else { "" }
     }
 }
 

@@ -1,7 +1,7 @@
 //! What must hold for any body and any head, whatever bytes they are. Shared by the fuzz target and the
 //! ordinary test over its corpus; both say where `intake`, `BrokeredWork` and `Body` come from.
 
-use super::intake::{self, Kind, Limits, Plan};
+use super::intake::{self, Form, FormEvent, Kind, Limits, Plan};
 use super::{BrokeredWork, Problem};
 
 /// Input: a byte that chooses the work and the form, then, for the raw form, a query and a content type each
@@ -18,11 +18,11 @@ fn json(body: &[u8], work: BrokeredWork) {
         Ok(measured) => measured,
         Err(problem) => return refused(&problem),
     };
-    assert_eq!(ask.size, content.bytes.len() as u64);
+    assert_eq!(ask.size, content.data.size());
     assert!(ask.size > 0, "nothing was sold");
     assert_eq!(ask.kind == Kind::Code, work == BrokeredWork::Run);
     if ask.kind == Kind::Json {
-        let text = std::str::from_utf8(&content.bytes).expect("JSON is UTF-8");
+        let text = std::str::from_utf8(content.data.memory().expect("it was")).expect("JSON is UTF-8");
         // What is forwarded must not be deeper than a common parser takes, wrapped in an object.
         let wrapped = format!("{{\"value\":{text}}}");
         serde_json::from_str::<serde_json::Value>(&wrapped)
@@ -57,15 +57,54 @@ fn raw(input: &[u8], work: BrokeredWork) {
     let (parts, ()) = request.into_parts();
     match intake::plan(&parts, work, Limits { json: 1 << 20, raw: 1 << 20 }) {
         Ok(Plan::Json) => json(body, work),
+        Ok(Plan::Form(whole)) => form(whole, body, work),
         Ok(Plan::Raw(raw)) => {
             assert_eq!(raw.ask.size, body.len() as u64);
             match raw.content(bytes::Bytes::copy_from_slice(body)) {
-                Ok(content) => assert_eq!(content.bytes, body),
+                Ok(content) => assert_eq!(content.data.memory().expect("it was"), body),
                 Err(problem) => refused(&problem),
             }
         }
         Err(problem) => refused(&problem),
     }
+}
+
+/// A form is the same in whatever pieces it arrives, and never has more than was declared.
+fn form(form: Form, body: &[u8], work: BrokeredWork) {
+    let whole = read(form.clone(), body, body.len().max(1));
+    let bytewise = read(form.clone(), body, 1);
+    match (whole, bytewise) {
+        (Ok((ask, label, file)), Ok(again)) => {
+            assert_eq!(again, (ask.clone(), label, file.clone()));
+            assert!(file.len() as u64 <= form.bound());
+            assert_eq!(ask.kind == Kind::Code, work == BrokeredWork::Run);
+        }
+        (Err(problem), Err(_)) => refused(&problem),
+        (whole, bytewise) => panic!("{whole:?}, and byte by byte {bytewise:?}"),
+    }
+}
+
+type File = (intake::Ask, intake::Label, Vec<u8>);
+
+fn read(form: Form, body: &[u8], piece: usize) -> Result<File, Problem> {
+    let mut reader = form.reader();
+    let (mut head, mut file, mut ended) = (None, Vec::new(), false);
+    let mut pieces = body.chunks(piece);
+    loop {
+        match reader.event()? {
+            Some(FormEvent::File(ask, label)) => assert!(head.replace((ask, label)).is_none()),
+            Some(FormEvent::Data(data)) => file.extend_from_slice(&data),
+            Some(FormEvent::End) => ended = true,
+            None => match pieces.next() {
+                Some(piece) => reader.push(bytes::Bytes::copy_from_slice(piece)),
+                None => break,
+            },
+        }
+    }
+    reader.end()?;
+    assert!(ended);
+    let (ask, label) = head.expect("a form that ends well has a file");
+    Ok((ask, label, file))
 }
 
 /// A refusal is the client's fault, and short enough to be answered.

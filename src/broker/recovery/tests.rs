@@ -86,6 +86,7 @@ fn upfront_job() -> Job {
             price,
             cost: Amount::ZERO,
             size: 0,
+            passed_over: Vec::new(),
         },
         provider: Vec::new(),
         answer: None,

@@ -8,6 +8,10 @@ fn by_v1(mut sale: Sale) -> Sale {
     sale
 }
 
+fn route(path: &str) -> NamedRoute {
+    NamedRoute::new(&http::Method::POST, "a.example", path)
+}
+
 fn without_body(mut sale: Sale) -> Sale {
     sale.payment.has_body = false;
     sale
@@ -142,8 +146,7 @@ async fn nobody_is_told_to_pay_anew_while_the_store_cannot_say() {
 #[tokio::test(start_paused = true)]
 async fn an_unpaid_request_with_the_key_of_an_unresolved_job_is_not_asked_to_pay() {
     let stage = Stage::new();
-    let key =
-        |path, key: &str| Some(IdempotencyKey::new(&http::Method::POST, "a.example", path, key.as_bytes()));
+    let key = |path, key: &str| Some(IdempotencyKey::new(&route(path), key.as_bytes()));
     let (ours, elsewhere, other) = (key("/run", "k"), key("/store", "k"), key("/run", "l"));
     *stage.facilitator.for_ever.lock() = Some(Settle::Silent);
     let said = stage.sell(Sale { key: ours.clone(), ..stage.sale(1, &[PAY]) }).await;
@@ -170,7 +173,7 @@ async fn an_unpaid_request_with_the_key_of_an_unresolved_job_is_not_asked_to_pay
 #[tokio::test(start_paused = true)]
 async fn a_key_that_is_not_remembered_spends_nothing() {
     let stage = Stage::new();
-    let key = Some(IdempotencyKey::new(&http::Method::POST, "a.example", "/run", b"k"));
+    let key = Some(IdempotencyKey::new(&route("/run"), b"k"));
     stage.store.refuse_values(true);
     let said = stage.sell(Sale { key, ..stage.sale(1, &[PAY]) }).await;
     assert!(said.is(Reason::StoreAway, Charged::Unknown), "{said:?}");

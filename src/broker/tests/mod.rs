@@ -2,17 +2,21 @@
 //!
 //! Tokio's time is paused, so waits end at once; the jobs' clock stands still until a test moves it.
 
+mod audit;
 mod duplicates;
 mod faults;
 mod guards;
+mod named;
 mod proof;
 mod provider;
 mod settle;
 mod trap;
+mod turn;
 mod upfront;
 mod work;
 
 use std::collections::VecDeque;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -23,7 +27,7 @@ use serde_json::value::RawValue;
 use tokio::sync::Notify;
 
 use super::*;
-use crate::chain::{ChainError, Proof, Sought};
+use crate::chain::{ChainError, Head, Income, Proof, Sought};
 use crate::facilitator::{FacilitatorError, PaymentRequest, Settlement, Supported, Verdict};
 use crate::jobs::{Answer, Embedded, Job, Kept, State};
 use crate::money::Amount;
@@ -131,6 +135,7 @@ impl Stage {
             requirement,
             job: Some(JobId::new()),
             key: None,
+            names: Vec::new(),
             kind: JobKind::Run,
             sold: Sold {
                 provider: "merit".into(),
@@ -138,6 +143,7 @@ impl Stage {
                 price: Amount::new(PRICE),
                 cost: Amount::new(COST),
                 size: 3,
+                passed_over: Vec::new(),
             },
             offer: Some(offer(usdc(), COST)),
             loss: None,
@@ -189,6 +195,10 @@ impl Stage {
 pub(super) struct Oracle {
     says: Mutex<Option<Result<Proof, ChainError>>>,
     pub(super) asked: Mutex<Vec<Sought>>,
+    /// The final block, for those who ask for it.
+    pub(super) last: Mutex<Option<Head>>,
+    /// What was received, by block.
+    pub(super) income: Mutex<Vec<(u64, Income)>>,
 }
 
 impl Oracle {
@@ -204,6 +214,24 @@ impl Prove for Oracle {
         let says = self.says.lock().clone()?;
         self.asked.lock().push(*sought);
         Some(says)
+    }
+
+    async fn last_final(&self, _: Network) -> Option<Result<Head, ChainError>> {
+        self.says.lock().as_ref()?;
+        Some(self.last.lock().ok_or(ChainError::Away("as told".into())))
+    }
+
+    async fn income(
+        &self,
+        network: Network,
+        asset: Address,
+        to: Address,
+        blocks: RangeInclusive<u64>,
+    ) -> Option<Result<Vec<Income>, ChainError>> {
+        assert_eq!((network, asset, to), (usdc().network, usdc().address, Address::repeat_byte(0xcc)));
+        let income = self.income.lock();
+        let within = income.iter().filter(|(block, _)| blocks.contains(block));
+        Some(Ok(within.map(|(_, income)| *income).collect()))
     }
 
     fn height(&self, _: Network) -> Option<u64> {
@@ -282,6 +310,10 @@ pub(super) struct Fake {
     pub(super) verified: AtomicUsize,
     /// The payments whose money moved.
     pub(super) chain: Mutex<Vec<String>>,
+    /// The transaction it names when it has settled, if it is another than usual.
+    pub(super) names: Mutex<Option<String>>,
+    /// Why it is not used any more.
+    pub(super) distrusted: Mutex<Vec<String>>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -342,7 +374,8 @@ impl crate::facilitator::Facilitator for Fake {
         match told.unwrap_or(truth) {
             Settle::Yes => {
                 self.chain.lock().push(payment);
-                Ok(Settlement::Settled(receipt(true, None, "0xfeed")))
+                let names = self.names.lock().clone();
+                Ok(Settlement::Settled(receipt(true, None, names.as_deref().unwrap_or("0xfeed"))))
             }
             Settle::No(reason) => refused(reason, ""),
             Settle::NoWithHash(reason) => refused(reason, "0xdead"),
@@ -354,6 +387,15 @@ impl crate::facilitator::Facilitator for Fake {
             Settle::Silent => Err(FacilitatorError::Unknown("timed out".into())),
             Settle::NotSent => Err(FacilitatorError::NotSent("connection refused".into())),
         }
+    }
+
+    async fn settler(&self, _: &PaymentRequest) -> Option<String> {
+        Some("fake".into())
+    }
+
+    async fn distrust(&self, name: &str, why: &str) {
+        assert_eq!(name, "fake");
+        self.distrusted.lock().push(why.into());
     }
 
     async fn supported(&self) -> Result<Vec<Supported>, FacilitatorError> {
@@ -425,7 +467,10 @@ async fn pay(
         max_timeout_seconds: 60,
         flow: PaymentFlow::Authorization,
     };
-    let said = purse.pay(step, &challenge(Version::V2, &requirement)).await;
+    let mut challenge = challenge(Version::V2, &requirement);
+    let extensions = r#"{"payment-identifier":{"info":{"required":true}}}"#;
+    challenge.extensions = Some(RawValue::from_string(extensions.into()).unwrap());
+    let said = purse.pay(step, &challenge).await;
     let error = said.as_ref().err().cloned();
     log.purse.lock().push(said.map(|header| header.value.to_str().unwrap().to_owned()));
     match error {

@@ -28,19 +28,22 @@ impl Provider for Seller {
     }
 }
 
-fn sale(stage: &Stage, wanted: Wanted, done: Done, result_max: u64) -> Sale {
+async fn sale(stage: &Stage, wanted: Wanted, done: Done, result_max: u64) -> Sale {
+    let values = crate::jobs::memory::MemoryStore::new(stage.clock.clone());
     let work = ProviderWork {
         provider: Arc::new(Seller(done)),
         operation: "sell".into(),
         ask: Ask { wanted, kind: Kind::Code, size: 3 },
         content: Content {
-            bytes: Bytes::from_static(b"abc"),
+            data: Bytes::from_static(b"abc").into(),
             digest: [0; 32],
             encoding: Encoding::Raw,
             filename: None,
             content_type: None,
         },
         offer: offer(usdc(), COST),
+        passed_over: Vec::new(),
+        quotes: crate::quote_cache::testing::cache(&[], &values, &stage.clock).await,
         files: stage.store.clone(),
         metrics: Arc::new(Metrics::new()),
         guards: Arc::clone(stage.broker.guards()),
@@ -60,10 +63,10 @@ async fn a_result_over_the_limit_is_given_once_and_not_kept() {
     let stage = Stage::new();
     let run = Wanted::Run { language: "python".into() };
     let done = Done { result: object(json!({ "stdout": "\u{0}".repeat(2_000) })), stored: None };
-    let said = stage.sell(sale(&stage, run.clone(), done.clone(), 10_000)).await;
+    let said = stage.sell(sale(&stage, run.clone(), done.clone(), 10_000).await).await;
     assert_eq!((said.reason, said.status, said.body.as_str()), (Reason::Paid, 200, "a stream"));
     assert_eq!(stage.job(1).await.answer.unwrap().body, Kept::Not);
-    let said = stage.sell(sale(&stage, run, done, 10_000)).await;
+    let said = stage.sell(sale(&stage, run, done, 10_000).await).await;
     assert!(said.is(Reason::NotKept, Charged::Yes) && said.receipt.is_some(), "{said:?}");
 }
 
@@ -75,7 +78,7 @@ async fn a_file_is_named_for_as_long_as_it_is_kept() {
         StoredHandle { provider: "seller".into(), handle: "secret".into(), content_type: None, size: 3 };
     let done = Done { result: object(json!({ "ttl": 60 })), stored: Some(stored) };
     let store = Wanted::Store { permanent: false, ttl: None };
-    let said = stage.sell(sale(&stage, store, done, 10_000)).await;
+    let said = stage.sell(sale(&stage, store, done, 10_000).await).await;
     let answer: Value = serde_json::from_str(&said.body).unwrap();
     assert!(!said.body.contains("secret"));
     let url = answer["result"]["url"].as_str().unwrap();

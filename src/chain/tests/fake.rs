@@ -51,6 +51,10 @@ pub(super) struct Says {
     pub(super) heedless: bool,
     /// There is no token.
     pub(super) without_code: bool,
+    /// What the token says of its name, version and domain; `None` where it has no such function.
+    pub(super) name: Option<&'static str>,
+    pub(super) version: Option<&'static str>,
+    pub(super) separator: Option<B256>,
 }
 
 pub(super) struct Fake {
@@ -70,6 +74,9 @@ impl Fake {
             without_logs: false,
             heedless: false,
             without_code: false,
+            name: None,
+            version: None,
+            separator: None,
         };
         let says = Arc::new(Mutex::new(says));
         let answers = Arc::clone(&says);
@@ -130,6 +137,7 @@ impl Says {
                 found.map_or(Value::Null, |(hash, block, events)| self.receipt(*hash, *block, events))
             }
             "eth_getLogs" => self.logs(&params[0]),
+            "eth_getCode" => json!(if self.without_code { "0x" } else { "0x60" }),
             "eth_call" if self.without_code => json!("0x"),
             "eth_call" => {
                 let at = match params[1].as_str().unwrap() {
@@ -142,6 +150,9 @@ impl Says {
                         let gone = self.is_gone(nonce, at);
                         json!(Bytes::from(abi::encode_bool(gone)))
                     }
+                    Some(TokenRead::Name) => text(self.name)?,
+                    Some(TokenRead::Version) => text(self.version)?,
+                    Some(TokenRead::DomainSeparator) => json!(self.separator.ok_or(3)?),
                     _ => return Err(3),
                 }
             }
@@ -221,6 +232,10 @@ impl Says {
             "logs": self.logs_of(hash, block, events),
         })
     }
+}
+
+fn text(text: Option<&str>) -> Result<Value, i64> {
+    Ok(json!(Bytes::from(abi::encode_string(text.ok_or(3)?))))
 }
 
 /// The settings of a chain at these URLs.

@@ -1,5 +1,6 @@
 //! The endpoints of a chain, well and unwell.
 
+mod check;
 mod fake;
 mod proof;
 

@@ -1,8 +1,10 @@
 //! The whole of `proxy.toml`: each table in its file, and here what must hold between them.
 
 mod chains;
+mod declared;
 mod edge;
 mod limits;
+mod local;
 mod money;
 mod paid;
 mod providers;
@@ -21,14 +23,19 @@ pub(super) fn config(document: &Document<'_>, root: &Node, secrets: Secrets) -> 
     let routes = routes::routes(root.tables("routes"));
     let accepts = money::accepts(root.tables("accepts"));
     let pricing = money::pricing(&root.table("pricing"));
-    let facilitator = providers::facilitator(document, &root.table("facilitator"), secrets);
+    let facilitator_table = root.table("facilitator");
+    let facilitator = providers::facilitator(document, &facilitator_table, secrets);
     let providers_table = root.table("providers");
     let providers = providers::providers(&providers_table);
+    let plain_http = providers.as_ref().is_none_or(|providers| providers.allow_plain_http);
+    let declared = declared::declared(&root.tables("provider"), plain_http);
+    // What is wrong with them is told once, and not also as a route that nobody serves.
+    let providers = providers.zip(declared).map(|(providers, declared)| Providers { declared, ..providers });
     let wallet_table = root.table("wallet");
     let wallet = money::wallet(document, &wallet_table, accepts.as_deref().unwrap_or_default(), secrets);
+    let chains = chains::chains(root.tables("chains"));
     let limits_table = root.table("limits");
     let limits = limits::limits(&limits_table);
-    let chains = chains::chains(root.tables("chains"));
     let store = paid::store(&root.table("store"));
     let paid_table = root.table("paid");
     let paid = paid::paid(&paid_table);
@@ -42,6 +49,9 @@ pub(super) fn config(document: &Document<'_>, root: &Node, secrets: Secrets) -> 
     }
     if let (Some(limits), Some(Some(wallet))) = (&limits, &wallet) {
         limits::fits(&limits_table, limits, wallet);
+    }
+    if let (Some(facilitator), Some(accepts), Some(chains)) = (&facilitator, &accepts, &chains) {
+        local::can_settle(&facilitator_table, facilitator, accepts, chains);
     }
     if let (Some(routes), Some(paid)) = (&routes, &paid) {
         routes::own_endpoints(routes, paid, &paid_table);
@@ -70,8 +80,8 @@ pub(super) fn config(document: &Document<'_>, root: &Node, secrets: Secrets) -> 
         facilitator: facilitator?,
         providers: providers?,
         wallet: wallet?,
-        limits: limits?,
         chains: chains?,
+        limits: limits?,
         store: store?,
         paid: paid?,
         admin: admin?,
@@ -111,8 +121,9 @@ fn can_be_sold(
         }
         BrokeredWork::Run => (providers.merit.is_some(), "merit"),
     };
-    if !sellers {
-        let fix = format!("add [providers.{}]", names.replace(" or ", "] or [providers."));
+    if !sellers && !providers.declared.iter().any(|declared| declared.kind.work() == *work) {
+        let tables = names.replace(" or ", "], [providers.");
+        let fix = format!("add [providers.{tables}] or a [[provider]]");
         route.mistake(key, "no provider that does this work is configured", fix);
     }
 }

@@ -53,7 +53,9 @@ pub(super) fn store(section: &Section<'_>) -> Option<Store> {
 
 pub(super) fn paid(section: &Section<'_>) -> Option<Paid> {
     let max_json_body = section.setting("max_json_body", "10MiB", parse::size);
-    let max_raw_body = section.setting("max_raw_body", "10MiB", parse::size);
+    let max_raw_body = section.setting("max_raw_body", "100MiB", parse::size);
+    let max_spool = section.setting("max_spool", "2GiB", parse::size);
+    let spool_dir = section.setting("spool_dir", "/tmp", parse::path);
     let max_body_memory = section.setting("max_body_memory", "256MiB", parse::size);
     let max_timeout = section.setting("max_timeout", "5m", parse::duration);
     let work_timeout = section.setting("work_timeout", "2m", parse::duration);
@@ -70,6 +72,8 @@ pub(super) fn paid(section: &Section<'_>) -> Option<Paid> {
     let paid = Paid {
         max_json_body: max_json_body?,
         max_raw_body: max_raw_body?,
+        max_spool: max_spool?,
+        spool_dir: spool_dir?,
         max_body_memory: max_body_memory?,
         max_timeout: max_timeout?,
         work_timeout: work_timeout?,
@@ -89,16 +93,16 @@ pub(super) fn paid(section: &Section<'_>) -> Option<Paid> {
 }
 
 fn sizes(section: &Section<'_>, paid: &Paid) {
-    let bodies = [
-        ("max_json_body", paid.max_json_body),
-        ("max_raw_body", paid.max_raw_body),
-        ("result_max", paid.result_max),
-    ];
+    let bodies = [("max_json_body", paid.max_json_body), ("result_max", paid.result_max)];
     for (key, size) in bodies {
         if size > paid.max_body_memory {
             let reason = "one of this size would not fit max_body_memory, so none would ever be taken";
             section.mistake(key, reason, "write less, or raise max_body_memory");
         }
+    }
+    if paid.max_raw_body > paid.max_spool {
+        let reason = "one of this size would not fit max_spool, so none would ever be taken";
+        section.mistake("max_raw_body", reason, "write less, or raise max_spool");
     }
     let largest_result = 16 << 20;
     if paid.result_max > largest_result {

@@ -7,6 +7,8 @@ use crate::config::parse::{self, Wrong};
 use crate::config::resolved::{Cdp, Facilitator, Fallback, Merit, OpenX402, Providers, SetShape, XCache};
 use crate::config::{Secrets, cdp};
 
+use super::local;
+
 /// The facilitator that a gateway without the setting uses: of test networks only.
 const TEST_FACILITATOR: &str = "https://x402.org/facilitator";
 /// Coinbase's, where `[facilitator.cdp]` has a key for it.
@@ -18,6 +20,7 @@ pub(super) fn facilitator(
     secrets: Secrets,
 ) -> Option<Facilitator> {
     let url = section.setting("url", TEST_FACILITATOR, parse::base_url);
+    let local = local::local(document, section, secrets);
     let cdp_table = section.table("cdp");
     let cdp = cdp(document, &cdp_table, secrets);
     let allow_plain_http = section.setting("allow_plain_http", false, parse::boolean);
@@ -46,6 +49,7 @@ pub(super) fn facilitator(
         url,
         allow_plain_http,
         cdp: cdp?,
+        local: local?,
         verify_timeout: verify_timeout?,
         settle_timeout: settle_timeout?,
         unknown_hold: unknown_hold?,
@@ -139,6 +143,7 @@ pub(super) fn providers(section: &Section<'_>) -> Option<Providers> {
         xcache: xcache?,
         openx402: openx402?,
         merit: merit?,
+        declared: Vec::new(),
         connect_timeout: connect_timeout?,
         allow_plain_http: allow_plain_http?,
     })
@@ -201,7 +206,7 @@ fn merit(section: &Section<'_>, plain_http: bool) -> Option<Option<Merit>> {
 }
 
 /// Signed payments and prices must not cross a network where they can be read or changed.
-fn encrypted(section: &Section<'_>, url: &Uri, allowed: bool, switch: &str) {
+pub(super) fn encrypted(section: &Section<'_>, url: &Uri, allowed: bool, switch: &str) {
     if !allowed && !parse::is_private(url) {
         let reason = format!(
             "{url} is not encrypted and not on this machine; payments sent there can be read and changed"

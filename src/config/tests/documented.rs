@@ -9,8 +9,8 @@ use crate::config::{Secrets, load_text, read};
 
 const PROXY_TOML: &str = include_str!("../../../proxy.toml");
 
-/// Settings of routes, whose defaults a comment describes and whose values are the demo's.
-const EXAMPLES: &[&str] = &["routes.methods", "routes.description"];
+/// Settings of routes and declared providers, whose defaults a comment describes and whose values are the demo's.
+const EXAMPLES: &[&str] = &["routes.methods", "routes.description", "provider.languages"];
 
 /// `proxy.toml` with the # of every commented setting and table removed.
 fn uncommented() -> String {

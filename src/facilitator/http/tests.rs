@@ -16,6 +16,7 @@ fn config(timeout: Duration) -> resolved::Facilitator {
         url: Uri::from_static("http://127.0.0.1:1"),
         allow_plain_http: false,
         cdp: None,
+        local: None,
         hedge_after: timeout,
         fallback: Vec::new(),
         verify_timeout: timeout,

@@ -380,7 +380,9 @@ async fn one_caught_lying_is_used_by_nobody_until_it_is_reset() {
     }
     assert_eq!((a.asked().1, b.asked().1), (1, 5));
 
-    other.reset("a").await.unwrap();
+    assert_eq!(tripped(&*store).await.unwrap()["a"], "it settled nothing");
+    reset(&*store, "a").await.unwrap();
+    assert!(tripped(&*store).await.unwrap().is_empty());
     tokio::time::sleep(LOOK_EVERY * 3).await;
     for (number, pool) in [(6, &one), (7, &other), (8, &Arc::new(self::pool(&[&a, &b], &store).await))] {
         assert!(settled(Arc::clone(pool), number).await);

@@ -22,7 +22,7 @@ fn raw(uri: &str, work: BrokeredWork, length: &str) -> Result<Raw, Problem> {
     let parts = head(uri, &[("content-type", "image/png"), ("content-length", length)]);
     match plan(&parts, work, LIMITS)? {
         Plan::Raw(raw) => Ok(raw),
-        Plan::Json => panic!("taken for JSON"),
+        other => panic!("taken for {other:?}"),
     }
 }
 
@@ -37,9 +37,10 @@ fn the_content_type_decides() {
     for other in ["image/png", "text/plain; charset=utf-8", "application/octet-stream"] {
         assert!(matches!(planned(other).unwrap(), Plan::Raw(_)), "{other}");
     }
-    for refused in
-        ["multipart/form-data; boundary=x", "application/x-www-form-urlencoded", "json", "", "a b/c"]
-    {
+    for form in ["multipart/form-data; boundary=x", "Multipart/Form-Data;boundary=\"a b\"; charset=utf-8"] {
+        assert!(matches!(planned(form).unwrap(), Plan::Form(_)), "{form}");
+    }
+    for refused in ["application/x-www-form-urlencoded", "json", "", "a b/c"] {
         let problem = planned(refused).unwrap_err();
         assert_eq!(problem.reason, Reason::UnsupportedMediaType, "{refused}");
         assert!(problem.message.unwrap().contains("send application/json"));
@@ -68,7 +69,8 @@ fn a_raw_body_is_measured_by_its_head() {
     let got = raw("/store?filename=my+photo%2Epng&ttl=60&permanent=false", Store, "1234").unwrap();
     let wanted = Wanted::Store { permanent: false, ttl: Some(60) };
     assert_eq!(got.ask, Ask { wanted, kind: Kind::File, size: 1234 });
-    assert_eq!((got.filename.as_deref(), got.content_type.as_str()), (Some("my photo.png"), "image/png"));
+    let label = (got.label.filename.as_deref(), got.label.content_type.as_deref());
+    assert_eq!(label, (Some("my photo.png"), Some("image/png")));
     assert_eq!(raw("/store?filename=a.json", Store, "2").unwrap().ask.kind, Kind::Json);
     let got = raw("/run?language=Python&gpu=", Run, "7").unwrap();
     assert_eq!(got.ask, Ask { wanted: Wanted::Run { language: "python".into() }, kind: Kind::Code, size: 7 });
@@ -81,7 +83,7 @@ fn sizes_are_declared_once_and_within_limits() {
         headers.extend(length.map(|length| ("content-length", length)));
         plan(&head(uri, &headers), Store, LIMITS).map(|plan| match plan {
             Plan::Raw(raw) => raw.ask.size,
-            Plan::Json => 0,
+            Plan::Json | Plan::Form(_) => 0,
         })
     };
     assert_eq!(sized("/store?size=9", None).unwrap(), 9);
@@ -135,7 +137,7 @@ fn raw_options_are_checked() {
 fn a_raw_body_is_held_to_its_head() {
     let body = |bytes: &'static [u8]| Bytes::from_static(bytes);
     let content = raw("/store?filename=a.png", Store, "3").unwrap().content(body(b"\xff\0x")).unwrap();
-    assert_eq!((&content.bytes[..], content.encoding), (&b"\xff\0x"[..], Encoding::Raw));
+    assert_eq!((&content.data.memory().unwrap()[..], content.encoding), (&b"\xff\0x"[..], Encoding::Raw));
     assert_eq!(content.content_type.as_deref(), Some("image/png"));
 
     let reason = |uri, work, bytes: &'static [u8]| {
@@ -158,7 +160,7 @@ fn a_json_request_sent_as_text_is_not_taken_for_data() {
             head("/store", &[("content-type", "text/plain;charset=UTF-8"), ("content-length", &length)]);
         match plan(&parts, Store, LIMITS).unwrap() {
             Plan::Raw(raw) => raw.content(Bytes::from_static(body.as_bytes())),
-            Plan::Json => panic!("taken for JSON"),
+            other => panic!("taken for {other:?}"),
         }
     };
     assert_eq!(as_text(r#" {"data":"x","filename":"f"}"#).unwrap_err().reason, Reason::UnsupportedMediaType);

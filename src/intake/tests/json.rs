@@ -53,7 +53,10 @@ fn encoding_overrides() {
     let (_, content) = store(r#"{"data":"test","encoding":"utf8"}"#).unwrap();
     assert_eq!((text(&content).as_str(), content.encoding), ("test", Encoding::Utf8));
     let (_, content) = store(r#"{"data":"test"}"#).unwrap();
-    assert_eq!((&content.bytes[..], content.encoding), (&[0xb5, 0xeb, 0x2d][..], Encoding::Base64));
+    assert_eq!(
+        (&content.data.memory().unwrap()[..], content.encoding),
+        (&[0xb5, 0xeb, 0x2d][..], Encoding::Base64)
+    );
 
     let (reason, details, message) = refused(store(r#"{"data":"not base64","encoding":"base64"}"#));
     assert_eq!((reason, &details["field"]), (Reason::InvalidBase64, &json!("data")));
@@ -284,6 +287,6 @@ fn plain_text_and_compact_documents_are_not_copied() {
         let (_, content) =
             crate::intake::measure_json(&bytes, crate::config::resolved::BrokeredWork::Store).unwrap();
         let range = bytes.as_ptr_range();
-        assert!(range.contains(&content.bytes.as_ptr()), "{body}");
+        assert!(range.contains(&content.data.memory().unwrap().as_ptr()), "{body}");
     }
 }

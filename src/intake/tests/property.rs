@@ -161,17 +161,17 @@ proptest! {
         let (ask, content) = store(&spelled).unwrap();
         if encoding == Encoding::Json {
             // Escapes stay as the client wrote them, so the documents are equal, not their bytes.
-            prop_assert_eq!(&serde_json::from_slice::<Value>(&content.bytes).unwrap(), &plain["data"]);
+            prop_assert_eq!(&serde_json::from_slice::<Value>(content.data.memory().unwrap()).unwrap(), &plain["data"]);
             prop_assert_eq!(ask.kind, Kind::Json);
         } else {
-            prop_assert_eq!(&content.bytes[..], &bytes[..]);
+            prop_assert_eq!(&content.data.memory().unwrap()[..], &bytes[..]);
             let parsed = serde_json::from_slice::<Value>(&bytes);
             let json = parsed.is_ok_and(|value| value.is_object() || value.is_array());
             prop_assert_eq!(ask.kind, if json { Kind::Json } else { Kind::File });
         }
         prop_assert_eq!(content.encoding, encoding);
-        prop_assert_eq!(ask.size, content.bytes.len() as u64);
-        let digest = ring::digest::digest(&ring::digest::SHA256, &content.bytes);
+        prop_assert_eq!(ask.size, content.data.size());
+        let digest = ring::digest::digest(&ring::digest::SHA256, content.data.memory().unwrap());
         prop_assert_eq!(&content.digest[..], digest.as_ref());
         prop_assert_eq!(content.filename, name);
         prop_assert_eq!(ask.wanted, Wanted::Store { permanent: false, ttl });

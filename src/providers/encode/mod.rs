@@ -2,4 +2,4 @@
 
 mod multipart;
 
-pub(crate) use multipart::FormFile;
+pub(crate) use multipart::{Form, FormFile};

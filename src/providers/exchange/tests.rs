@@ -98,3 +98,13 @@ fn paths_follow_the_base() {
         assert_eq!(url, format!("{}/create?x=1", base.trim_end_matches('/')));
     }
 }
+
+#[tokio::test]
+async fn terms_that_never_come_leave_time_for_another() {
+    let stub = Stub::start(|_| Reply::Stall(b"HTTP/1.1 402 X\r\n")).await;
+    let line = line().with_ask_deadline(SOON);
+    let exchange = line.open(LATER);
+    let error = exchange.challenge(Call::get(stub.url("/"))).await.unwrap_err();
+    assert_eq!(error.fault, Fault::Timeout);
+    assert!(exchange.left() > LATER / 2);
+}

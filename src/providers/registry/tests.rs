@@ -21,6 +21,7 @@ fn config() -> resolved::Providers {
         }),
         openx402: Some(resolved::OpenX402 { url: url("openx402"), max_file: 1000 }),
         merit: Some(resolved::Merit { url: url("merit"), max_code: 50 }),
+        declared: Vec::new(),
         connect_timeout: Duration::from_secs(1),
         allow_plain_http: false,
     }

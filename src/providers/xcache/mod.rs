@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
-use super::exchange::{Exchange, Line, at, is_plain_id, object, success};
+use super::exchange::{Exchange, Line, at, is_plain_id, object, success, whole};
 use super::{Done, Fault, NotSold, Offer, Operation, Order, Provider, ProviderError, Purse};
 use super::{ReadBack, StoredHandle};
 use crate::clock::Clock;
@@ -102,7 +102,7 @@ impl XCache {
             return Err(ProviderError::new(Fault::Internal, "only a store can be set"));
         };
         let ttl = asked.unwrap_or(DEFAULT_TTL);
-        let value = value::encode(&order.content);
+        let value = value::encode(&order.content, &whole(&order.content.data).await?);
         let other = match self.config.set_shape {
             SetShape::Body => SetShape::Query,
             SetShape::Query => SetShape::Body,
@@ -180,7 +180,7 @@ impl Provider for XCache {
         let ttl = self.set(&exchange, &slot, &key, order).await?;
         self.inventory.answered(&slot);
 
-        let size = order.content.bytes.len() as u64;
+        let size = order.content.data.size();
         let mut result = Map::new();
         result.insert("success".into(), true.into());
         result.insert("provider".into(), NAME.into());

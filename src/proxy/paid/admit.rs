@@ -11,6 +11,8 @@ use crate::config::resolved::BrokeredWork;
 use crate::gate::{self, Admission, Decision, Missing};
 use crate::guard::BornLoss;
 use crate::ids::JobId;
+use crate::intake::Ask;
+use crate::jobs::job::{PassedOver, Sold};
 use crate::jobs::{ClaimKey, JobKind, JobStore};
 use crate::providers::{Fault, Offer};
 use crate::quote_cache::{Dollars, Terms};
@@ -20,6 +22,19 @@ use crate::x402::{CheckError, Domain, Payment, PaymentFlow, Resource, Verified, 
 
 /// Seconds between the end of the work and the lapse of the authorization that settling is sure to need.
 const SETTLE_SECONDS: u64 = 6;
+
+/// Who does the work, on terms that are fresh.
+struct Chosen {
+    provider: String,
+    operation: String,
+    offer: Offer,
+    passed_over: Vec<PassedOver>,
+    /// What is lost by it.
+    loss: Option<BornLoss>,
+}
+
+/// It costs more than it may.
+struct TooDear;
 
 /// What came of a payment at the gate.
 pub(super) enum Admitted {
@@ -54,23 +69,16 @@ impl Inner {
         {
             return Ok(Admitted::Not(problem.charged(Charged::No)));
         }
-        asked.read_body(&self.memory, self.paid.max_raw_body).await?;
+        self.take_body(asked, payment, Some(&admission)).await?;
         if asked.size() > admission.terms.bound && rule.work.is_some() {
             return refused(Reason::QuoteInvalid);
         }
-        let (offer, loss) = match self.terms(rule, asked, &admission).await {
-            Ok(terms) => terms,
+        let chosen = match self.choose(rule, asked, &admission).await {
+            Ok(chosen) => chosen,
             Err(problem) => return Ok(Admitted::Not(problem.charged(Charged::No))),
         };
         let presented = asked.present(payment, admission.requirement.asset.clone())?;
-        Ok(Admitted::Sale(Box::new(self.sale(
-            rule,
-            asked,
-            &verified,
-            admission,
-            presented,
-            (offer, loss),
-        )?)))
+        Ok(Admitted::Sale(Box::new(self.sale(rule, asked, &verified, admission, presented, chosen)?)))
     }
 
     /// The gate's decision, with whatever it turns out to need.
@@ -138,54 +146,107 @@ impl Inner {
         self.parts.broker.guards().refuses(&terms.provider, cost)
     }
 
-    /// The provider's terms, fresh enough to pay by, and what is lost by them; `None` on routes of the app.
-    async fn terms(
+    /// Who does the work, on terms fresh enough to pay by: the provider of the quote; if it has none, or has become too
+    /// dear, the cheapest of the others that the payment covers. `None` on routes of the app.
+    async fn choose(
         &self,
         rule: &Rule,
         asked: &Asked,
         admission: &Admission,
-    ) -> Result<(Option<Offer>, Option<BornLoss>), Problem> {
-        let (Some(_), Some(ask)) = (rule.work, &asked.ask) else { return Ok((None, None)) };
+    ) -> Result<Option<Chosen>, Problem> {
+        let (Some(_), Some(ask)) = (rule.work, &asked.ask) else { return Ok(None) };
         let (quotes, asked, terms) = (Arc::clone(&self.parts.quotes), ask.clone(), admission.terms.clone());
         let fresh = async move { quotes.terms(&terms.provider, &terms.operation, &asked).await };
         let offer = self.parts.runtime.spawn(fresh).await.map_err(|_| Reason::Internal)?;
-        let offer = offer.map_err(|error| {
-            tracing::warn!(%error, provider = admission.terms.provider, "no fresh terms; not sold");
-            match error.fault {
-                Fault::Guarded(reason) => Problem::new(reason),
-                _ => Problem::new(Reason::NoProvider),
-            }
-        })?;
+        let terms = &admission.terms;
         let requirement = &admission.requirement;
         let price = Dollars { units: requirement.amount, decimals: requirement.asset.decimals };
-        let cost = Dollars { units: offer.cost, decimals: offer.asset.decimals };
-        let renew = || {
-            let (quotes, ask) = (Arc::clone(&self.parts.quotes), ask.clone());
-            self.parts.runtime.spawn(async move { quotes.renew(&ask).await })
+        let (refusal, fault) = match offer {
+            Ok(offer) => {
+                let cost = Dollars { units: offer.cost, decimals: offer.asset.decimals };
+                let (provider, operation) = (terms.provider.clone(), terms.operation.clone());
+                let renew = || {
+                    let (quotes, ask) = (Arc::clone(&self.parts.quotes), ask.clone());
+                    self.parts.runtime.spawn(async move { quotes.renew(&ask).await })
+                };
+                // Whatever becomes of this payment, the next must be asked for by the new price.
+                let renewed = cost.compare(terms.cost).is_gt().then(renew);
+                if let Ok(loss) = self.bear(price, cost).await? {
+                    return Ok(Some(Chosen { provider, operation, offer, passed_over: Vec::new(), loss }));
+                }
+                // Without a new quote the challenge is the old one, and is withdrawn again.
+                if let Some(renewed) = renewed {
+                    let _ = renewed.await;
+                }
+                (Reason::QuoteWithdrawn, Fault::Terms)
+            }
+            Err(error) => {
+                tracing::warn!(%error, provider = terms.provider, "no fresh terms");
+                let reason = match error.fault {
+                    Fault::Guarded(reason) => reason,
+                    _ => Reason::NoProvider,
+                };
+                (reason, error.fault)
+            }
         };
-        // Whatever becomes of this payment, the next must be asked for by the new price.
-        let renewed = cost.compare(admission.terms.cost).is_gt().then(renew);
+        let chosen = self.substitute(ask, &terms.provider, price, fault).await?;
+        chosen.map(Some).ok_or_else(|| Problem::new(refusal))
+    }
+
+    /// What is lost on work that costs so much and is sold for this price, if that may be lost.
+    async fn bear(
+        &self,
+        price: Dollars,
+        cost: Dollars,
+    ) -> Result<Result<Option<BornLoss>, TooDear>, Problem> {
+        if self.leaves_too_little(price, cost) || gate::withdrawn(price, cost, self.loss_limit) {
+            return Ok(Err(TooDear));
+        }
+        let loss = gate::loss(price, cost);
+        if loss == 0 {
+            return Ok(Ok(None));
+        }
+        let guards = Arc::clone(self.parts.broker.guards());
+        let bearing = self.parts.runtime.spawn(async move { guards.bear(loss).await });
+        let borne = bearing.await.map_err(|_| Reason::Internal)?;
+        Ok(borne.map(Some).ok_or(TooDear))
+    }
+
+    /// Whether less is left than must be.
+    pub(super) fn leaves_too_little(&self, price: Dollars, cost: Dollars) -> bool {
         let too_little = self.floor.is_some_and(|floor| gate::leaves_too_little(price, cost, floor));
         if too_little {
             drop(self.parts.broker.guards().refusal(Guard::ProfitFloor));
         }
-        let mut withdrawn = too_little || gate::withdrawn(price, cost, self.loss_limit);
-        let mut borne = None;
-        let loss = gate::loss(price, cost);
-        if !withdrawn && loss > 0 {
-            let guards = Arc::clone(self.parts.broker.guards());
-            let bearing = self.parts.runtime.spawn(async move { guards.bear(loss).await });
-            borne = bearing.await.map_err(|_| Reason::Internal)?;
-            withdrawn = borne.is_none();
-        }
-        if withdrawn {
-            // Without a new quote the challenge is the old one, and is withdrawn again.
-            if let Some(renewed) = renewed {
-                let _ = renewed.await;
+        too_little
+    }
+
+    /// Who does it instead of this provider, if anybody does for this price.
+    async fn substitute(
+        &self,
+        ask: &Ask,
+        provider: &str,
+        price: Dollars,
+        fault: Fault,
+    ) -> Result<Option<Chosen>, Problem> {
+        let passed_over = PassedOver { provider: provider.to_owned(), fault: fault.to_string() };
+        let (quotes, ask) = (Arc::clone(&self.parts.quotes), ask.clone());
+        let without = passed_over.provider.clone();
+        let found = async move { quotes.substitute(&ask, &[&without], price).await };
+        let found = self.parts.runtime.spawn(found).await.map_err(|_| Reason::Internal)?;
+        let cost = |offer: &Offer| Dollars { units: offer.cost, decimals: offer.asset.decimals };
+        let found = found.filter(|found| !self.leaves_too_little(price, cost(&found.offer)));
+        Ok(found.map(|found| {
+            self.parts.metrics.provider_failed_over(provider);
+            tracing::warn!(provider, instead = found.provider.name(), "sold by another provider");
+            Chosen {
+                provider: found.provider.name().to_owned(),
+                operation: found.operation.to_owned(),
+                offer: found.offer,
+                passed_over: vec![passed_over],
+                loss: None,
             }
-            return Err(Reason::QuoteWithdrawn.into());
-        }
-        Ok((Some(offer), borne))
+        }))
     }
 
     fn sale(
@@ -195,7 +256,7 @@ impl Inner {
         verified: &Verified,
         admission: Admission,
         payment: Presented,
-        (offer, loss): (Option<Offer>, Option<BornLoss>),
+        chosen: Option<Chosen>,
     ) -> Result<Sale, Problem> {
         let resource = Resource {
             url: asked.url.as_str().to_owned(),
@@ -203,7 +264,16 @@ impl Inner {
             mime_type: rule.mime_type.clone(),
         };
         let requirements = verified.requirements(&resource).ok_or(Reason::PaymentNetwork)?;
-        let sold = admission.sold(asked.size());
+        let mut sold = admission.sold(asked.size());
+        let mut loss = None;
+        let offer = chosen.map(|Chosen { provider, operation, offer, passed_over, loss: borne }| {
+            loss = borne;
+            if !passed_over.is_empty() {
+                let (cost, as_quoted) = (offer.cost, sold.clone());
+                sold = Sold { provider, operation, cost, passed_over, ..as_quoted };
+            }
+            offer
+        });
         let (kind, work): (_, Box<dyn Work>) = match (rule.work, asked.ask.clone(), asked.content.clone()) {
             (Some(work), Some(ask), Some(content)) => {
                 let provider = self.parts.providers.get(&sold.provider).ok_or(Reason::NoProvider)?.clone();
@@ -218,6 +288,8 @@ impl Inner {
                     ask,
                     content,
                     offer: offer.clone().ok_or(Reason::Internal)?,
+                    passed_over: sold.passed_over.clone(),
+                    quotes: Arc::clone(&self.parts.quotes),
                     files: jobs,
                     metrics: Arc::clone(&self.parts.metrics),
                     guards: Arc::clone(self.parts.broker.guards()),
@@ -235,7 +307,8 @@ impl Inner {
             requirement: admission.requirement,
             requirements,
             job: admission.job,
-            key: asked.idempotency_key(),
+            key: asked.idempotency_key()?,
+            names: asked.names(verified.payment())?,
             kind,
             sold,
             offer,
@@ -249,7 +322,7 @@ impl Inner {
         Ok(AppWork {
             forward: Arc::clone(&self.parts.forward),
             parts: asked.parts.clone(),
-            body: asked.bytes.clone().ok_or(Reason::Internal)?,
+            body: asked.data.as_ref().ok_or(Reason::Internal)?.0.clone(),
             peer: asked.peer.clone(),
             result_max: self.paid.result_max,
         })
@@ -280,7 +353,7 @@ impl Inner {
         if !self.parts.broker.claimed(&claim).await? {
             return Ok(None);
         }
-        asked.read_body(&self.memory, self.paid.max_raw_body).await?;
+        self.take_body(asked, payment, None).await?;
         let presented = asked.present(payment, asset)?;
         self.parts.broker.known(&presented).await
     }

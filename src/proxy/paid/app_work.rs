@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use http::Response;
 use http::header::{AGE, ALT_SVC, DATE, PROXY_AUTHENTICATE, SET_COOKIE, WWW_AUTHENTICATE};
 use http::request::Parts;
@@ -12,7 +11,9 @@ use http_body::Body as _;
 use http_body_util::BodyExt;
 
 use crate::broker::{Product, Work, WorkError, WorkFault};
+use crate::intake::Data;
 use crate::jobs::{Answer, Job, Kept};
+use crate::outgoing;
 use crate::providers::Purse;
 use crate::proxy::{Body, Forward, Peer, Strip};
 use crate::reason::Reason;
@@ -21,7 +22,7 @@ use crate::reason::Reason;
 pub(super) struct AppWork {
     pub(super) forward: Arc<Forward>,
     pub(super) parts: Parts,
-    pub(super) body: Bytes,
+    pub(super) body: Data,
     pub(super) peer: Peer,
     /// The largest answer that is read before it is charged for, and kept.
     pub(super) result_max: u64,
@@ -31,7 +32,14 @@ pub(super) struct AppWork {
 impl Work for AppWork {
     async fn perform(self: Box<Self>, _: &Job, _: &dyn Purse, _: Duration) -> Result<Product, WorkError> {
         let AppWork { forward, parts, body, peer, result_max } = *self;
-        let response = forward.send(parts, Body::from(body), &peer, Strip::Payment).await;
+        let body = match body {
+            Data::Memory(bytes) => Body::from(bytes),
+            Data::File(file) => Body::stream(outgoing::Parts::from(file)),
+            Data::Received(_) => {
+                return Err(WorkError::new(Reason::Internal, "the app is not given its body early"));
+            }
+        };
+        let response = forward.send(parts, body, &peer, Strip::Payment).await;
         let response = response.map_err(|problem| {
             let message = problem.message.unwrap_or_else(|| problem.reason.text().to_owned());
             WorkError::new(problem.reason, message)
@@ -41,7 +49,8 @@ impl Work for AppWork {
         // As the x402 reference servers do: what the app calls an error is not charged for.
         if status.is_client_error() || status.is_server_error() {
             let message = format!("the app answered {status}");
-            return Err(WorkError { fault: WorkFault::Declined(Box::new(product)), message });
+            let fault = WorkFault::Declined(Box::new(product));
+            return Err(WorkError { fault, message, undone: None });
         }
         Ok(product)
     }
@@ -75,6 +84,7 @@ fn is_for_once(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bytes::Bytes;
 
     #[tokio::test]
     async fn what_is_for_one_connection_is_not_kept() {

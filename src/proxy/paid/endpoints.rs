@@ -123,6 +123,9 @@ fn describe(job: &Job) -> Value {
         "createdAt": rfc3339(job.created),
         "updatedAt": rfc3339(job.updated),
     });
+    if !job.quote.passed_over.is_empty() {
+        body["passedOver"] = json!(job.quote.passed_over);
+    }
     if let Some(receipt) = &job.receipt {
         body["payment"] = json!({ "transaction": receipt.transaction, "network": receipt.network });
     }

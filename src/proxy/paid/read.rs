@@ -1,14 +1,16 @@
 //! Reading a body into memory, within a limit on each and on all together.
 
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http_body::Body;
-use http_body_util::BodyExt;
-use serde_json::json;
 
+use super::source::Source;
 use crate::proxy::RequestBodyError;
 use crate::reason::{Problem, Reason};
 
@@ -37,39 +39,49 @@ impl Memory {
         Memory { free: Arc::new(AtomicU64::new(bytes)), patience }
     }
 
-    /// Reads a body of at most `limit` bytes. Memory is lent as the bytes arrive: a length that is only declared takes
-    /// none.
+    /// Reads a whole body. Memory is lent as the bytes arrive: a length that is only declared takes none.
     ///
-    /// Errors: `too_large`, `overloaded` when all bodies together would take too much, `body_timeout` and
-    /// `body_incomplete` as the client's sending ends.
-    pub(super) async fn read<B>(&self, body: &mut B, limit: u64) -> Result<(Bytes, Held), Problem>
+    /// Errors: those of [`Source::next`], `overloaded` when all bodies together would take too much, `body_timeout`.
+    pub(super) async fn read<B>(&self, source: &mut Source<B>) -> Result<(Bytes, Held), Problem>
     where
         B: Body<Data = Bytes, Error = RequestBodyError> + Unpin,
     {
-        let declared = body.size_hint().upper();
-        if declared.is_some_and(|declared| declared > limit) {
-            return Err(too_large(limit));
-        }
-        let longest = self.patience.saturating_add(Duration::from_secs(declared.unwrap_or(limit) / SLOWEST));
-        let late = |_| Problem::new(Reason::BodyTimeout);
-        tokio::time::timeout(longest, self.collect(body, limit)).await.map_err(late)?
+        self.in_time(source.longest(), self.collect(source)).await
     }
 
-    async fn collect<B>(&self, body: &mut B, limit: u64) -> Result<(Bytes, Held), Problem>
+    /// Does not wait for `reading` so many bytes for longer than the slowest client may take.
+    pub(super) async fn in_time<T>(
+        &self,
+        bytes: u64,
+        reading: impl Future<Output = Result<T, Problem>>,
+    ) -> Result<T, Problem> {
+        let mut reading = pin!(reading);
+        // A short body is nearly always here with its head, and then needs no timer.
+        if let Poll::Ready(done) = poll_fn(|cx| Poll::Ready(reading.as_mut().poll(cx))).await {
+            return done;
+        }
+        let late = |_| Problem::new(Reason::BodyTimeout);
+        tokio::time::timeout(self.longest(bytes), reading).await.map_err(late)?
+    }
+
+    /// How long so many bytes may take.
+    pub(super) fn longest(&self, bytes: u64) -> Duration {
+        self.patience.saturating_add(Duration::from_secs(bytes / SLOWEST))
+    }
+
+    /// Nothing so far.
+    pub(super) fn nothing(&self) -> Held {
+        Held { free: Arc::clone(&self.free), bytes: 0 }
+    }
+
+    async fn collect<B>(&self, source: &mut Source<B>) -> Result<(Bytes, Held), Problem>
     where
         B: Body<Data = Bytes, Error = RequestBodyError> + Unpin,
     {
-        let mut held = Held { free: Arc::clone(&self.free), bytes: 0 };
+        let mut held = self.nothing();
         let mut first = Bytes::new();
         let mut rest = BytesMut::new();
-        let mut size = 0u64;
-        while let Some(frame) = body.frame().await {
-            let frame = frame.map_err(|error| Problem::new(error.reason()))?;
-            let Ok(data) = frame.into_data() else { continue };
-            size = size.saturating_add(data.len() as u64);
-            if size > limit {
-                return Err(too_large(limit));
-            }
+        while let Some(data) = source.next().await? {
             held.grow(data.len() as u64)?;
             // Most bodies come in one piece, which is then the whole without a copy.
             if first.is_empty() {
@@ -86,7 +98,11 @@ impl Memory {
 }
 
 impl Held {
-    fn grow(&mut self, bytes: u64) -> Result<(), Problem> {
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    pub(super) fn grow(&mut self, bytes: u64) -> Result<(), Problem> {
         let lend = |free: u64| free.checked_sub(bytes);
         let lent = self.free.fetch_update(Ordering::AcqRel, Ordering::Relaxed, lend);
         lent.map_err(|_| Problem::new(Reason::Overloaded))?;
@@ -99,10 +115,6 @@ impl Drop for Held {
     fn drop(&mut self) {
         self.free.fetch_add(self.bytes, Ordering::AcqRel);
     }
-}
-
-fn too_large(limit: u64) -> Problem {
-    Problem::new(Reason::TooLarge).details(json!({ "limit": limit }))
 }
 
 #[cfg(test)]
@@ -126,8 +138,11 @@ mod tests {
         sleep: Pin<Box<Sleep>>,
     }
 
-    fn drip(length: u64, pause: Duration) -> Drip {
-        Drip { length, left: length, pause, sleep: Box::pin(tokio::time::sleep(Duration::ZERO)) }
+    fn drip(length: u64, pause: Duration, limit: u64) -> Source<Drip> {
+        let sleep = Box::pin(tokio::time::sleep(Duration::ZERO));
+        let mut source = Source::new(Drip { length, left: length, pause, sleep });
+        source.at_most(limit);
+        source
     }
 
     impl Body for Drip {
@@ -160,14 +175,14 @@ mod tests {
             .map(|_| {
                 let memory = Arc::clone(&memory);
                 tokio::spawn(async move {
-                    memory.read(&mut drip(8 * UNIT, Duration::from_secs(5)), 8 * UNIT).await.map(drop)
+                    memory.read(&mut drip(8 * UNIT, Duration::from_secs(5), 8 * UNIT)).await.map(drop)
                 })
             })
             .collect();
         tokio::time::sleep(Duration::from_secs(1)).await;
-        let (bytes, held) = memory.read(&mut drip(4 * UNIT, Duration::ZERO), 8 * UNIT).await.unwrap();
+        let (bytes, held) = memory.read(&mut drip(4 * UNIT, Duration::ZERO, 8 * UNIT)).await.unwrap();
         assert_eq!((bytes.len() as u64, held.bytes), (4 * UNIT, 4 * UNIT));
-        let full = memory.read(&mut drip(8, Duration::ZERO), 8 * UNIT).await;
+        let full = memory.read(&mut drip(8, Duration::ZERO, 8 * UNIT)).await;
         assert_eq!(full.unwrap_err().reason, Reason::Overloaded);
         drop(held);
         for one in slow {
@@ -180,7 +195,7 @@ mod tests {
     async fn a_trickle_ends_in_time_though_it_never_stops() {
         let memory = Memory::new(64 << 20, PATIENCE);
         let began = Instant::now();
-        let read = memory.read(&mut drip(10 << 20, Duration::from_secs(1)), 10 << 20).await;
+        let read = memory.read(&mut drip(10 << 20, Duration::from_secs(1), 10 << 20)).await;
         assert_eq!(read.unwrap_err().reason, Reason::BodyTimeout);
         assert_eq!(began.elapsed().as_secs(), 30 + (10 << 20) / SLOWEST);
     }

@@ -1,67 +1,74 @@
 //! A sold request, as far as it has been read.
 
-use bytes::Bytes;
+use std::borrow::Cow;
+
 use http::header::HOST;
 use http::request::Parts;
 use http::{Request, Uri};
 
 use super::Rule;
 use super::read::{Held, Memory};
-use crate::broker;
+use super::source::Source;
+use crate::broker::{self, NameSort, NamedRoute};
 use crate::gate;
-use crate::intake::{self, Ask, Content, Raw};
+use crate::intake::{self, Ask, Content, Data, Label, Raw};
 use crate::proxy::{Peer, RequestBody};
 use crate::quote_cache::ResourceUrl;
-use crate::reason::Problem;
+use crate::reason::{Problem, Reason};
 use crate::x402::{Asset, Payment};
+
+/// The longest `Idempotency-Key`, in bytes.
+const MAX_KEY: usize = 255;
 
 /// What is known of a request so far.
 pub(super) struct Asked {
     pub(super) parts: Parts,
-    pub(super) body: RequestBody,
+    pub(super) body: Option<Source<RequestBody>>,
     pub(super) peer: Peer,
     /// The URL as challenges name it.
     pub(super) url: ResourceUrl,
     /// Scheme and authority, as the client knows us.
-    origin: String,
+    scheme: Cow<'static, str>,
     authority: String,
     /// On brokered routes: what is asked for.
     pub(super) ask: Option<Ask>,
     /// On brokered routes with a raw body, until it is read.
     pub(super) raw: Option<Raw>,
+    /// On brokered routes with a form, once it was read as far as its file.
+    pub(super) label: Option<Label>,
     /// On brokered routes, once the body is read.
     pub(super) content: Option<Content>,
-    /// On routes of the app, once the body is read.
-    pub(super) bytes: Option<Bytes>,
+    /// On routes of the app, once the body is read: where it is, and its digest.
+    pub(super) data: Option<(Data, [u8; 32])>,
     /// The memory the body takes.
     pub(super) held: Option<Held>,
 }
 
 impl Asked {
-    pub(super) fn new(request: Request<RequestBody>, peer: &Peer, public_url: Option<&Uri>) -> Self {
+    pub(super) fn new(request: Request<RequestBody>, peer: Peer, public_url: Option<&Uri>) -> Self {
         let (parts, body) = request.into_parts();
         let named = |uri: &Uri| uri.authority().map(|authority| authority.as_str().to_owned());
         let (scheme, authority) = match public_url {
-            Some(url) => (url.scheme_str().unwrap_or("https"), named(url)),
+            Some(url) => (Cow::Owned(url.scheme_str().unwrap_or("https").to_owned()), named(url)),
             None => {
                 let host = parts.headers.get(HOST).and_then(|host| host.to_str().ok());
-                (peer.scheme(&parts.headers), host.map(str::to_owned).or_else(|| named(&parts.uri)))
+                (peer.scheme(&parts.headers).into(), host.map(str::to_owned).or_else(|| named(&parts.uri)))
             }
         };
         let authority = authority.unwrap_or_default();
-        let url = ResourceUrl::new(scheme, &authority, parts.uri.path());
-        let origin = format!("{scheme}://{authority}");
+        let url = ResourceUrl::new(&scheme, &authority, parts.uri.path());
         Asked {
             parts,
-            body,
-            peer: peer.clone(),
+            body: Some(Source::new(body)),
+            peer,
             url,
-            origin,
+            scheme,
             authority,
             ask: None,
             raw: None,
+            label: None,
             content: None,
-            bytes: None,
+            data: None,
             held: None,
         }
     }
@@ -80,25 +87,28 @@ impl Asked {
 
     /// Decoded bytes; of a body not read yet, as declared.
     pub(super) fn size(&self) -> u64 {
-        match (&self.content, &self.ask, &self.bytes) {
-            (Some(content), ..) => content.bytes.len() as u64,
+        match (&self.content, &self.ask, &self.data) {
+            (Some(content), ..) => content.data.size(),
             (None, Some(ask), _) => ask.size,
-            (None, None, bytes) => bytes.as_ref().map_or(0, |bytes| bytes.len() as u64),
+            (None, None, data) => data.as_ref().map_or(0, |(data, _)| data.size()),
         }
     }
 
-    /// Reads what is left to be read. There is a payment by now.
-    pub(super) async fn read_body(&mut self, memory: &Memory, limit: u64) -> Result<(), Problem> {
-        if self.content.is_some() || self.bytes.is_some() {
-            return Ok(());
-        }
-        let limit = self.raw.as_ref().map_or(limit, |raw| raw.ask.size.min(limit));
-        let (bytes, held) = memory.read(&mut self.body, limit).await?;
-        self.held = Some(held);
-        match self.raw.take() {
-            Some(raw) => self.content = Some(raw.content(bytes)?),
-            None => self.bytes = Some(bytes),
-        }
+    /// The body, which is here until it is passed on.
+    pub(super) fn source(&mut self) -> Result<&mut Source<RequestBody>, Problem> {
+        self.body.as_mut().ok_or_else(|| Reason::Internal.into())
+    }
+
+    /// What the client calls the bytes.
+    pub(super) fn label(&mut self) -> Result<Label, Problem> {
+        let label = self.raw.as_ref().map(|raw| &raw.label).or(self.label.as_ref());
+        label.cloned().ok_or_else(|| Reason::Internal.into())
+    }
+
+    /// Reads a form as far as its file, which says what is asked.
+    pub(super) async fn read_fields(&mut self, memory: &Memory) -> Result<(), Problem> {
+        let (ask, label) = memory.in_time(intake::MAX_FIELDS, self.source()?.file()).await?;
+        (self.ask, self.label) = (Some(ask), Some(label));
         Ok(())
     }
 
@@ -109,11 +119,10 @@ impl Asked {
         let (fingerprint, has_body) = match (&self.ask, &self.content) {
             (Some(ask), Some(content)) => (intake::fingerprint(method, path, host, ask, content), true),
             _ => {
-                let bytes = self.bytes.as_ref().ok_or(crate::reason::Reason::Internal)?;
-                let digest = intake::digest(bytes);
-                let body = intake::Body::Digest(&digest);
+                let (data, digest) = self.data.as_ref().ok_or(Reason::Internal)?;
+                let body = intake::Body::Digest(digest);
                 let query = self.parts.uri.query();
-                (intake::app_fingerprint(method, path, query, host, body), !bytes.is_empty())
+                (intake::app_fingerprint(method, path, query, host, body), data.size() > 0)
             }
         };
         Ok(broker::Presented {
@@ -126,16 +135,42 @@ impl Asked {
         })
     }
 
-    /// The client's own name for this request.
-    pub(super) fn idempotency_key(&self) -> Option<broker::IdempotencyKey> {
-        let key = self.parts.headers.get("idempotency-key")?;
-        let (method, path) = (&self.parts.method, self.parts.uri.path());
-        Some(broker::IdempotencyKey::new(method, &self.authority, path, key.as_bytes()))
+    /// The client's own name for this request, for a look at what became of it.
+    pub(super) fn idempotency_key(&self) -> Result<Option<broker::IdempotencyKey>, Problem> {
+        let key = self.key_field()?;
+        Ok(key.map(|key| broker::IdempotencyKey::new(&self.named_route(), key)))
+    }
+
+    /// The client's own names for this request, as the payer's.
+    pub(super) fn names(&self, payment: &Payment) -> Result<Vec<broker::RequestName>, Problem> {
+        let route = self.named_route();
+        let named =
+            |sort, name: &[u8]| broker::RequestName::new(sort, payment.authorization().from, &route, name);
+        let identifier = payment.identifier().map(str::as_bytes);
+        let identifier = identifier.map(|id| named(NameSort::PaymentIdentifier, id));
+        let key = self.key_field()?.map(|key| named(NameSort::IdempotencyKey, key));
+        Ok(identifier.into_iter().chain(key).collect())
+    }
+
+    fn key_field(&self) -> Result<Option<&[u8]>, Problem> {
+        let mut lines = self.parts.headers.get_all("idempotency-key").iter();
+        let Some(key) = lines.next() else { return Ok(None) };
+        let printable = |byte: &u8| (0x20..0x7f).contains(byte);
+        let key = key.as_bytes();
+        if lines.next().is_some() || !(1..=MAX_KEY).contains(&key.len()) || !key.iter().all(printable) {
+            let why = format!("send one Idempotency-Key of 1 to {MAX_KEY} printable ASCII characters");
+            return Err(Problem::new(Reason::IdentifierInvalid).message(why));
+        }
+        Ok(Some(key))
+    }
+
+    fn named_route(&self) -> NamedRoute {
+        NamedRoute::new(&self.parts.method, &self.authority, self.parts.uri.path())
     }
 
     /// What the URL of a stored file starts with.
     pub(super) fn files_url(&self, segment: Option<&str>) -> String {
-        format!("{}/{}/", self.origin, segment.unwrap_or_default().trim_matches('/'))
+        format!("{}://{}/{}/", self.scheme, self.authority, segment.unwrap_or_default().trim_matches('/'))
     }
 }
 

@@ -101,7 +101,22 @@ fn first_challenge_has_both_versions_and_the_fields_of_the_api() {
                 "extra": {
                     "name": "USDC", "version": "2", "quoteId": token, "quoteExpires": EXPIRES_AT
                 }
-            }]
+            }],
+            "extensions": { "payment-identifier": {
+                "info": { "required": false },
+                "schema": {
+                    "$schema": "https://json-schema.org/draft/2020-12/schema",
+                    "type": "object",
+                    "properties": {
+                        "required": { "type": "boolean" },
+                        "id": {
+                            "type": "string", "minLength": 16, "maxLength": 128,
+                            "pattern": "^[a-zA-Z0-9_-]+$"
+                        }
+                    },
+                    "required": ["required"]
+                }
+            } }
         })
     );
     let body: Value = serde_json::from_slice(&encoded.body).unwrap();
@@ -232,7 +247,7 @@ proptest! {
             "resource": {
                 "url": url.as_str(), "description": description, "mimeType": "application/json"
             },
-            "accepts": accepts
+            "accepts": accepts, "extensions": serde_json::from_str::<Value>(EXTENSIONS).unwrap()
         });
         prop_assert_eq!(header, expected);
 

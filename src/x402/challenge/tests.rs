@@ -151,6 +151,28 @@ fn the_echo_is_byte_for_byte_and_the_value_sensitive() {
 }
 
 #[test]
+fn an_identifier_is_added_where_one_is_asked_for() {
+    let with = |extensions: &str| {
+        let entry = fixture()["v2"]["accepts"][0].to_string();
+        let body = format!(r#"{{"x402Version":2,"accepts":[{entry}],"extensions":{extensions}}}"#);
+        let challenge = Challenge::from_response(&HeaderMap::new(), body.as_bytes()).unwrap();
+        challenge.identified("pay_1").extensions.unwrap().get().to_owned()
+    };
+    // What else is there stays as it is, numbers and escapes too.
+    let asked =
+        r#"{"b":{"x" : 1e2},"payment-identifier":{"info":{"required":true},"schema":{"a":"\u00e9"}}}"#;
+    let expected = r#"{"b":{"x" : 1e2},"payment-identifier":{"info":{"id":"pay_1","required":true},"schema":{"a":"\u00e9"}}}"#;
+    assert_eq!(with(asked), expected);
+    for other in
+        [r#"{"b":1}"#, r#"{"payment-identifier":true}"#, r#"{"payment-identifier":{"info":[]}}"#, "[ ]"]
+    {
+        assert_eq!(with(other), other);
+    }
+    let v1 = in_body(&fixture()["v1"]).unwrap().identified("pay_1");
+    assert!(v1.extensions.is_none());
+}
+
+#[test]
 fn a_v1_payment_has_the_shape_the_legacy_client_sends() {
     let payments: Value =
         serde_json::from_str(include_str!("../../../tests/clients/vectors/payments.json")).unwrap();

@@ -175,8 +175,9 @@ fn the_payment_identifier_is_found_or_refused() {
     };
     assert_eq!(with(json!("pay_0123456789abcdef")).unwrap().identifier(), Some("pay_0123456789abcdef"));
     assert_eq!(with(json!(null)).unwrap().identifier(), None);
-    for bad in ["short", "pay_0123456789abcde\u{e9}", &"x".repeat(129)] {
-        assert_eq!(with(json!(bad)).unwrap_err().reason(), Reason::PaymentMalformed, "{bad}");
+    let long = "x".repeat(129);
+    for bad in [json!("short"), json!("pay_0123456789abcde\u{e9}"), json!(long), json!(7), json!([])] {
+        assert_eq!(with(bad.clone()).unwrap_err().reason(), Reason::IdentifierInvalid, "{bad}");
     }
 }
 

@@ -5,6 +5,7 @@ use super::super::tests::{CREATE_PRICE, Service, config, note};
 use super::super::{InventoryOrder, SET, SetShape, XCache};
 use super::*;
 use crate::intake::Kind;
+use crate::jobs::Draw;
 use crate::outgoing::stub::{Reply, Stub, closed_url};
 use crate::providers::testing::*;
 use crate::providers::{Done, Offer, Provider};
@@ -298,13 +299,7 @@ impl ValueStore for Overtaken {
         self.store.add(space, key, delta).await
     }
 
-    async fn draw(
-        &self,
-        space: &str,
-        key: &str,
-        slice: &str,
-        draw: crate::jobs::Draw,
-    ) -> Result<Option<u64>, StoreError> {
+    async fn draw(&self, space: &str, key: &str, slice: &str, draw: Draw) -> Result<Option<u64>, StoreError> {
         self.store.draw(space, key, slice, draw).await
     }
 

@@ -1,0 +1,195 @@
+//! The content of a body as it arrives: out of its form, and held to what the head promised while it passes.
+//!
+//! Nothing is read before it is asked for, so a client that waits to be told to go on is not told so earlier.
+
+use bytes::Bytes;
+use http_body::Body;
+use http_body_util::BodyExt;
+use serde_json::json;
+
+use crate::intake::{Ask, Digest, Form, FormEvent, FormReader, Label, MAX_FIELDS};
+use crate::proxy::RequestBodyError;
+use crate::reason::{Problem, Reason};
+
+/// Content on its way in.
+pub(super) struct Source<B> {
+    body: B,
+    form: Option<Box<FormReader>>,
+    bound: Bound,
+    /// Bytes of content that came out.
+    seen: u64,
+    digest: Option<Digest>,
+    /// The form was read up to its file.
+    at_file: bool,
+}
+
+/// How much may come out.
+#[derive(Clone, Copy, Debug)]
+enum Bound {
+    /// So much was declared, and priced.
+    Exactly(u64),
+    /// So much is taken.
+    AtMost(u64),
+}
+
+impl<B> Source<B>
+where
+    B: Body<Data = Bytes, Error = RequestBodyError> + Unpin,
+{
+    /// A body as it is.
+    pub(super) fn new(body: B) -> Self {
+        Source { body, form: None, bound: Bound::AtMost(u64::MAX), seen: 0, digest: None, at_file: false }
+    }
+
+    /// It is to have this many bytes.
+    pub(super) fn exactly(&mut self, size: u64) {
+        self.bound = Bound::Exactly(size);
+    }
+
+    /// It may have this many bytes.
+    pub(super) fn at_most(&mut self, limit: u64) {
+        self.bound = Bound::AtMost(limit);
+    }
+
+    /// It is this form, and the content is its file.
+    pub(super) fn form(&mut self, form: Form) {
+        self.bound = Bound::AtMost(form.bound());
+        self.form = Some(Box::new(form.reader()));
+    }
+
+    /// Whether it is a form whose file was not reached yet.
+    pub(super) fn is_unread_form(&self) -> bool {
+        self.form.is_some() && !self.at_file
+    }
+
+    /// How many bytes will come out, if that is known.
+    pub(super) fn exact(&self) -> Option<u64> {
+        match self.bound {
+            Bound::Exactly(size) => Some(size),
+            Bound::AtMost(_) => None,
+        }
+    }
+
+    /// From now on, the digest of what passes is kept.
+    pub(super) fn hash(&mut self) {
+        self.digest = Some(Digest::default());
+    }
+
+    /// Digest and number of the bytes that passed.
+    pub(super) fn passed(&mut self) -> ([u8; 32], u64) {
+        (self.digest.take().unwrap_or_default().finish(), self.seen)
+    }
+
+    /// Bytes that may come, at most; of what is declared, what is declared.
+    pub(super) fn longest(&self) -> u64 {
+        let (Bound::Exactly(bound) | Bound::AtMost(bound)) = self.bound;
+        let bytes = self.body.size_hint().upper().map_or(bound, |upper| upper.min(bound));
+        if self.form.is_some() { bytes.saturating_add(MAX_FIELDS) } else { bytes }
+    }
+
+    /// Reads a form up to its file: what is asked, and what the file is called.
+    pub(super) async fn file(&mut self) -> Result<(Ask, Label), Problem> {
+        let form = self.form.as_mut().ok_or(Reason::Internal)?;
+        loop {
+            match form.event()? {
+                Some(FormEvent::File(ask, label)) => {
+                    self.at_file = true;
+                    return Ok((ask, label));
+                }
+                Some(FormEvent::Data(_) | FormEvent::End) => return Err(Reason::Internal.into()),
+                None => match frame(&mut self.body).await? {
+                    Some(bytes) => form.push(bytes),
+                    None => return Err(form.end().err().unwrap_or_else(|| Reason::Internal.into())),
+                },
+            }
+        }
+    }
+
+    /// The next bytes; `None` once all came, and nothing was wrong with any of it.
+    pub(super) async fn next(&mut self) -> Result<Option<Bytes>, Problem> {
+        let bytes = match &mut self.form {
+            Some(form) => next_of_form(&mut self.body, form).await?,
+            None => self.next_of_plain().await?,
+        };
+        let Some(bytes) = bytes else {
+            return match self.bound {
+                Bound::Exactly(size) if self.seen != size => Err(short(self.seen, size)),
+                _ => Ok(None),
+            };
+        };
+        self.seen = self.seen.saturating_add(bytes.len() as u64);
+        match self.bound {
+            Bound::Exactly(size) if self.seen > size => Err(long(size)),
+            Bound::AtMost(limit) if self.seen > limit => Err(too_large(limit)),
+            _ => {
+                if let Some(digest) = &mut self.digest {
+                    digest.update(&bytes);
+                }
+                Ok(Some(bytes))
+            }
+        }
+    }
+
+    async fn next_of_plain(&mut self) -> Result<Option<Bytes>, Problem> {
+        // A length that is declared is refused before the content is asked for.
+        if self.seen == 0
+            && let (Bound::AtMost(limit), Some(declared)) = (self.bound, self.body.size_hint().exact())
+            && declared > limit
+        {
+            return Err(too_large(limit));
+        }
+        frame(&mut self.body).await
+    }
+}
+
+async fn next_of_form<B>(body: &mut B, form: &mut FormReader) -> Result<Option<Bytes>, Problem>
+where
+    B: Body<Data = Bytes, Error = RequestBodyError> + Unpin,
+{
+    loop {
+        match form.event()? {
+            Some(FormEvent::Data(bytes)) => return Ok(Some(bytes)),
+            // What follows must be nothing, which the end of the body shows.
+            Some(FormEvent::End) | None => match frame(body).await? {
+                Some(bytes) => form.push(bytes),
+                None => return form.end().map(|()| None),
+            },
+            Some(FormEvent::File(..)) => return Err(Reason::Internal.into()),
+        }
+    }
+}
+
+/// The next bytes of a body.
+async fn frame<B>(body: &mut B) -> Result<Option<Bytes>, Problem>
+where
+    B: Body<Data = Bytes, Error = RequestBodyError> + Unpin,
+{
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| Problem::new(error.reason()))?;
+        // Trailers say nothing here.
+        if let Ok(data) = frame.into_data()
+            && !data.is_empty()
+        {
+            return Ok(Some(data));
+        }
+    }
+    Ok(None)
+}
+
+fn too_large(limit: u64) -> Problem {
+    Problem::new(Reason::TooLarge).details(json!({ "limit": limit }))
+}
+
+fn long(size: u64) -> Problem {
+    Problem::new(Reason::TooLarge)
+        .message(format!(
+            "the body has more bytes than the {size} that were declared and priced; ask for the price of its size"
+        ))
+        .details(json!({ "field": "size", "limit": size }))
+}
+
+fn short(seen: u64, size: u64) -> Problem {
+    Problem::new(Reason::InvalidField)
+        .message(format!("size is not valid: the body has {seen} bytes, and {size} were declared"))
+        .details(json!({ "field": "size" }))
+}

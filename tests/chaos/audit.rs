@@ -1,0 +1,164 @@
+//! When all is quiet: every atomic unit that moved, against what the journals say of it.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use galaksio::jobs::job::Fate;
+use galaksio::jobs::{Job, JobKind, JobStore, State};
+use galaksio::sandbox::ledger::{OPENING_BALANCE, Transfer};
+use galaksio::sandbox::{Service, pay_to};
+use galaksio::x402::{Address, B256};
+
+use super::shopper::Outcome;
+use super::site::{PAY_TO, Site, settled};
+
+/// What a run came to.
+#[derive(Debug, Default)]
+pub(crate) struct Books {
+    /// Jobs by the state they ended in.
+    pub(crate) ended: BTreeMap<&'static str, usize>,
+    /// Payments that no gateway ever took.
+    pub(crate) unclaimed: usize,
+    /// Atomic units taken from clients.
+    pub(crate) income: u128,
+    /// Atomic units paid to providers for jobs.
+    pub(crate) cost: u128,
+    /// Of those, for work no client paid for.
+    pub(crate) lost: u128,
+    /// Atomic units paid for stock.
+    pub(crate) stock: u128,
+    /// Atomic units that providers sent back.
+    pub(crate) sent_back: u128,
+    /// Atomic units owed back to clients.
+    pub(crate) refunds_due: u128,
+}
+
+impl Site {
+    /// Holds every transfer against a job, and every job against the ledger and what its client was told.
+    pub(crate) async fn audit(&self, store: &dyn JobStore, outcomes: &[Outcome]) -> Books {
+        let mut books = Books::default();
+        let mut transfers: BTreeMap<(Address, B256), Transfer> = BTreeMap::new();
+        for transfer in self.sandbox.ledger.transfers() {
+            if transfer.from == Address::ZERO {
+                // What the accounts began with.
+                continue;
+            }
+            let Some(nonce) = transfer.nonce else {
+                // The one who moves money by itself: a provider that sends back what it was paid for nothing.
+                assert_eq!(
+                    (transfer.from, transfer.to),
+                    (pay_to(Service::Merit), self.spender),
+                    "{transfer:?}"
+                );
+                books.sent_back += transfer.value.units();
+                continue;
+            };
+            let twice = transfers.insert((transfer.from, nonce), transfer);
+            assert!(twice.is_none(), "one authorization moved money twice: {transfer:?}");
+        }
+        for outcome in outcomes {
+            let purchase = &outcome.purchase;
+            let key = (purchase.authorization.from, purchase.authorization.nonce);
+            let charged = transfers.remove(&key);
+            let Some(job) = store.by_claim(&purchase.claim).await.unwrap() else {
+                assert!(charged.is_none(), "charged without a job: {}", outcome.story());
+                assert!(outcome.bought.is_empty(), "sold without a job: {}", outcome.story());
+                books.unclaimed += 1;
+                continue;
+            };
+            client_leg(&job, charged, outcome, &mut books);
+            provider_leg(&job, self.spender, &mut transfers, outcome, &mut books);
+            *books.ended.entry(job.state.name()).or_default() += 1;
+        }
+        for transfer in transfers.into_values() {
+            let stock = transfer.from == self.spender && transfer.to == pay_to(Service::XCache);
+            assert!(stock, "money moved that belongs to no job: {transfer:#?}");
+            books.stock += transfer.value.units();
+        }
+        self.balances(&books);
+        books
+    }
+
+    /// The accounts hold what they began with and what the books say moved.
+    fn balances(&self, books: &Books) {
+        let ledger = &self.sandbox.ledger;
+        let balance = |account| ledger.balance(account).units();
+        let payee: Address = PAY_TO.parse().unwrap();
+        assert_eq!(balance(payee), OPENING_BALANCE.units() + books.income, "income");
+        assert_eq!(
+            balance(self.spender),
+            self.opened.units() + books.sent_back - books.cost - books.stock,
+            "spending"
+        );
+        assert_eq!(balance(self.client.address()), self.opened.units() - books.income, "clients");
+    }
+}
+
+fn client_leg(job: &Job, charged: Option<Transfer>, outcome: &Outcome, books: &mut Books) {
+    let say = |what: &str| format!("{what}: job {} is {}\n{}", job.id, job.state.name(), outcome.story());
+    assert!(settled(job.state), "{}", say("not at rest"));
+    match job.state {
+        State::Completed | State::RefundDue => {
+            let charged = charged.unwrap_or_else(|| panic!("{}", say("not charged")));
+            assert_eq!(charged.to, PAY_TO.parse::<Address>().unwrap());
+            assert_eq!(charged.value, job.quote.price, "{}", say("charged another price"));
+            assert_eq!(charged.value, outcome.purchase.authorization.value);
+            let receipt = job.receipt.as_ref().unwrap_or_else(|| panic!("{}", say("no receipt")));
+            assert_eq!(
+                receipt.transaction.parse::<B256>().unwrap(),
+                charged.transaction,
+                "{}",
+                say("another transaction")
+            );
+            books.income += charged.value.units();
+            if job.state == State::RefundDue {
+                books.refunds_due += charged.value.units();
+            }
+        }
+        _ => assert!(charged.is_none(), "{}", say("charged")),
+    }
+    if !outcome.bought.is_empty() {
+        assert_eq!(job.state, State::Completed, "{}", say("answered"));
+        // To a request without a body, paid by version 1, a repetition gets the job's state: it shows no secret.
+        let state = |body: &&Bytes| job.kind == JobKind::App && body.starts_with(b"{\"jobId\":");
+        let mut contents = outcome.bought.iter().filter(|body| !state(body));
+        let first = contents.next();
+        assert!(contents.all(|body| Some(body) == first), "{}", say("two answers to one payment"));
+    }
+    // Told to pay anew, the client does: so the first payment must never be taken.
+    if outcome.asked_again {
+        assert!(charged.is_none(), "{}", say("told to pay anew, and charged"));
+    }
+    if outcome.charged_for_nothing {
+        assert!(charged.is_some(), "{}", say("told it was charged, and it was not"));
+    }
+}
+
+/// Every payment signed for the job, against the ledger.
+fn provider_leg(
+    job: &Job,
+    spender: Address,
+    transfers: &mut BTreeMap<(Address, B256), Transfer>,
+    outcome: &Outcome,
+    books: &mut Books,
+) {
+    for payment in &job.provider {
+        let moved = transfers.remove(&(spender, payment.nonce));
+        let say = |what: &str| {
+            format!("{what}: {payment:?}\njob {} is {}\n{}", job.id, job.state.name(), outcome.story())
+        };
+        match payment.fate {
+            Fate::Unspent => assert!(moved.is_none(), "{}", say("booked as unspent, and spent")),
+            // A loss is never counted too small: what is booked as spent may have been spared.
+            Fate::Spent | Fate::Open => {}
+        }
+        let Some(moved) = moved else { continue };
+        assert_eq!((moved.to, moved.value), (payment.pay_to, payment.amount), "{}", say("paid otherwise"));
+        books.cost += moved.value.units();
+        match job.state {
+            State::Completed | State::RefundDue => {}
+            State::ProviderLost | State::Uncollected => books.lost += moved.value.units(),
+            _ => panic!("{}", say("a provider was paid, and nobody booked it")),
+        }
+    }
+}
