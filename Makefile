@@ -16,6 +16,7 @@ JOBS ?= 300
 SEED ?= 1
 KILLS ?=
 MINUTES ?= 10
+MIB ?= 256
 ROUNDS ?= 7
 SECONDS_EACH ?= 4
 SETTLEMENTS ?= 1000
@@ -70,6 +71,11 @@ bench: build-tools ## the edge against nginx, as a table and in target/bench/edg
 .PHONY: bench-settle
 bench-settle: build-tools $(CLIENTS_READY) ## our facilitator against the official one, as tables and in target/bench/settle.json (four minutes)
 	$(CARGO) bench --locked --bench settle -- --settlements $(SETTLEMENTS) --at-once $(AT_ONCE)
+
+.PHONY: bench-bodies
+bench-bodies: build-tools ## large bodies against nginx and curl: throughput, processor time and memory (MIB=256 each)
+	@scripts/ensure nginx curl
+	BENCH_MIB=$(MIB) $(CARGO) bench --locked --bench bodies
 
 .PHONY: audit
 audit: ## advisories, licences, bans and sources of the dependencies, by deny.toml

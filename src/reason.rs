@@ -102,6 +102,8 @@ reasons! {
     NotSold = "not_sold", 400, Never, "no provider sells this";
     /// A `multipart/form-data` body that cannot be read, or has a field too many, too late or not at all.
     InvalidForm = "invalid_form", 400, Never, "the body is not a valid form";
+    /// A URL in place of data that is not to be fetched: no web URL, or not at a public address.
+    UrlRefused = "url_refused", 400, Never, "this URL is not fetched";
     /// A form of input that is understood but not offered, such as `{url}`.
     NotSupported = "not_supported", 400, Never, "this form of input is not supported";
     /// More than one payment header line of the same name.
@@ -180,6 +182,8 @@ reasons! {
     ProviderTimeout = "provider_timeout", 504, NewPayment, "the provider took too long";
     /// The work failed after the client was charged: a refund is due.
     RefundDue = "refund_due", 502, Never, "the work failed after it was paid for; a refund is due";
+    /// What is at a URL in place of data could not be fetched.
+    UrlFailed = "url_failed", 502, SamePayment, "what is at the URL cannot be fetched";
     /// The app could not be reached.
     AppUnreachable = "app_unreachable", 502, SamePayment, "the service behind the gateway cannot be reached";
     /// The app took too long.

@@ -16,7 +16,6 @@ use crate::facilitator::Verdict;
 use crate::jobs::job::{ClientLeg, SCHEMA, Sold};
 use crate::jobs::{Claim, Event, Failure, Job, JobKind, Lease, State};
 use crate::providers::{Offer, Purse};
-use crate::quote_cache::Dollars;
 use crate::reason::{Charged, Problem, Reason};
 use crate::telemetry;
 use crate::wallet::COLLECT;
@@ -216,7 +215,7 @@ impl Broker {
         }
         loop {
             let left = whole.saturating_sub(began.elapsed());
-            let purse = self.purse(journal, &job, offer, std::mem::take(&mut hand), left);
+            let purse = self.purse(journal, &job, offer, hand, left);
             let outcome = tokio::time::timeout(left, work.perform(&job, purse.as_ref(), left)).await;
             let mut error = match outcome {
                 Ok(Ok(product)) => return Ok(product),
@@ -227,9 +226,7 @@ impl Broker {
             // Once a payment is out it may be taken at any moment, and a second one would be on top of it.
             let nobody_paid = !journal.job().await.signature_open();
             let another = match error.undone.take().filter(|_| nobody_paid) {
-                Some(undone) => {
-                    tokio::time::timeout(left, undone.by_another(worth(&job))).await.ok().flatten()
-                }
+                Some(undone) => tokio::time::timeout(left, undone.by_another()).await.ok().flatten(),
                 None => None,
             };
             let Some(another) = another else { return Err(error) };
@@ -243,7 +240,8 @@ impl Broker {
                 ..job.quote
             };
             job = journal.record(Event::Turned { sold }).await.map_err(not_recorded)?;
-            (offer, work) = (Some(another.offer), another.work);
+            // What was reserved is the other's. For this one the purse asks anew, before it signs.
+            (offer, work, hand) = (Some(another.offer), another.work, Hand::new(None, None));
         }
     }
 
@@ -324,12 +322,6 @@ impl Broker {
             failure: None,
         }
     }
-}
-
-/// What the client pays for a job.
-fn worth(job: &Job) -> Dollars {
-    let paid = &job.client.requirement;
-    Dollars { units: paid.amount, decimals: paid.asset.decimals }
 }
 
 fn too_slow(job: &Job, time: Duration) -> WorkError {

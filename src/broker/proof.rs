@@ -13,8 +13,8 @@ use crate::jobs::Job;
 use crate::jobs::job::{Fate, ProviderPayment};
 use crate::x402::{Asset, Receipt, Version};
 
-/// Asking all endpoints of a chain takes this long at most.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// Asking all endpoints of a chain takes this long at most, where nobody waits for it.
+pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What is proven of the client's payment.
 pub(super) enum ClientProof {
@@ -42,10 +42,10 @@ impl Broker {
     }
 
     /// What is proven of the payment we take.
-    pub(super) async fn prove_client(&self, job: &Job) -> ClientProof {
+    pub(super) async fn prove_client(&self, job: &Job, patience: Duration) -> ClientProof {
         let requirement = &job.client.requirement;
         let Some(sought) = self.sought(job) else { return ClientProof::Nothing };
-        match self.prove(&requirement.asset, job, &sought).await {
+        match self.prove(&requirement.asset, job, &sought, patience).await {
             Some(Proof::Paid { transaction, block, is_final }) => {
                 info!(job = %job.id, %transaction, block, is_final, "the client's payment is on chain");
                 if !is_final {
@@ -63,19 +63,20 @@ impl Broker {
 
     /// What is proven of a payment that we signed; [`Fate::Open`] where nothing is.
     pub(super) async fn prove_provider(&self, job: &Job, payment: &ProviderPayment) -> Fate {
-        let Some(wallet) = &self.spending.wallet else { return Fate::Open };
+        // Asked about another wallet, the chain would say that nothing was spent.
+        let Some(from) = payment.from else { return Fate::Open };
         let asset = &payment.asset;
         let known = job.client.height.filter(|_| asset.network == job.client.requirement.asset.network);
         let sought = Sought {
             asset: asset.address,
-            from: wallet.address(),
+            from,
             nonce: payment.nonce,
             to: payment.pay_to,
             value: payment.amount,
             valid_before: payment.valid_before,
             since: known.map_or(Since::Time(job.created / 1000), Since::Block),
         };
-        match self.prove(asset, job, &sought).await {
+        match self.prove(asset, job, &sought, PATIENCE).await {
             Some(Proof::Paid { transaction, is_final: true, .. }) => {
                 info!(job = %job.id, %transaction, step = payment.step, "the payment to a provider was taken");
                 Fate::Spent
@@ -93,8 +94,8 @@ impl Broker {
         }
     }
 
-    async fn prove(&self, asset: &Asset, job: &Job, sought: &Sought) -> Option<Proof> {
-        match tokio::time::timeout(PATIENCE, self.chains.prove(asset.network, sought)).await {
+    async fn prove(&self, asset: &Asset, job: &Job, sought: &Sought, patience: Duration) -> Option<Proof> {
+        match tokio::time::timeout(patience, self.chains.prove(asset.network, sought)).await {
             Ok(None) => None,
             Ok(Some(Ok(proof))) => Some(proof),
             Ok(Some(Err(error))) => {

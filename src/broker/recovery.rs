@@ -22,7 +22,7 @@ use tracing::{info, warn};
 use super::Broker;
 use super::attempt::{CARRY_PATIENCE, failure};
 use super::journal::{Journal, JournalError};
-use super::proof::ClientProof;
+use super::proof::{ClientProof, PATIENCE};
 use super::settlement::Settled;
 use crate::ids::JobId;
 use crate::jobs::job::{Fate, ProviderPayment};
@@ -141,7 +141,6 @@ impl Broker {
         if job.state.at_rest() {
             if from != job.state {
                 info!(job = %job.id, from = from.name(), to = job.state.name(), "orphaned job brought to rest");
-                self.metrics.job_ended(job.kind, job.state);
             }
             let lease_for = self.limits.lease;
             tokio::spawn(async move {
@@ -243,7 +242,7 @@ impl Broker {
     /// Asks the chain; where it proves nothing, repeats the identical settle once. Whether the client has paid.
     async fn settle_again(&self, journal: &Journal) -> Result<bool, JournalError> {
         let job = journal.job().await;
-        let settled = match self.prove_client(&job).await {
+        let settled = match self.prove_client(&job, PATIENCE).await {
             ClientProof::Paid(receipt) => Settled::Yes(receipt),
             ClientProof::Unpaid(why) => Settled::No { reason: why.to_string() },
             ClientProof::Nothing => self.settle(&job, false, Duration::ZERO).await,

@@ -20,6 +20,9 @@ use crate::x402::Receipt;
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
+/// The chain has this long to answer, even if whoever waits for it has waited long enough.
+const SHORT_PROOF: Duration = Duration::from_secs(3);
+
 /// What became of a settlement.
 pub(super) enum Settled {
     /// The money is ours.
@@ -57,7 +60,7 @@ impl Broker {
                     }
                     Ok(Settlement::Refused(receipt)) if fresh && is_final(&receipt) => {
                         // Unless somebody else has sent it: the payer need not wait for a facilitator.
-                        return match self.prove_client(job).await {
+                        return match self.prove_client(job, SHORT_PROOF).await {
                             ClientProof::Paid(receipt) => Settled::Yes(receipt),
                             ClientProof::Unpaid(_) | ClientProof::Nothing => {
                                 Settled::No { reason: words(&receipt) }
@@ -83,7 +86,8 @@ impl Broker {
                 }
             }
             if !fresh {
-                match self.prove_client(job).await {
+                let left = give_up.saturating_duration_since(tokio::time::Instant::now());
+                match self.prove_client(job, left.max(SHORT_PROOF)).await {
                     ClientProof::Paid(receipt) => return Settled::Yes(receipt),
                     ClientProof::Unpaid(why) => return Settled::No { reason: why.to_string() },
                     ClientProof::Nothing => {}

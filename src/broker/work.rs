@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::guard::Guards;
 use crate::ids::FileId;
-use crate::intake::{Ask, Content, Wanted};
+use crate::intake::{Ask, Content, Data, Wanted};
 use crate::jobs::job::PassedOver;
 use crate::jobs::{Answer, Job, JobStore, Kept};
 use crate::providers::{Done, Fault, Offer, Order, Provider, ProviderError, Purse};
@@ -36,10 +36,9 @@ pub trait Work: Send {
         deadline: Duration,
     ) -> Result<Product, WorkError>;
 
-    /// The same work by somebody else, for `limit` at most. Asked for only where this one failed, gave itself back in
+    /// The same work by somebody else. Asked for only where this one failed, gave itself back in
     /// [`WorkError::undone`], and nobody was paid for it.
-    async fn by_another(self: Box<Self>, limit: Dollars) -> Option<Another> {
-        let _ = limit;
+    async fn by_another(self: Box<Self>) -> Option<Another> {
         None
     }
 }
@@ -128,6 +127,8 @@ pub struct ProviderWork {
     pub content: Content,
     /// Its terms, fresh.
     pub offer: Offer,
+    /// What another may cost that does it instead.
+    pub at_most: Dollars,
     /// Who failed before it, in order.
     pub passed_over: Vec<PassedOver>,
     /// Who else sells it, and where failures are remembered.
@@ -175,8 +176,10 @@ impl Work for ProviderWork {
                 let result = self.publish(done).await?;
                 Ok(self.product(job, result))
             }
-            // Our own store or wallet: it would fail with any provider. But for one that is not who it was.
-            Err(error) if error.fault.is_ours() => Err(error.into()),
+            // Our own store or wallet: it would fail with any provider.
+            Err(error) if error.fault == Fault::Internal => Err(error.into()),
+            // It has the bytes, and we have not.
+            Err(error) if matches!(self.content.data, Data::Received(_)) => Err(error.into()),
             Err(error) => {
                 let (provider, fault) = (self.provider.name().to_owned(), error.fault.to_string());
                 self.passed_over.push(PassedOver { provider, fault });
@@ -185,9 +188,9 @@ impl Work for ProviderWork {
         }
     }
 
-    async fn by_another(self: Box<Self>, limit: Dollars) -> Option<Another> {
+    async fn by_another(self: Box<Self>) -> Option<Another> {
         let without: Vec<&str> = self.passed_over.iter().map(|passed| passed.provider.as_str()).collect();
-        let found = self.quotes.substitute(&self.ask, &without, limit).await?;
+        let found = self.quotes.substitute(&self.ask, &without, self.at_most).await?;
         self.metrics.provider_failed_over(self.provider.name());
         let work = ProviderWork {
             provider: found.provider,

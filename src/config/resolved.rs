@@ -415,8 +415,10 @@ pub enum Store {
 /// Deadlines and sizes of paid work.
 #[derive(Clone, Debug)]
 pub struct Paid {
-    /// JSON body at most, in bytes; likewise a `.json` file and a program, which are checked whole.
+    /// JSON body at most, in bytes.
     pub max_json_body: u64,
+    /// JSON document to store, and program to run, at most, in bytes: they are checked whole.
+    pub max_document: u64,
     /// Raw body, and file of a form, at most, in bytes.
     pub max_raw_body: u64,
     /// Bytes of paid request bodies held in temporary files at once, over all requests.
@@ -425,6 +427,10 @@ pub struct Paid {
     pub spool_dir: PathBuf,
     /// Bytes of paid request bodies held in memory at once, over all requests.
     pub max_body_memory: u64,
+    /// `{"url": …}` is taken in place of data.
+    pub fetch_urls: bool,
+    /// Addresses that may be fetched from though they are not public.
+    pub fetch_private: Vec<IpBlock>,
     /// `maxTimeoutSeconds` of challenges.
     pub max_timeout: Duration,
     /// Deadline of the provider's whole part.

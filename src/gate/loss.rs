@@ -23,6 +23,15 @@ pub fn leaves_too_little(price: Dollars, cost: Dollars, floor: Dollars) -> bool 
     price.checked_sub(cost).is_none_or(|left| left < floor)
 }
 
+/// The most that work sold at `price` may cost, to leave `floor` of it, or nothing at all.
+pub fn at_most(price: Dollars, floor: Option<Dollars>) -> Dollars {
+    let Some(floor) = floor else { return price };
+    let decimals = price.decimals.max(floor.decimals);
+    let left =
+        price.ceil(decimals).zip(floor.ceil(decimals)).and_then(|(price, floor)| price.checked_sub(floor));
+    Dollars { units: left.unwrap_or_default(), decimals }
+}
+
 /// What is lost on work sold at `price` that costs `cost`, in millionths of a dollar, rounded up.
 pub fn loss(price: Dollars, cost: Dollars) -> u64 {
     let decimals = price.decimals.max(cost.decimals);
@@ -64,6 +73,18 @@ mod tests {
         assert!(leaves_too_little(usd(279, 6), usd(280, 6), usd(0, 6)));
         assert!(leaves_too_little(usd(336, 6), usd(280_000_000_000_001, 18), usd(56, 6)));
         assert!(leaves_too_little(usd(u128::MAX, 6), usd(1, 18), usd(0, 6)));
+    }
+
+    #[test]
+    fn what_it_may_cost_leaves_the_floor() {
+        assert_eq!(at_most(usd(336, 6), None), usd(336, 6));
+        assert_eq!(at_most(usd(336, 6), Some(usd(56, 6))), usd(280, 6));
+        assert_eq!(at_most(usd(336, 6), Some(usd(1, 18))), usd(335_999_999_999_999, 18));
+        assert_eq!(at_most(usd(336, 6), Some(usd(337, 6))), usd(0, 6));
+        for cost in 279..=281 {
+            let fits = usd(cost, 6).compare(at_most(usd(336, 6), Some(usd(56, 6)))).is_le();
+            assert_eq!(fits, !leaves_too_little(usd(336, 6), usd(cost, 6), usd(56, 6)));
+        }
     }
 
     #[test]

@@ -20,5 +20,5 @@ mod payment;
 
 pub use challenge::Challenge;
 pub use decide::{Admission, Books, Decision, Missing, Request, challenge, decide};
-pub use loss::{leaves_too_little, loss, withdrawn};
+pub use loss::{at_most, leaves_too_little, loss, withdrawn};
 pub use payment::{Echo, Presented};

@@ -80,7 +80,7 @@ impl Reading {
     }
 }
 
-fn not_base64(field: &str) -> Problem {
+pub(super) fn not_base64(field: &str) -> Problem {
     Problem::new(Reason::InvalidBase64)
         .message(format!(
             "encoding is base64, and {field} is not: it takes the standard alphabet (+ and /), padded with =, \

@@ -25,8 +25,13 @@ pub(super) fn compact(body: &Bytes, json: &str) -> Result<Bytes, Problem> {
 
 /// Whether the bytes are a JSON object or array.
 pub(super) fn is_document(bytes: &[u8]) -> bool {
+    begins(bytes) && check(bytes).is_ok()
+}
+
+/// Whether bytes that begin so may be a JSON object or array.
+pub(super) fn begins(bytes: &[u8]) -> bool {
     let first = bytes.iter().find(|byte| !matches!(byte, b' ' | b'\t' | b'\n' | b'\r'));
-    matches!(first, Some(b'{' | b'[')) && check(bytes).is_ok()
+    matches!(first, Some(b'{' | b'['))
 }
 
 /// Whether the bytes are any JSON value, and if not, where they stop being one.

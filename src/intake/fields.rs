@@ -16,10 +16,18 @@ use crate::reason::{Problem, Reason};
 
 /// A body that is UTF-8 text; knows where in it a value stands.
 #[derive(Clone, Copy)]
-pub(super) struct Source<'a>(&'a str);
+pub(super) struct Source<'a>(&'a str, Option<Hole>);
+
+/// Where something was cut out of a body, within a line.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Hole {
+    place: Place,
+    /// Bytes that were.
+    pub(super) removed: usize,
+}
 
 /// A place in a body, both counted from 1, columns in bytes.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 struct Place {
     line: usize,
     column: usize,
@@ -28,7 +36,12 @@ struct Place {
 impl<'a> Source<'a> {
     /// The body as text.
     pub(super) fn new(body: &'a [u8]) -> Result<Self, Problem> {
-        str::from_utf8(body).map(Source).map_err(|error| {
+        Source::without(body, None)
+    }
+
+    /// The body as text, of which something was cut out.
+    pub(super) fn without(body: &'a [u8], hole: Option<Hole>) -> Result<Self, Problem> {
+        str::from_utf8(body).map(|text| Source(text, hole)).map_err(|error| {
             let place = Place::after(body.get(..error.valid_up_to()).unwrap_or_default());
             place.problem(Reason::InvalidJson, "the body is not valid JSON: it is not UTF-8")
         })
@@ -109,16 +122,44 @@ impl<'a> Source<'a> {
 
     /// The place of an error that the parser met in `part`.
     fn error_place(self, part: &str, error: &serde_json::Error) -> Place {
-        let start = self.place(part);
+        let start = self.place_in_rest(part);
         let line = error.line().max(1);
         let column = if line == 1 { start.column + error.column().max(1) - 1 } else { error.column().max(1) };
-        Place { line: start.line + line - 1, column }
+        self.before_the_cut(Place { line: start.line + line - 1, column })
     }
 
     /// The place of a slice of the body.
     fn place(self, part: &str) -> Place {
+        self.before_the_cut(self.place_in_rest(part))
+    }
+
+    /// A place as it was before anything was cut out.
+    fn before_the_cut(self, mut place: Place) -> Place {
+        if let Some(hole) = self.1
+            && place.line == hole.place.line
+            && place.column > hole.place.column
+        {
+            place.column = place.column.saturating_add(hole.removed);
+        }
+        place
+    }
+
+    fn place_in_rest(self, part: &str) -> Place {
         let offset = (part.as_ptr() as usize).saturating_sub(self.0.as_ptr() as usize);
         Place::after(self.0.as_bytes().get(..offset).unwrap_or_default())
+    }
+}
+
+impl Hole {
+    /// Behind these bytes.
+    pub(super) fn new(before: &[u8]) -> Self {
+        Hole { place: Place::after(before), removed: 0 }
+    }
+
+    /// `problem`, found in what was cut out.
+    pub(super) fn problem(&self, problem: Problem) -> Problem {
+        let details = json!({ "field": "data", "line": self.place.line, "column": self.place.column });
+        problem.details(details)
     }
 }
 

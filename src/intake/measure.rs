@@ -5,8 +5,8 @@ use ring::digest::SHA256;
 use serde_json::json;
 
 use super::data::{self, Reading};
-use super::fields::{Source, Value};
-use super::{Ask, Content, Encoding, Kind, document, options};
+use super::fields::{Hole, Source, Value};
+use super::{Ask, Content, DataUrl, Encoding, Kind, Label, LargeJson, Limits, document, options};
 use crate::config::resolved::BrokeredWork;
 use crate::reason::{Problem, Reason};
 
@@ -65,9 +65,19 @@ impl Digest {
     }
 }
 
-fn store(body: &Bytes, source: Source<'_>) -> Result<(Ask, Content), Problem> {
-    const NAMES: [&str; 6] = ["data", "filename", "contentType", "content_type", "encoding", "options"];
-    let [data, filename, camel, snake, encoding, store_options] = source.members(&NAMES)?;
+/// The fields of a store.
+struct Store<'a> {
+    data: Value<'a>,
+    filename: Option<String>,
+    content_type: Option<String>,
+    encoding: Option<Encoding>,
+    wanted: super::Wanted,
+}
+
+const STORE: [&str; 6] = ["data", "filename", "contentType", "content_type", "encoding", "options"];
+
+fn store_fields(source: Source<'_>) -> Result<Store<'_>, Problem> {
+    let [data, filename, camel, snake, encoding, store_options] = source.members(&STORE)?;
     let data = required(data, Reason::DataRequired)?;
     let filename = optional_text(source, "filename", filename, options::filename)?;
     if let (Some(_), Some(again)) = (camel, snake) {
@@ -84,7 +94,11 @@ fn store(body: &Bytes, source: Source<'_>) -> Result<(Ask, Content), Problem> {
     };
     let encoding = read_encoding(source, encoding)?;
     let wanted = read_store_options(source, store_options)?;
+    Ok(Store { data, filename, content_type, encoding, wanted })
+}
 
+fn store(body: &Bytes, source: Source<'_>) -> Result<(Ask, Content), Problem> {
+    let Store { data, filename, content_type, encoding, wanted } = store_fields(source)?;
     let (bytes, encoding, kind) = if let Some(text) = source.text(data)? {
         let reading = if data::is_json_name(filename.as_deref()) { Reading::Json } else { Reading::Any };
         let (bytes, encoding) = data::decode(body, "data", text, encoding, reading)
@@ -104,11 +118,64 @@ fn store(body: &Bytes, source: Source<'_>) -> Result<(Ask, Content), Problem> {
         let problem = options::invalid("data", "it is a text (base64 or plain), an object or an array");
         return Err(source.at(data, problem));
     };
-    let content_type = content_type.or_else(|| match kind {
-        Kind::Json => Some("application/json".to_owned()),
-        _ => filename.as_deref().and_then(|name| mime_guess::from_path(name).first_raw()).map(str::to_owned),
-    });
+    let content_type = content_type.or_else(|| guessed(kind, filename.as_deref()));
     Ok(measured(Ask { wanted, kind, size: 0 }, bytes, encoding, filename, content_type))
+}
+
+/// A store of what is at a URL: `{"url": "…"}` in place of its data. `None` for any other, valid or not.
+pub fn data_url(body: &Bytes) -> Option<DataUrl> {
+    let source = Source::new(body).ok()?;
+    let store = store_fields(source).ok()?;
+    if store.encoding.is_some() || !store.data.is_object() {
+        return None;
+    }
+    let [url] = source.inner(store.data, "", &["url"]).ok()?;
+    let url = source.text(url?).ok()??.into_owned();
+    let label = Label { filename: store.filename, content_type: store.content_type };
+    Some(DataUrl { url, wanted: store.wanted, label })
+}
+
+impl DataUrl {
+    /// What is asked for, if it has so many bytes and this media type.
+    pub fn ask(self, size: u64, content_type: Option<&str>, limits: Limits) -> Result<(Ask, Label), Problem> {
+        let DataUrl { wanted, mut label, .. } = self;
+        let kind = if data::is_json_name(label.filename.as_deref()) { Kind::Json } else { Kind::File };
+        super::plan::within(Some(size), limits.of(kind))?;
+        if size == 0 {
+            return Err(Reason::DataRequired.into());
+        }
+        let found = content_type.and_then(|text| options::content_type("Content-Type", text).ok());
+        label.content_type =
+            label.content_type.or(found).or_else(|| guessed(kind, label.filename.as_deref()));
+        Ok((Ask { wanted, kind, size }, label))
+    }
+}
+
+/// The media type of what has none.
+pub(super) fn guessed(kind: Kind, filename: Option<&str>) -> Option<String> {
+    match kind {
+        Kind::Json => Some("application/json".to_owned()),
+        _ => filename.and_then(|name| mime_guess::from_path(name).first_raw()).map(str::to_owned),
+    }
+}
+
+/// A store whose text was cut out of `rest`, and read as `encoding`.
+pub(super) fn large(rest: &[u8], hole: Hole, encoding: Encoding) -> Result<LargeJson, Problem> {
+    let source = Source::without(rest, Some(hole))?;
+    let store = store_fields(source)?;
+    if store.encoding.is_some_and(|said| said != encoding) {
+        let why = "a large data that comes before it was read as the other; put encoding before data";
+        return Err(options::invalid("encoding", why));
+    }
+    let label = Label { filename: store.filename, content_type: store.content_type };
+    Ok(LargeJson { wanted: store.wanted, label, encoding })
+}
+
+/// The `encoding` of a store, as far as it is known.
+pub(super) fn encoding_before(rest: &[u8]) -> Option<Encoding> {
+    let source = Source::new(rest).ok()?;
+    let [_, _, _, _, encoding, _] = source.members(&STORE).ok()?;
+    read_encoding(source, encoding).ok()?
 }
 
 fn run(body: &Bytes, source: Source<'_>) -> Result<(Ask, Content), Problem> {

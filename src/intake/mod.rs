@@ -2,8 +2,8 @@
 //!
 //! [`plan()`] looks at the head alone and says which of three forms the body has. Raw bytes with their options in
 //! the query are measured right there, so their price goes out before the body is read. So are those of a [`Form`]
-//! whose options are in the query; else the fields before its file are read first. A JSON body is read
-//! by the caller, up to [`Limits::json`], and measured by [`measure_json`]. Whatever is wrong with any of them is
+//! whose options are in the query; else the fields before its file are read first. A short JSON
+//! body is read by the caller and measured by [`measure_json`]; a long one passes through a [`JsonReader`]. Whatever is wrong with any of them is
 //! found here, before a challenge is made: unknown fields are refused, never ignored.
 
 mod data;
@@ -16,15 +16,18 @@ mod multipart;
 mod options;
 mod plan;
 mod query;
+mod scan;
+mod text;
 
 #[cfg(test)]
 mod tests;
 
 pub use fingerprint::{Body, app_fingerprint, fingerprint};
 pub use form::{Form, FormEvent, FormReader, MAX_FIELDS};
-pub use measure::{Digest, digest, measure_json};
+pub use measure::{Digest, data_url, digest, measure_json};
 pub use options::MAX_TTL;
 pub use plan::{Limits, Plan, Raw, content, file, plan};
+pub use scan::{JsonEnd, JsonReader, LargeJson, may_be_document};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -84,6 +87,15 @@ pub enum Encoding {
     Json,
     /// A raw body: the bytes themselves.
     Raw,
+}
+
+/// A store of what is at a URL.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DataUrl {
+    /// The URL, as the client wrote it.
+    pub url: String,
+    wanted: Wanted,
+    label: Label,
 }
 
 /// What a client calls its bytes.

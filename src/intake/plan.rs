@@ -16,8 +16,10 @@ use crate::reason::{Problem, Reason};
 /// The largest bodies that are read, in bytes as sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// A JSON body, and whatever else must be read whole to be checked: a `.json` file, a program.
+    /// A JSON body.
     pub json: u64,
+    /// What must be whole in memory to be checked: a JSON document, a program.
+    pub whole: u64,
     /// A raw body, or the file of a form.
     pub raw: u64,
 }
@@ -25,20 +27,20 @@ pub struct Limits {
 impl Limits {
     /// What is checked is held in memory, so it is taken up to what a JSON body may have.
     pub(super) fn of(self, kind: Kind) -> u64 {
-        if kind == Kind::File { self.raw } else { self.raw.min(self.json) }
+        if kind == Kind::File { self.raw } else { self.raw.min(self.whole) }
     }
 }
 
 impl From<&Paid> for Limits {
     fn from(paid: &Paid) -> Self {
-        Limits { json: paid.max_json_body, raw: paid.max_raw_body }
+        Limits { json: paid.max_json_body, whole: paid.max_document, raw: paid.max_raw_body }
     }
 }
 
 /// What to do with a body.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Plan {
-    /// Read it, up to [`Limits::json`], and hand it to [`super::measure_json`].
+    /// Read it, up to [`Limits::json`], and hand it to [`super::measure_json`], or through a [`super::JsonReader`].
     Json,
     /// It is already measured; it need not be read before there is money for it.
     Raw(Raw),
@@ -82,7 +84,8 @@ pub fn plan(parts: &Parts, work: BrokeredWork, limits: Limits) -> Result<Plan, P
         json if is_json(json) => {
             Query::parse(query)?
                 .refuse_rest("query", "the options of a JSON request are fields of its body")?;
-            within(length, limits.json)?;
+            let limit = if work == BrokeredWork::Run { limits.whole.min(limits.json) } else { limits.json };
+            within(length, limit)?;
             Ok(Plan::Json)
         }
         _ => raw(query, work, length, content_type, limits).map(Plan::Raw),
@@ -158,7 +161,7 @@ fn raw(
     if size == 0 {
         return Err(missing(work).into());
     }
-    let whole = essence(content_type) == "text/plain" && size <= limits.json;
+    let whole = essence(content_type) == "text/plain" && size <= limits.whole;
     let label = Label { filename, content_type: Some(content_type.to_owned()) };
     Ok(Raw { ask: Ask { wanted, kind, size }, label, whole: whole || kind != Kind::File })
 }

@@ -6,6 +6,7 @@ mod form;
 mod head;
 mod json;
 mod property;
+mod scan;
 
 use bytes::Bytes;
 

@@ -169,6 +169,9 @@ pub struct ProviderPayment {
     pub amount: Amount,
     /// The derived nonce.
     pub nonce: B256,
+    /// Which wallet signed it: keys change. `None` in records from before it was noted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<Address>,
     /// When the signature lapses.
     pub valid_before: UnixSeconds,
     /// What is known of it.

@@ -79,6 +79,7 @@ pub(crate) fn payment(step: &str, attempt: u32, nonce: u8) -> ProviderPayment {
         pay_to: Address::repeat_byte(0xdd),
         amount: Amount::new(10_000),
         nonce: B256::repeat_byte(nonce),
+        from: Some(Address::repeat_byte(0xee)),
         valid_before: 1_700_000_060,
         fate: Fate::Open,
     }

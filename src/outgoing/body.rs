@@ -18,7 +18,7 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 pub type Stream = UnsyncBoxBody<Bytes, BoxError>;
 
 /// Bytes of a file that are read at once.
-const READ: usize = 256 * 1024;
+const READ: usize = 64 * 1024;
 
 /// A body of known length. A clone shares the bytes, so the same body can be sent again.
 #[derive(Debug, Default)]

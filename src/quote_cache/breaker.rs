@@ -66,7 +66,7 @@ impl Breaker {
 pub(super) fn is_its_own(fault: Fault) -> bool {
     match fault {
         Fault::Unreachable | Fault::Timeout | Fault::Broken | Fault::Unpaid | Fault::Terms => true,
-        Fault::Refused | Fault::Internal | Fault::Funds | Fault::Guarded(_) => false,
+        Fault::Refused | Fault::Internal | Fault::Guarded(_) | Fault::Funds => false,
     }
 }
 

@@ -70,15 +70,8 @@ impl Prober {
         timeout: Duration,
     ) -> Self {
         let breakers = providers.iter().map(|_| Breaker::default()).collect();
-        Prober {
-            providers,
-            breakers,
-            answers: Cache::new(MAX_ANSWERS),
-            clock,
-            metrics,
-            timeout,
-            payees: None,
-        }
+        let answers = Cache::new(MAX_ANSWERS);
+        Prober { providers, breakers, answers, clock, metrics, timeout, payees: None }
     }
 
     pub(super) fn provider(&self, seller: Seller) -> &Arc<dyn Provider> {

@@ -66,6 +66,8 @@ impl Wallet {
             pay_to: offered.pay_to,
             amount: offered.amount,
             nonce: self.nonce(spend.claim, spend.step, spend.attempt),
+            // A record of another wallet, or of none, is another payment's.
+            from: recorded.map_or(Some(self.address()), |recorded| recorded.from),
             valid_before: match recorded {
                 Some(recorded) => recorded.valid_before,
                 None => deadline.min(now.saturating_add(offered.max_timeout_seconds)),

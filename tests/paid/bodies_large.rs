@@ -135,13 +135,98 @@ fn memory_stays_flat_while_a_body_is_checked() {
             let answer = client.buy(&request, &payer, Version::V2).await;
             assert_eq!((answer.status, answer.body == request.body), (200, true), "{length}");
         };
-        buy(2 * MIB).await;
+        // The first is for everything that is made once.
+        buy(8 * MIB).await;
         let idle = gateway.resident();
         buy(48 * MIB).await;
         gateway.resident().saturating_sub(idle)
     });
     println!("resident memory grew by {} KiB", growth / 1024);
     assert!(growth < 16 << 20, "memory grew by {} KiB", growth / 1024);
+}
+
+/// JSON must be read to be priced: it is decoded as it passes, and nothing of it is kept before there is a payment.
+#[test]
+fn memory_stays_flat_while_json_is_read() {
+    let stage = roomy();
+    let gateway = stage.process();
+    let payer = Payer::new();
+    let (growth, answer, bytes) = stage.run(async {
+        let client = gateway.client();
+        let request = |length: usize| {
+            let bytes: Vec<u8> = (0..length).map(|i| (i * 11 % 251) as u8).collect();
+            let text = base64_simd::STANDARD.encode_to_string(&bytes);
+            let body = format!(
+                "{{\"data\": \"{text}\", \"filename\": \"a.bin\", \"options\": {{\"permanent\": true}}}}"
+            );
+            (Request::post("/store", "application/json", body), bytes)
+        };
+        let (small, _) = request(8 * MIB);
+        eventually("a challenge", async || (client.send(&small).await.status == 402).then_some(())).await;
+        assert_eq!(client.buy(&small, &payer, Version::V2).await.status, 200);
+        let idle = gateway.resident();
+        let (large, bytes) = request(48 * MIB);
+        let offer = client.challenge(&large).await;
+        assert_eq!(offer.json()["file_size_bytes"], 48 * MIB);
+        let most = gateway.resident();
+        let payment = payer.pay(&offer.offer(Version::V2));
+        let answer = client.send(&large.paid(&payment)).await;
+        (most.max(gateway.resident()).saturating_sub(idle), answer, bytes)
+    });
+    println!("resident memory grew by {} KiB", growth / 1024);
+    assert!(growth < 16 << 20, "memory grew by {} KiB", growth / 1024);
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let result = &answer.json()["result"];
+    let digest = ring::digest::digest(&ring::digest::SHA256, &bytes);
+    assert_eq!((&result["size"], &result["encoding"]), (&bytes.len().into(), &"base64".into()));
+    assert_eq!(result["cid"], cid(digest.as_ref()));
+}
+
+/// What is wrong is found wherever it stands, with its place in the body as it was sent.
+#[test]
+fn large_json_is_refused_like_small_json() {
+    let stage = Setup::new().start();
+    let gateway = stage.gateway();
+    let (client, payer) = (gateway.client(), Payer::new());
+    stage.run(async {
+        let text = "QUJD".repeat(MIB);
+        let good = format!("{{\"data\":\"{text}\",\"options\":{{\"permanent\":true}}}}");
+        let payment = client
+            .sign(&Request::post("/store", "application/json", good.clone()), &payer, Version::V2)
+            .await;
+        let before = stage.movements();
+        for (name, body, status, code) in [
+            ("a field behind it", good.replace("\"options\"", "\"colour\""), 400, "invalid_field"),
+            (
+                "data twice",
+                good.replace("\"options\":{\"permanent\":true}", "\"data\":\"x\""),
+                400,
+                "invalid_field",
+            ),
+            ("cut off", good[..good.len() - 40].to_owned(), 400, "invalid_json"),
+            ("not base64 in the end", good.replace("QUJD\",", "QUJ-\","), 400, "invalid_base64"),
+            (
+                "a name that says JSON",
+                good.replace("\"options\"", "\"filename\":\"a.json\",\"options\""),
+                400,
+                "invalid_json",
+            ),
+            ("nested too deep", format!("{{\"data\":{}", "[".repeat(2 * MIB)), 400, "invalid_json"),
+            ("a document too long", format!("{{\"data\":[{}1]}}", "1,".repeat(6 * MIB)), 413, "too_large"),
+        ] {
+            let request = Request::post("/store", "application/json", body).paid(&payment);
+            let answer = client.send(&request).await;
+            assert_eq!((answer.status, answer.code().as_str()), (status, code), "{name}: {answer:?}");
+            assert_eq!(answer.json()["charged"], "no", "{name}");
+            if name == "a field behind it" {
+                assert_eq!(
+                    answer.json()["details"]["column"],
+                    "{\"data\":\"\",\"colour\"".len() + text.len()
+                );
+            }
+        }
+        assert_eq!(stage.movements(), before);
+    });
 }
 
 #[test]

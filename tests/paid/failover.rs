@@ -20,10 +20,14 @@ const PRICE: i128 = 335;
 
 /// A cheaper runner than Merit Systems, which goes away when told to.
 fn cheaper() -> (Seller, Arc<AtomicBool>) {
+    cheaper_at(279)
+}
+
+fn cheaper_at(price: u64) -> (Seller, Arc<AtomicBool>) {
     let away = Arc::new(AtomicBool::new(false));
     let told = Arc::clone(&away);
     let seller = Seller::start(move |_, _| match told.load(Ordering::SeqCst) {
-        false => Reply::Json(402, terms(279, PAYEE)),
+        false => Reply::Json(402, terms(price, PAYEE)),
         true => Reply::Drop,
     });
     (seller, away)
@@ -72,13 +76,13 @@ fn who_goes_away_before_the_work_is_replaced() {
 
 #[test]
 fn nobody_dearer_than_the_payment_does_it_instead() {
-    let away = Arc::new(AtomicBool::new(false));
-    let told = Arc::clone(&away);
-    let seller = Seller::start(move |_, _| match told.load(Ordering::SeqCst) {
-        false => Reply::Json(402, terms(100, PAYEE)),
-        true => Reply::Drop,
-    });
-    let stage = Setup::new().provider(&declared(&seller)).start();
+    // Merit Systems costs 280, and is to leave 56 of 335.
+    not_replaced(cheaper_at(100), Setup::new());
+    not_replaced(cheaper_at(279), Setup::new().text("limits", "profit_floor", "$0.000056"));
+}
+
+fn not_replaced((seller, away): (Seller, Arc<AtomicBool>), setup: Setup) {
+    let stage = setup.provider(&declared(&seller)).start();
     let gateway = stage.gateway();
     let (client, payer) = (gateway.client(), Payer::new());
     stage.run(async {

@@ -96,6 +96,11 @@ impl Process {
         Client::new(self.address)
     }
 
+    #[allow(dead_code, reason = "for the benchmark")]
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// What it has in memory, in bytes.
     pub(crate) fn resident(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();

@@ -9,6 +9,7 @@ mod bad_input;
 mod bad_payment;
 mod bodies;
 mod bodies_large;
+mod bodies_url;
 mod challenge;
 mod client;
 mod declared;

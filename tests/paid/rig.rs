@@ -62,8 +62,8 @@ price = "$0.006"
 pub(crate) struct Setup {
     pub(crate) sandbox: Settings,
     routes: String,
-    asks_chain: bool,
     providers: String,
+    asks_chain: bool,
     settings: BTreeMap<&'static str, BTreeMap<&'static str, String>>,
 }
 
@@ -72,8 +72,8 @@ impl Setup {
         Setup {
             sandbox: Settings::default(),
             routes: ROUTES.to_owned(),
-            asks_chain: false,
             providers: String::new(),
+            asks_chain: false,
             settings: BTreeMap::new(),
         }
         .text("edge", "listen", "127.0.0.1:0")

@@ -27,13 +27,13 @@ const STILL: &[(&str, &str)] = &[
     ("galaksio_provider_ejected", "every provider does its work"),
     ("galaksio_provider_failovers_total", "every provider does its work"),
     ("galaksio_exposure_atomic", "what was exposed is settled"),
+    ("galaksio_gas_gwei", "the facilitator is not the gateway's own"),
+    ("galaksio_settlements_audited_total", "there is no chain to ask"),
+    ("galaksio_settlements_to_be_audited", "there is no chain to ask"),
     ("galaksio_guard_refusals_total", "nothing is over a limit"),
     ("galaksio_losses_microdollars_total", "nothing is lost"),
     ("galaksio_wallet_frozen", "it is not"),
     ("galaksio_wallet_balance_atomic", "no chain is configured to be asked"),
-    ("galaksio_gas_gwei", "the facilitator is not the gateway's own"),
-    ("galaksio_settlements_audited_total", "there is no chain to ask"),
-    ("galaksio_settlements_to_be_audited", "there is no chain to ask"),
 ];
 
 #[test]

@@ -1,7 +1,7 @@
 //! What must hold for any body and any head, whatever bytes they are. Shared by the fuzz target and the
 //! ordinary test over its corpus; both say where `intake`, `BrokeredWork` and `Body` come from.
 
-use super::intake::{self, Form, FormEvent, Kind, Limits, Plan};
+use super::intake::{self, Form, FormEvent, JsonReader, Kind, Limits, Plan};
 use super::{BrokeredWork, Problem};
 
 /// Input: a byte that chooses the work and the form, then, for the raw form, a query and a content type each
@@ -13,6 +13,9 @@ pub(super) fn check(input: &[u8]) {
 }
 
 fn json(body: &[u8], work: BrokeredWork) {
+    if work == BrokeredWork::Store {
+        assert_eq!(stream(body, body.len().max(1)), stream(body, 1));
+    }
     let body = bytes::Bytes::copy_from_slice(body);
     let (ask, content) = match intake::measure_json(&body, work) {
         Ok(measured) => measured,
@@ -44,6 +47,32 @@ fn json(body: &[u8], work: BrokeredWork) {
     assert_eq!(of(&ask, &content), of(&again, &other));
 }
 
+/// A request as it arrives in such pieces, as text.
+fn stream(body: &[u8], piece: usize) -> String {
+    let mut reader = JsonReader::looking_at(16, 1 << 16);
+    let mut out = Vec::new();
+    for piece in body.chunks(piece) {
+        reader.push(bytes::Bytes::copy_from_slice(piece));
+        loop {
+            match reader.data() {
+                Ok(Some(data)) => out.extend_from_slice(&data),
+                Ok(None) => break,
+                Err(problem) => {
+                    refused(&problem);
+                    return problem.to_json().to_string();
+                }
+            }
+        }
+    }
+    match reader.end() {
+        Ok(end) => format!("{end:?} {out:?}"),
+        Err(problem) => {
+            refused(&problem);
+            problem.to_json().to_string()
+        }
+    }
+}
+
 fn raw(input: &[u8], work: BrokeredWork) {
     let mut lines = input.splitn(3, |byte| *byte == b'\n');
     let (Some(query), Some(content_type), Some(body)) = (lines.next(), lines.next(), lines.next()) else {
@@ -55,7 +84,7 @@ fn raw(input: &[u8], work: BrokeredWork) {
         .header(http::header::CONTENT_LENGTH, body.len());
     let Ok(request) = request.body(()) else { return };
     let (parts, ()) = request.into_parts();
-    match intake::plan(&parts, work, Limits { json: 1 << 20, raw: 1 << 20 }) {
+    match intake::plan(&parts, work, Limits { json: 1 << 20, whole: 1 << 20, raw: 1 << 20 }) {
         Ok(Plan::Json) => json(body, work),
         Ok(Plan::Form(whole)) => form(whole, body, work),
         Ok(Plan::Raw(raw)) => {

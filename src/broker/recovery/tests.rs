@@ -120,7 +120,8 @@ async fn a_lapsed_upfront_settle_is_owed_if_it_was_made() {
         guards: crate::guard::Guards::lax(values.clone(), clock.clone(), metrics.clone()),
         payees: Arc::new(crate::wallet::Payees::new(values, Vec::new())),
     };
-    let broker = Broker::new(store.clone(), facilitator.clone(), spending, metrics, clock.clone(), limits);
+    let broker =
+        Broker::new(store.clone(), facilitator.clone(), spending, metrics.clone(), clock.clone(), limits);
     let recovery = Recovery::new(Arc::new(broker), LEASE);
     let sweep = async || {
         recovery.sweep(&|| Some(())).await;
@@ -139,4 +140,6 @@ async fn a_lapsed_upfront_settle_is_owed_if_it_was_made() {
     let job = sweep().await;
     assert_eq!((job.state, settles()), (State::RefundDue, 1));
     assert_eq!(job.receipt.unwrap().transaction, "0x1");
+    let once = "galaksio_jobs_total{kind=\"app\",outcome=\"refund_due\"} 1\n";
+    assert!(metrics.exposition().unwrap().contains(once), "counted otherwise than once");
 }

@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 use super::*;
 use crate::intake::{Ask, Content, Encoding, Kind, Wanted};
 use crate::providers::{Done, NotSold, Operation, Order, Provider, ProviderError, StoredHandle};
+use crate::quote_cache::Dollars;
 
 struct Seller(Done);
 
@@ -42,6 +43,7 @@ async fn sale(stage: &Stage, wanted: Wanted, done: Done, result_max: u64) -> Sal
             content_type: None,
         },
         offer: offer(usdc(), COST),
+        at_most: Dollars { units: Amount::new(PRICE), decimals: 6 },
         passed_over: Vec::new(),
         quotes: crate::quote_cache::testing::cache(&[], &values, &stage.clock).await,
         files: stage.store.clone(),

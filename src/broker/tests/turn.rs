@@ -2,12 +2,12 @@
 
 use super::trap::Trick;
 use super::*;
-use crate::intake::{Ask, Content, Encoding, Kind, Wanted};
+use crate::intake::{Ask, Content, Data, Encoding, Kind, Received, Wanted};
 use crate::jobs::job::PassedOver;
 use crate::jobs::memory::MemoryStore;
 use crate::providers::{Done, Fault, NotSold, Operation, Order, Provider, ProviderError};
 use crate::quote_cache::testing::{accept, pricing, routes};
-use crate::quote_cache::{QuoteCache, Settings};
+use crate::quote_cache::{Dollars, QuoteCache, Settings};
 
 /// What a seller does with an order.
 #[derive(Clone, Copy, Debug)]
@@ -94,6 +94,10 @@ impl Provider for Seller {
 
 /// A sale of the first seller's work, with the others to turn to.
 async fn sale(stage: &Stage, sellers: &[&Arc<Seller>]) -> Sale {
+    sale_of(stage, sellers, bytes::Bytes::from_static(b"1+1").into()).await
+}
+
+async fn sale_of(stage: &Stage, sellers: &[&Arc<Seller>], data: Data) -> Sale {
     let providers: Vec<Arc<dyn Provider>> =
         sellers.iter().map(|seller| Arc::clone(*seller) as Arc<dyn Provider>).collect();
     let (routes, accepts, pricing) = (routes(), [accept()], pricing());
@@ -111,13 +115,14 @@ async fn sale(stage: &Stage, sellers: &[&Arc<Seller>]) -> Sale {
         operation: "execute".into(),
         ask: Ask { wanted: Wanted::Run { language: "python".into() }, kind: Kind::Code, size: 3 },
         content: Content {
-            data: bytes::Bytes::from_static(b"1+1").into(),
+            data,
             digest: [0; 32],
             encoding: Encoding::Raw,
             filename: None,
             content_type: None,
         },
         offer: offer(usdc(), first.price),
+        at_most: Dollars { units: Amount::new(PRICE), decimals: 6 },
         passed_over: Vec::new(),
         quotes: Arc::new(quotes.await.unwrap()),
         files: stage.store.clone(),
@@ -177,6 +182,18 @@ async fn one_that_was_paid_is_not_replaced() {
     let job = stage.job(1).await;
     assert_eq!((job.state, job.provider.len(), job.quote.passed_over.len()), (State::Held, 1, 0));
     assert_eq!([a.orders(), b.orders(), stage.facilitator.moved()], [1, 0, 0]);
+}
+
+/// What arrived was passed on, and is nowhere else.
+#[tokio::test(start_paused = true)]
+async fn one_that_has_the_bytes_is_not_replaced() {
+    let stage = Stage::new();
+    let a = Seller::new("a", 1, Does::Fails(Fault::Broken));
+    let b = Seller::new("b", 1, Does::Works);
+    let received = Data::Received(Received { handle: "upload".into(), size: 3 });
+    let said = stage.sell(sale_of(&stage, &[&a, &b], received).await).await;
+    assert!(said.is(Reason::ProviderFailed, Charged::No), "{said:?}");
+    assert_eq!((b.orders(), stage.state(1).await), (0, State::Voided));
 }
 
 #[tokio::test(start_paused = true)]

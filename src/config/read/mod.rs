@@ -47,11 +47,11 @@ pub(super) fn config(document: &Document<'_>, root: &Node, secrets: Secrets) -> 
     if let (Some(paid), Some(pricing), Some(edge)) = (&paid, &pricing, &edge) {
         paid::fits(&paid_table, paid, pricing, edge.max_header_bytes);
     }
-    if let (Some(limits), Some(Some(wallet))) = (&limits, &wallet) {
-        limits::fits(&limits_table, limits, wallet);
-    }
     if let (Some(facilitator), Some(accepts), Some(chains)) = (&facilitator, &accepts, &chains) {
         local::can_settle(&facilitator_table, facilitator, accepts, chains);
+    }
+    if let (Some(limits), Some(Some(wallet))) = (&limits, &wallet) {
+        limits::fits(&limits_table, limits, wallet);
     }
     if let (Some(routes), Some(paid)) = (&routes, &paid) {
         routes::own_endpoints(routes, paid, &paid_table);

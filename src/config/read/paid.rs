@@ -52,11 +52,14 @@ pub(super) fn store(section: &Section<'_>) -> Option<Store> {
 }
 
 pub(super) fn paid(section: &Section<'_>) -> Option<Paid> {
-    let max_json_body = section.setting("max_json_body", "10MiB", parse::size);
+    let max_json_body = section.setting("max_json_body", "140MiB", parse::size);
+    let max_document = section.setting("max_document", "10MiB", parse::size);
     let max_raw_body = section.setting("max_raw_body", "100MiB", parse::size);
     let max_spool = section.setting("max_spool", "2GiB", parse::size);
     let spool_dir = section.setting("spool_dir", "/tmp", parse::path);
     let max_body_memory = section.setting("max_body_memory", "256MiB", parse::size);
+    let fetch_urls = section.setting("fetch_urls", false, parse::boolean);
+    let fetch_private = section.list("fetch_private", vec![], parse::ip_block);
     let max_timeout = section.setting("max_timeout", "5m", parse::duration);
     let work_timeout = section.setting("work_timeout", "2m", parse::duration);
     let settle_margin = section.setting("settle_margin", "30s", parse::duration);
@@ -71,10 +74,13 @@ pub(super) fn paid(section: &Section<'_>) -> Option<Paid> {
     section.finish();
     let paid = Paid {
         max_json_body: max_json_body?,
+        max_document: max_document?,
         max_raw_body: max_raw_body?,
         max_spool: max_spool?,
         spool_dir: spool_dir?,
         max_body_memory: max_body_memory?,
+        fetch_urls: fetch_urls?,
+        fetch_private: fetch_private?,
         max_timeout: max_timeout?,
         work_timeout: work_timeout?,
         settle_margin: settle_margin?,
@@ -93,7 +99,7 @@ pub(super) fn paid(section: &Section<'_>) -> Option<Paid> {
 }
 
 fn sizes(section: &Section<'_>, paid: &Paid) {
-    let bodies = [("max_json_body", paid.max_json_body), ("result_max", paid.result_max)];
+    let bodies = [("max_document", paid.max_document), ("result_max", paid.result_max)];
     for (key, size) in bodies {
         if size > paid.max_body_memory {
             let reason = "one of this size would not fit max_body_memory, so none would ever be taken";

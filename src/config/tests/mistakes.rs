@@ -349,8 +349,8 @@ max_timeout = "60s"
 work_timeout = "40s"
 settle_margin = "20s"
 result_max = "32MiB"
-max_raw_body = "4GiB"
-max_json_body = "1GiB"
+max_raw_body = "64MiB"
+max_document = "1GiB"
 retention = "10s"
 lease = "10ms"
 max_payment_header = "64KiB"
@@ -361,7 +361,7 @@ max_payment_header = "64KiB"
             (7, 1, "paid.work_timeout", "less than max_timeout (60s)", "raise max_timeout"),
             (9, 1, "paid.result_max", "16MiB", "410"),
             (10, 1, "paid.max_raw_body", "have no price", "add a bucket"),
-            (11, 1, "paid.max_json_body", "max_body_memory", "raise"),
+            (11, 1, "paid.max_document", "max_body_memory", "raise"),
             (12, 1, "paid.retention", "forgotten", "max_timeout"),
             (13, 1, "paid.lease", "taken over", "15s"),
             (14, 1, "paid.max_payment_header", "max_header_bytes", "raise"),
@@ -391,58 +391,6 @@ fn tables_and_lists_are_told_apart() {
             (1, 1, "app.routes", "not a setting", "remove"),
             (2, 1, "pricing", "expected a table, found a list", "[pricing]"),
         ],
-    );
-}
-
-#[test]
-fn limits_are_held_against_each_other_and_the_cap() {
-    expect_after(
-        PAYABLE,
-        r#"[limits]
-spend_per_hour = "$0"
-exposure = 5
-loss_per_hour = "$9007199255"
-quote_loss_per_hour = "a lot"
-profit_floor = "-$1"
-"#,
-        &[
-            (2, 18, "limits.spend_per_hour", "a limit of nothing", "more than $0"),
-            (3, 12, "limits.exposure", "expected dollars", "such as \"$0.01\""),
-            (4, 17, "limits.loss_per_hour", "more than can be counted", "a smaller limit"),
-            (5, 23, "limits.quote_loss_per_hour", "not an amount of dollars", "such as"),
-            (6, 16, "limits.profit_floor", "not an amount of dollars", "such as"),
-        ],
-    );
-    expect_after(
-        PAYABLE,
-        r#"[limits]
-spend_per_hour = "$3"
-exposure = "$2"
-payer_exposure = "$2.000001"
-"#,
-        &[
-            (
-                2,
-                1,
-                "limits.spend_per_hour",
-                "provider_spend_per_hour is more than spend_per_hour",
-                "write provider_spend_per_hour",
-            ),
-            (
-                4,
-                1,
-                "limits.payer_exposure",
-                "payer_exposure is more than exposure",
-                "write payer_exposure of exposure",
-            ),
-        ],
-    );
-    expect_after(
-        PAYABLE,
-        r#"[limits]
-payer_exposure = "$0.5"
-"#,
-        &[(2, 1, "limits.payer_exposure", "wallet.max_payment ($1) would never", "lower wallet.max_payment")],
     );
 }
 
@@ -599,6 +547,58 @@ fn declared_providers_have_names_of_their_own_and_encrypted_lines() {
     assert!(load(&sold).is_err());
     let loaded = load(&format!("{sold}{}", named("a", "https://a.example"))).unwrap();
     assert_eq!(loaded.config.providers.declared[0].name, "a");
+}
+
+#[test]
+fn limits_are_held_against_each_other_and_the_cap() {
+    expect_after(
+        PAYABLE,
+        r#"[limits]
+spend_per_hour = "$0"
+exposure = 5
+loss_per_hour = "$9007199255"
+quote_loss_per_hour = "a lot"
+profit_floor = "-$1"
+"#,
+        &[
+            (2, 18, "limits.spend_per_hour", "a limit of nothing", "more than $0"),
+            (3, 12, "limits.exposure", "expected dollars", "such as \"$0.01\""),
+            (4, 17, "limits.loss_per_hour", "more than can be counted", "a smaller limit"),
+            (5, 23, "limits.quote_loss_per_hour", "not an amount of dollars", "such as"),
+            (6, 16, "limits.profit_floor", "not an amount of dollars", "such as"),
+        ],
+    );
+    expect_after(
+        PAYABLE,
+        r#"[limits]
+spend_per_hour = "$3"
+exposure = "$2"
+payer_exposure = "$2.000001"
+"#,
+        &[
+            (
+                2,
+                1,
+                "limits.spend_per_hour",
+                "provider_spend_per_hour is more than spend_per_hour",
+                "write provider_spend_per_hour",
+            ),
+            (
+                4,
+                1,
+                "limits.payer_exposure",
+                "payer_exposure is more than exposure",
+                "write payer_exposure of exposure",
+            ),
+        ],
+    );
+    expect_after(
+        PAYABLE,
+        r#"[limits]
+payer_exposure = "$0.5"
+"#,
+        &[(2, 1, "limits.payer_exposure", "wallet.max_payment ($1) would never", "lower wallet.max_payment")],
+    );
 }
 
 #[test]

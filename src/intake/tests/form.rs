@@ -9,7 +9,7 @@ use crate::config::resolved::BrokeredWork::{self, Run, Store};
 use crate::intake::{Ask, Form, FormEvent, Kind, Label, Limits, Plan, Wanted, plan};
 use crate::reason::{Problem, Reason};
 
-const LIMITS: Limits = Limits { json: 1_000, raw: 200_000 };
+const LIMITS: Limits = Limits { json: 1_000, whole: 1_000, raw: 200_000 };
 
 fn form(uri: &str, work: BrokeredWork, boundary: &str, length: usize) -> Result<Form, Problem> {
     let request = Request::post(uri)

@@ -8,7 +8,7 @@ use crate::config::resolved::BrokeredWork::{self, Run, Store};
 use crate::intake::{Ask, Encoding, Kind, Limits, Plan, Raw, Wanted, plan};
 use crate::reason::{Problem, Reason};
 
-const LIMITS: Limits = Limits { json: 1_000, raw: 2_000 };
+const LIMITS: Limits = Limits { json: 1_000, whole: 1_000, raw: 2_000 };
 
 fn head(uri: &str, headers: &[(&str, &str)]) -> Parts {
     let mut request = Request::post(uri);

@@ -10,7 +10,7 @@ use crate::config::resolved::BrokeredWork;
 use crate::intake::{Encoding, Kind, Wanted, measure_json};
 
 /// A decoder that a reader can check by eye: whole groups, standard alphabet, zero trailing bits.
-fn plain_base64(text: &str) -> Option<Vec<u8>> {
+pub(super) fn plain_base64(text: &str) -> Option<Vec<u8>> {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut out = Vec::new();
     let groups: Vec<&[u8]> = text.as_bytes().chunks(4).collect();

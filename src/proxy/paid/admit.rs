@@ -11,7 +11,7 @@ use crate::config::resolved::BrokeredWork;
 use crate::gate::{self, Admission, Decision, Missing};
 use crate::guard::BornLoss;
 use crate::ids::JobId;
-use crate::intake::Ask;
+use crate::intake::{Ask, Data};
 use crate::jobs::job::{PassedOver, Sold};
 use crate::jobs::{ClaimKey, JobKind, JobStore};
 use crate::providers::{Fault, Offer};
@@ -28,13 +28,10 @@ struct Chosen {
     provider: String,
     operation: String,
     offer: Offer,
-    passed_over: Vec<PassedOver>,
     /// What is lost by it.
     loss: Option<BornLoss>,
+    passed_over: Vec<PassedOver>,
 }
-
-/// It costs more than it may.
-struct TooDear;
 
 /// What came of a payment at the gate.
 pub(super) enum Admitted {
@@ -155,87 +152,92 @@ impl Inner {
         admission: &Admission,
     ) -> Result<Option<Chosen>, Problem> {
         let (Some(_), Some(ask)) = (rule.work, &asked.ask) else { return Ok(None) };
+        let data = asked.content.as_ref().map(|content| &content.data);
+        let received = matches!(data, Some(Data::Received(_)));
         let (quotes, asked, terms) = (Arc::clone(&self.parts.quotes), ask.clone(), admission.terms.clone());
         let fresh = async move { quotes.terms(&terms.provider, &terms.operation, &asked).await };
         let offer = self.parts.runtime.spawn(fresh).await.map_err(|_| Reason::Internal)?;
-        let terms = &admission.terms;
-        let requirement = &admission.requirement;
-        let price = Dollars { units: requirement.amount, decimals: requirement.asset.decimals };
+        let provider = &admission.terms.provider;
         let (refusal, fault) = match offer {
-            Ok(offer) => {
-                let cost = Dollars { units: offer.cost, decimals: offer.asset.decimals };
-                let (provider, operation) = (terms.provider.clone(), terms.operation.clone());
-                let renew = || {
-                    let (quotes, ask) = (Arc::clone(&self.parts.quotes), ask.clone());
-                    self.parts.runtime.spawn(async move { quotes.renew(&ask).await })
-                };
-                // Whatever becomes of this payment, the next must be asked for by the new price.
-                let renewed = cost.compare(terms.cost).is_gt().then(renew);
-                if let Ok(loss) = self.bear(price, cost).await? {
-                    return Ok(Some(Chosen { provider, operation, offer, passed_over: Vec::new(), loss }));
+            Ok(offer) => match self.bear(ask, admission, &offer).await? {
+                Some(loss) => {
+                    let (provider, operation) = (provider.clone(), admission.terms.operation.clone());
+                    return Ok(Some(Chosen { provider, operation, offer, loss, passed_over: Vec::new() }));
                 }
-                // Without a new quote the challenge is the old one, and is withdrawn again.
-                if let Some(renewed) = renewed {
-                    let _ = renewed.await;
-                }
-                (Reason::QuoteWithdrawn, Fault::Terms)
-            }
+                None => (Reason::QuoteWithdrawn, Fault::Terms),
+            },
             Err(error) => {
-                tracing::warn!(%error, provider = terms.provider, "no fresh terms");
-                let reason = match error.fault {
-                    Fault::Guarded(reason) => reason,
-                    _ => Reason::NoProvider,
-                };
-                (reason, error.fault)
+                tracing::warn!(%error, provider, "no fresh terms");
+                match error.fault {
+                    Fault::Guarded(reason) => (reason, error.fault),
+                    _ => (Reason::NoProvider, error.fault),
+                }
             }
         };
-        let chosen = self.substitute(ask, &terms.provider, price, fault).await?;
+        let chosen = match received {
+            // It has the bytes, and we have not.
+            true => None,
+            false => self.substitute(ask, provider, self.at_most(admission), fault).await?,
+        };
         chosen.map(Some).ok_or_else(|| Problem::new(refusal))
     }
 
-    /// What is lost on work that costs so much and is sold for this price, if that may be lost.
+    /// What is lost by these terms, taken from what may be; `None` if that is too much.
     async fn bear(
         &self,
-        price: Dollars,
-        cost: Dollars,
-    ) -> Result<Result<Option<BornLoss>, TooDear>, Problem> {
-        if self.leaves_too_little(price, cost) || gate::withdrawn(price, cost, self.loss_limit) {
-            return Ok(Err(TooDear));
-        }
-        let loss = gate::loss(price, cost);
-        if loss == 0 {
-            return Ok(Ok(None));
-        }
-        let guards = Arc::clone(self.parts.broker.guards());
-        let bearing = self.parts.runtime.spawn(async move { guards.bear(loss).await });
-        let borne = bearing.await.map_err(|_| Reason::Internal)?;
-        Ok(borne.map(Some).ok_or(TooDear))
-    }
-
-    /// Whether less is left than must be.
-    pub(super) fn leaves_too_little(&self, price: Dollars, cost: Dollars) -> bool {
+        ask: &Ask,
+        admission: &Admission,
+        offer: &Offer,
+    ) -> Result<Option<Option<BornLoss>>, Problem> {
+        let price = price(admission);
+        let cost = Dollars { units: offer.cost, decimals: offer.asset.decimals };
+        let renew = || {
+            let (quotes, ask) = (Arc::clone(&self.parts.quotes), ask.clone());
+            self.parts.runtime.spawn(async move { quotes.renew(&ask).await })
+        };
+        // Whatever becomes of this payment, the next must be asked for by the new price.
+        let renewed = cost.compare(admission.terms.cost).is_gt().then(renew);
         let too_little = self.floor.is_some_and(|floor| gate::leaves_too_little(price, cost, floor));
         if too_little {
             drop(self.parts.broker.guards().refusal(Guard::ProfitFloor));
         }
-        too_little
+        let mut withdrawn = too_little || gate::withdrawn(price, cost, self.loss_limit);
+        let mut borne = None;
+        let loss = gate::loss(price, cost);
+        if !withdrawn && loss > 0 {
+            let guards = Arc::clone(self.parts.broker.guards());
+            let bearing = self.parts.runtime.spawn(async move { guards.bear(loss).await });
+            borne = bearing.await.map_err(|_| Reason::Internal)?;
+            withdrawn = borne.is_none();
+        }
+        if !withdrawn {
+            return Ok(Some(borne));
+        }
+        // Without a new quote the challenge is the old one, and is withdrawn again.
+        if let Some(renewed) = renewed {
+            let _ = renewed.await;
+        }
+        Ok(None)
     }
 
-    /// Who does it instead of this provider, if anybody does for this price.
+    /// What another provider may cost that does the work instead: no loss is made on it, and the floor is left.
+    fn at_most(&self, admission: &Admission) -> Dollars {
+        gate::at_most(price(admission), self.floor)
+    }
+
+    /// Who does it instead of this provider, if anybody does for so much.
     async fn substitute(
         &self,
         ask: &Ask,
         provider: &str,
-        price: Dollars,
+        at_most: Dollars,
         fault: Fault,
     ) -> Result<Option<Chosen>, Problem> {
         let passed_over = PassedOver { provider: provider.to_owned(), fault: fault.to_string() };
         let (quotes, ask) = (Arc::clone(&self.parts.quotes), ask.clone());
         let without = passed_over.provider.clone();
-        let found = async move { quotes.substitute(&ask, &[&without], price).await };
+        let found = async move { quotes.substitute(&ask, &[&without], at_most).await };
         let found = self.parts.runtime.spawn(found).await.map_err(|_| Reason::Internal)?;
-        let cost = |offer: &Offer| Dollars { units: offer.cost, decimals: offer.asset.decimals };
-        let found = found.filter(|found| !self.leaves_too_little(price, cost(&found.offer)));
         Ok(found.map(|found| {
             self.parts.metrics.provider_failed_over(provider);
             tracing::warn!(provider, instead = found.provider.name(), "sold by another provider");
@@ -243,8 +245,8 @@ impl Inner {
                 provider: found.provider.name().to_owned(),
                 operation: found.operation.to_owned(),
                 offer: found.offer,
-                passed_over: vec![passed_over],
                 loss: None,
+                passed_over: vec![passed_over],
             }
         }))
     }
@@ -265,15 +267,16 @@ impl Inner {
         };
         let requirements = verified.requirements(&resource).ok_or(Reason::PaymentNetwork)?;
         let mut sold = admission.sold(asked.size());
-        let mut loss = None;
-        let offer = chosen.map(|Chosen { provider, operation, offer, passed_over, loss: borne }| {
-            loss = borne;
-            if !passed_over.is_empty() {
-                let (cost, as_quoted) = (offer.cost, sold.clone());
-                sold = Sold { provider, operation, cost, passed_over, ..as_quoted };
+        let (offer, loss) = match chosen {
+            None => (None, None),
+            Some(Chosen { provider, operation, offer, loss, passed_over }) => {
+                if !passed_over.is_empty() {
+                    let cost = offer.cost;
+                    sold = Sold { provider, operation, cost, passed_over, ..sold };
+                }
+                (Some(offer), loss)
             }
-            offer
-        });
+        };
         let (kind, work): (_, Box<dyn Work>) = match (rule.work, asked.ask.clone(), asked.content.clone()) {
             (Some(work), Some(ask), Some(content)) => {
                 let provider = self.parts.providers.get(&sold.provider).ok_or(Reason::NoProvider)?.clone();
@@ -288,6 +291,7 @@ impl Inner {
                     ask,
                     content,
                     offer: offer.clone().ok_or(Reason::Internal)?,
+                    at_most: self.at_most(&admission),
                     passed_over: sold.passed_over.clone(),
                     quotes: Arc::clone(&self.parts.quotes),
                     files: jobs,
@@ -357,4 +361,10 @@ impl Inner {
         let presented = asked.present(payment, asset)?;
         self.parts.broker.known(&presented).await
     }
+}
+
+/// What the client pays.
+fn price(admission: &Admission) -> Dollars {
+    let requirement = &admission.requirement;
+    Dollars { units: requirement.amount, decimals: requirement.asset.decimals }
 }

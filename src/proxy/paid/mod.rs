@@ -7,6 +7,8 @@
 mod admit;
 mod app_work;
 mod endpoints;
+mod from_url;
+mod kept;
 mod read;
 mod reply;
 mod request;
@@ -39,10 +41,11 @@ use crate::providers::Registry;
 use crate::quote_cache::{Dollars, Quote, QuoteCache, RouteId};
 use crate::reason::{Charged, Problem, Reason, Retry};
 use crate::spool::Spool;
-use crate::telemetry::Metrics;
+use crate::telemetry::{Guard, Metrics};
 use crate::x402::{Asset, Domain, Payment, PaymentFlow};
 use admit::Admitted;
 use endpoints::Files;
+use from_url::Sources;
 use read::{Held, Memory};
 use request::Asked;
 
@@ -83,6 +86,7 @@ struct Inner {
     domains: HashMap<Asset, Domain>,
     memory: Memory,
     spool: Spool,
+    sources: Option<Sources>,
     files: Files,
 }
 
@@ -111,6 +115,7 @@ impl Paid {
             floor: config.limits.profit_floor.map(micros),
             domains: domains.collect(),
             memory: Memory::new(config.paid.max_body_memory, config.edge.body_timeout),
+            sources: Sources::new(&config.paid),
             spool: Spool::new(config.paid.spool_dir.clone(), config.paid.max_spool),
             files: Files::new(config.paid.result_max),
             paid: config.paid.clone(),
@@ -191,7 +196,7 @@ impl Inner {
         }
         let attempted = refusal.is_some();
         let said = |problem| if attempted { paid_attempt(problem) } else { problem };
-        self.measure(rule, &mut asked).await.map_err(said)?;
+        self.measure(rule, &mut asked, false).await.map_err(said)?;
         let answer = self.challenge(rule, &asked, refusal).await;
         self.parts.metrics.challenged(began.elapsed());
         answer
@@ -203,7 +208,7 @@ impl Inner {
             return Err(closed);
         }
         asked.idempotency_key()?;
-        self.measure(rule, asked).await?;
+        self.measure(rule, asked, true).await?;
         match self.admit(rule, asked, payment).await? {
             Admitted::Sale(sale) => {
                 let delivery = self.run(*sale, asked.held.take()).await?;
@@ -231,7 +236,7 @@ impl Inner {
 
     /// What is asked, and how much of it. JSON has to be read for that, and a form with options before its file up to
     /// there; other bodies tell it by their head.
-    async fn measure(&self, rule: &Rule, asked: &mut Asked) -> Result<(), Problem> {
+    async fn measure(&self, rule: &Rule, asked: &mut Asked, paid: bool) -> Result<(), Problem> {
         let Some(work) = rule.work else { return Ok(()) };
         let limits = intake::Limits::from(&self.paid);
         match intake::plan(&asked.parts, work, limits)? {
@@ -248,8 +253,19 @@ impl Inner {
                 }
             }
             intake::Plan::Json => {
-                asked.source()?.at_most(limits.json);
+                let limit =
+                    if work == BrokeredWork::Run { limits.whole.min(limits.json) } else { limits.json };
+                asked.source()?.at_most(limit);
+                if work == BrokeredWork::Store && asked.source()?.longest() > kept::IN_MEMORY {
+                    return self.take_json(asked, paid).await;
+                }
                 let (bytes, held) = self.memory.read(asked.source()?).await?;
+                if work == BrokeredWork::Store
+                    && let Some(sources) = &self.sources
+                    && let Some(url) = intake::data_url(&bytes)
+                {
+                    return self.measure_url(sources, asked, url, paid).await;
+                }
                 let (measured, held) = if bytes.len() > LONG {
                     // The memory stays lent until it is done, whoever still waits for it.
                     let measure = move || (intake::measure_json(&bytes, work), held);
@@ -293,9 +309,10 @@ impl Inner {
         if let Some(problem) = self.guarded(&quote.terms) {
             return Err(problem);
         }
-        let Some(price) = quote.prices.first() else { return Ok(()) };
+        let (Some(floor), Some(price)) = (self.floor, quote.prices.first()) else { return Ok(()) };
         let price = Dollars { units: price.amount, decimals: price.accept.asset.decimals };
-        if self.leaves_too_little(price, quote.terms.cost) {
+        if gate::leaves_too_little(price, quote.terms.cost, floor) {
+            drop(self.parts.broker.guards().refusal(Guard::ProfitFloor));
             return Err(Reason::NoProvider.into());
         }
         Ok(())

@@ -8,6 +8,7 @@ use http_body_util::BodyExt;
 use serde_json::json;
 
 use crate::intake::{Ask, Digest, Form, FormEvent, FormReader, Label, MAX_FIELDS};
+use crate::outgoing::{Fetch, FetchError, Fetched};
 use crate::proxy::RequestBodyError;
 use crate::reason::{Problem, Reason};
 
@@ -21,6 +22,15 @@ pub(super) struct Source<B> {
     digest: Option<Digest>,
     /// The form was read up to its file.
     at_file: bool,
+    /// The content is somewhere else.
+    remote: Option<Remote>,
+}
+
+/// Content at a URL.
+struct Remote {
+    fetch: Fetch,
+    url: String,
+    opened: Option<Fetched>,
 }
 
 /// How much may come out.
@@ -38,7 +48,15 @@ where
 {
     /// A body as it is.
     pub(super) fn new(body: B) -> Self {
-        Source { body, form: None, bound: Bound::AtMost(u64::MAX), seen: 0, digest: None, at_file: false }
+        Source {
+            body,
+            form: None,
+            bound: Bound::AtMost(u64::MAX),
+            seen: 0,
+            digest: None,
+            at_file: false,
+            remote: None,
+        }
     }
 
     /// It is to have this many bytes.
@@ -55,6 +73,14 @@ where
     pub(super) fn form(&mut self, form: Form) {
         self.bound = Bound::AtMost(form.bound());
         self.form = Some(Box::new(form.reader()));
+    }
+
+    /// The content is not the body but what is at this URL, and has this many bytes.
+    pub(super) fn at(&mut self, fetch: Fetch, url: String, size: u64) {
+        self.bound = Bound::Exactly(size);
+        // What was read so far said where it is.
+        self.seen = 0;
+        self.remote = Some(Remote { fetch, url, opened: None });
     }
 
     /// Whether it is a form whose file was not reached yet.
@@ -83,7 +109,8 @@ where
     /// Bytes that may come, at most; of what is declared, what is declared.
     pub(super) fn longest(&self) -> u64 {
         let (Bound::Exactly(bound) | Bound::AtMost(bound)) = self.bound;
-        let bytes = self.body.size_hint().upper().map_or(bound, |upper| upper.min(bound));
+        let body = self.body.size_hint().upper().filter(|_| self.remote.is_none());
+        let bytes = body.map_or(bound, |upper| upper.min(bound));
         if self.form.is_some() { bytes.saturating_add(MAX_FIELDS) } else { bytes }
     }
 
@@ -107,9 +134,10 @@ where
 
     /// The next bytes; `None` once all came, and nothing was wrong with any of it.
     pub(super) async fn next(&mut self) -> Result<Option<Bytes>, Problem> {
-        let bytes = match &mut self.form {
-            Some(form) => next_of_form(&mut self.body, form).await?,
-            None => self.next_of_plain().await?,
+        let bytes = match (&mut self.remote, &mut self.form) {
+            (Some(remote), _) => remote.next(self.bound).await?,
+            (None, Some(form)) => next_of_form(&mut self.body, form).await?,
+            (None, None) => self.next_of_plain().await?,
         };
         let Some(bytes) = bytes else {
             return match self.bound {
@@ -140,6 +168,32 @@ where
         }
         frame(&mut self.body).await
     }
+}
+
+impl Remote {
+    async fn next(&mut self, bound: Bound) -> Result<Option<Bytes>, Problem> {
+        let opened = match &mut self.opened {
+            Some(opened) => opened,
+            None => {
+                let fetched = self.fetch.get(&self.url).await.map_err(unfetched)?;
+                if matches!(bound, Bound::Exactly(size) if size != fetched.size) {
+                    let what = "it has another size by now; ask for the price again";
+                    return Err(unfetched(FetchError::Failed(what.to_owned())));
+                }
+                self.opened.insert(fetched)
+            }
+        };
+        opened.next().await.map_err(unfetched)
+    }
+}
+
+/// Why what is at a URL cannot be had.
+pub(super) fn unfetched(error: FetchError) -> Problem {
+    let (reason, why) = match error {
+        FetchError::Refused(why) => (Reason::UrlRefused, why.to_owned()),
+        FetchError::Failed(why) => (Reason::UrlFailed, why),
+    };
+    Problem::new(reason).message(format!("{}: {why}", reason.text())).details(json!({ "field": "data.url" }))
 }
 
 async fn next_of_form<B>(body: &mut B, form: &mut FormReader) -> Result<Option<Bytes>, Problem>
@@ -176,7 +230,7 @@ where
     Ok(None)
 }
 
-fn too_large(limit: u64) -> Problem {
+pub(super) fn too_large(limit: u64) -> Problem {
     Problem::new(Reason::TooLarge).details(json!({ "limit": limit }))
 }
 

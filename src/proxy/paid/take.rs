@@ -6,30 +6,25 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures_util::stream;
 use http_body::{Body, Frame};
 use http_body_util::{BodyExt, StreamBody};
 use parking_lot::Mutex;
 
 use super::Inner;
+use super::kept::{IN_MEMORY, Kept};
 use super::read::Held;
 use super::request::Asked;
-use super::source::Source;
+use super::source::{self, Source};
 use crate::gate::Admission;
-use crate::intake::{self, Ask, Content, Data, Kind, Label, Received};
+use crate::intake::{self, Ask, Content, Data, Digest, JsonEnd, JsonReader, Kind, Label, Received};
 use crate::jobs::ClaimKey;
 use crate::outgoing::BoxError;
 use crate::providers::{Arriving, Fault, Pays, Provider};
 use crate::proxy::RequestBodyError;
 use crate::reason::{Problem, Reason};
-use crate::spool::{SpoolError, Writer};
 use crate::x402::Payment;
-
-/// Bytes of a body that are held in memory; more than that go to a file.
-const IN_MEMORY: u64 = 1 << 20;
-/// Bytes that are written to a file at once.
-const WRITE: usize = 256 * 1024;
 
 /// Ends a provider's upload early.
 #[derive(Debug, thiserror::Error)]
@@ -126,48 +121,70 @@ impl Inner {
     where
         B: Body<Data = Bytes, Error = RequestBodyError> + Unpin,
     {
-        let mut held = self.memory.nothing();
-        let mut first = Bytes::new();
-        let mut rest = BytesMut::new();
-        let mut file: Option<Writer> = None;
+        let mut kept = Kept::new(&self.memory, Some(&self.spool));
         while let Some(bytes) = source.next().await? {
-            if file.is_none() && held.bytes() + bytes.len() as u64 <= IN_MEMORY {
-                held.grow(bytes.len() as u64)?;
-                if first.is_empty() && rest.is_empty() {
-                    first = bytes;
-                    continue;
-                }
-            }
-            rest.extend_from_slice(&std::mem::take(&mut first));
-            rest.extend_from_slice(&bytes);
-            let spooling = file.is_some() || rest.len() as u64 > IN_MEMORY;
-            if spooling && rest.len() >= WRITE {
-                file = Some(self.write(file, rest.split().freeze()).await?);
-                held = self.memory.nothing();
-            }
+            kept.add(bytes).await?;
         }
-        Ok(match file {
-            Some(file) => (Data::File(self.write(Some(file), rest.freeze()).await?.complete()), held),
-            None if rest.is_empty() => (first.into(), held),
-            None => (rest.freeze().into(), held),
-        })
+        let (data, held) = kept.end().await?;
+        Ok((data.ok_or(Reason::Internal)?, held))
     }
 
-    async fn write(&self, file: Option<Writer>, bytes: Bytes) -> Result<Writer, Problem> {
-        let spool = self.spool.clone();
-        let written = tokio::task::spawn_blocking(move || {
-            let mut file = file.map_or_else(|| spool.create(), Ok)?;
-            file.write(&bytes)?;
-            Ok(file)
-        });
-        match written.await.map_err(|_| Reason::Internal)? {
-            Ok(file) => Ok(file),
-            Err(SpoolError::Full) => Err(Reason::Overloaded.into()),
-            Err(error) => {
-                tracing::error!(%error, "a body cannot be taken");
-                Err(Reason::Internal.into())
+    /// Reads a JSON request of any length: what is asked, and the data if it is to be kept, which an unpaid one's is not.
+    pub(super) async fn take_json(&self, asked: &mut Asked, keep: bool) -> Result<(), Problem> {
+        let source = asked.source()?;
+        let (ask, content, held) =
+            self.memory.in_time(source.longest(), self.read_json(source, keep)).await?;
+        (asked.ask, asked.content, asked.held) = (Some(ask), content, Some(held));
+        Ok(())
+    }
+
+    async fn read_json<B>(
+        &self,
+        source: &mut Source<B>,
+        keep: bool,
+    ) -> Result<(Ask, Option<Content>, Held), Problem>
+    where
+        B: Body<Data = Bytes, Error = RequestBodyError> + Unpin,
+    {
+        let (document, most) = (self.paid.max_document, self.paid.max_raw_body);
+        let mut reader = JsonReader::new(document);
+        let mut kept = Kept::new(&self.memory, keep.then_some(&self.spool));
+        let (mut digest, mut size) = (Digest::default(), 0u64);
+        let mut held = self.memory.nothing();
+        while let Some(bytes) = source.next().await? {
+            reader.push(bytes);
+            while let Some(data) = reader.data()? {
+                if size == 0 && intake::may_be_document(&data) {
+                    kept.in_memory(document);
+                }
+                size = size.saturating_add(data.len() as u64);
+                if size > most {
+                    return Err(source::too_large(most));
+                }
+                digest.update(&data);
+                kept.add(data).await?;
             }
+            held.grow(reader.kept().saturating_sub(held.bytes()))?;
         }
+        let large = match reader.end()? {
+            JsonEnd::Small(ask, content) => return Ok((ask, Some(content), held)),
+            JsonEnd::Large(large) => large,
+        };
+        let (data, held) = kept.end().await?;
+        if large.is_document() && size > document {
+            return Err(source::too_large(document));
+        }
+        let (ask, content) = match data {
+            None => return Ok((large.ask(size), None, held)),
+            Some(Data::File(file)) if large.is_document() => {
+                let whole = tokio::task::spawn_blocking(move || file.whole()).await;
+                let whole = whole.ok().and_then(Result::ok).ok_or(Reason::Internal)?;
+                large.content(whole)?
+            }
+            Some(Data::Memory(bytes)) => large.content(bytes)?,
+            Some(data) => large.file(data, digest.finish()),
+        };
+        Ok((ask, Some(content), held))
     }
 
     /// On to the provider, in a task on the runtime of its connection, which ends with this future.

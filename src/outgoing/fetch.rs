@@ -1,0 +1,425 @@
+//! Fetching what a client's URL names, from public addresses only.
+//!
+//! The address is checked where it is connected to, after the name was resolved, so neither a name that resolves to a
+//! private address, nor one that resolves differently the second time, nor a redirect leads inside. No connection is
+//! used twice; nothing of the client's is sent along, and no proxy of the environment is used.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, LOCATION, USER_AGENT};
+use http::{Method, Request, Response, StatusCode, Uri};
+use http_body_util::{BodyExt, Empty};
+use hyper::body::Incoming;
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::connect::dns::Name;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use tokio::time::timeout;
+use tower_service::Service;
+
+use super::{AGENT, MAX_HEAD};
+
+/// Redirects that are followed.
+const REDIRECTS: usize = 5;
+/// Bytes of a URL at most.
+const MAX_URL: usize = 2048;
+/// Resolving, connecting, and the head of one answer.
+const HEAD_TIME: Duration = Duration::from_secs(10);
+/// A source that sends nothing for so long is given up.
+const PAUSE: Duration = Duration::from_secs(15);
+
+/// Addresses that may be connected to though they are not public.
+pub type Exceptions = Arc<dyn Fn(IpAddr) -> bool + Send + Sync>;
+
+/// Fetches. Clones share nothing that matters.
+#[derive(Clone)]
+pub struct Fetch {
+    client: Client<HttpsConnector<HttpConnector<PublicNames>>, Empty<Bytes>>,
+    exceptions: Exceptions,
+}
+
+/// What is at a URL.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// Its size in bytes.
+    pub size: u64,
+    /// Its media type.
+    pub content_type: Option<String>,
+}
+
+/// Bytes on their way from a URL.
+#[derive(Debug)]
+pub struct Fetched {
+    body: Incoming,
+    /// How many they are.
+    pub size: u64,
+}
+
+/// Why there is nothing. The texts tell a client no more about our network than it knows.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FetchError {
+    /// It is not to be fetched.
+    #[error("{0}")]
+    Refused(&'static str),
+    /// It cannot be fetched.
+    #[error("{0}")]
+    Failed(String),
+}
+
+const NOT_A_URL: FetchError =
+    FetchError::Refused("it is not an http or https URL of at most 2048 characters, without a user name");
+const NOT_PUBLIC: FetchError = FetchError::Refused("it is not at a public address");
+
+impl Fetch {
+    /// Fetches from public addresses and `exceptions`.
+    pub fn new(exceptions: Exceptions) -> Result<Self, rustls::Error> {
+        let names = PublicNames(Arc::clone(&exceptions));
+        let mut tcp = HttpConnector::new_with_resolver(names);
+        tcp.enforce_http(false);
+        tcp.set_connect_timeout(Some(HEAD_TIME));
+        let connector = HttpsConnectorBuilder::new()
+            .with_provider_and_webpki_roots(rustls::crypto::ring::default_provider())?
+            .https_or_http()
+            .enable_http1()
+            .wrap_connector(tcp);
+        let client = Client::builder(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .pool_max_idle_per_host(0)
+            .http1_max_buf_size(MAX_HEAD)
+            .build(connector);
+        Ok(Fetch { client, exceptions })
+    }
+
+    /// What is at this URL, by `HEAD`; by the head of a `GET` where that tells nothing.
+    pub async fn find(&self, url: &str) -> Result<Found, FetchError> {
+        for method in [Method::HEAD, Method::GET] {
+            let last = method == Method::GET;
+            match self.open(method, url).await {
+                Ok(response) => match found(&response) {
+                    Ok(found) => return Ok(found),
+                    Err(error) if last => return Err(error),
+                    Err(_) => {}
+                },
+                Err(error @ FetchError::Refused(_)) => return Err(error),
+                Err(error) if last => return Err(error),
+                Err(_) => {}
+            }
+        }
+        Err(FetchError::Failed("it tells no size".to_owned()))
+    }
+
+    /// The bytes at this URL.
+    pub async fn get(&self, url: &str) -> Result<Fetched, FetchError> {
+        let response = self.open(Method::GET, url).await?;
+        let size = found(&response)?.size;
+        Ok(Fetched { body: response.into_body(), size })
+    }
+
+    async fn open(&self, method: Method, url: &str) -> Result<Response<Incoming>, FetchError> {
+        let mut url = self.check(url)?;
+        for _ in 0..=REDIRECTS {
+            let mut request = Request::new(Empty::new());
+            *request.method_mut() = method.clone();
+            *request.uri_mut() = url.clone();
+            request.headers_mut().insert(USER_AGENT, AGENT);
+            let response = timeout(HEAD_TIME, self.client.request(request)).await;
+            let response =
+                response.map_err(|_| FetchError::Failed("it does not answer in time".to_owned()))?;
+            let response = response.map_err(|error| {
+                if is_refused(&error) {
+                    NOT_PUBLIC
+                } else {
+                    FetchError::Failed("it cannot be reached".to_owned())
+                }
+            })?;
+            match (response.status(), response.headers().get(LOCATION)) {
+                (StatusCode::OK, _) => return Ok(response),
+                (status, Some(location)) if status.is_redirection() => {
+                    let location = location.to_str().map_err(|_| NOT_A_URL)?;
+                    url = self.check(&resolved(&url, location))?;
+                }
+                (status, _) => return Err(FetchError::Failed(format!("it answers {}", status.as_u16()))),
+            }
+        }
+        Err(FetchError::Failed("it redirects too often".to_owned()))
+    }
+
+    /// The URL, if what it says itself is allowed. What its name says is found out on the way.
+    fn check(&self, url: &str) -> Result<Uri, FetchError> {
+        let plain = url.len() <= MAX_URL && url.bytes().all(|byte| byte.is_ascii_graphic());
+        let uri: Uri = url.parse().ok().filter(|_| plain).ok_or(NOT_A_URL)?;
+        let web = matches!(uri.scheme_str(), Some("http" | "https"));
+        let host = uri.host().filter(|host| web && !host.is_empty()).ok_or(NOT_A_URL)?;
+        if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
+            return Err(NOT_A_URL);
+        }
+        // The connector does not resolve what is an address already.
+        let literal = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+        match literal.parse::<IpAddr>() {
+            Ok(address) if !is_allowed(address, &self.exceptions) => Err(NOT_PUBLIC),
+            _ => Ok(uri),
+        }
+    }
+}
+
+impl Fetched {
+    /// The next bytes.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, FetchError> {
+        loop {
+            let frame = timeout(PAUSE, self.body.frame()).await;
+            let frame = frame.map_err(|_| FetchError::Failed("it sends no more".to_owned()))?;
+            match frame {
+                None => return Ok(None),
+                Some(Err(_)) => return Err(FetchError::Failed("it breaks off".to_owned())),
+                Some(Ok(frame)) => {
+                    if let Ok(data) = frame.into_data() {
+                        return Ok(Some(data));
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn found(response: &Response<Incoming>) -> Result<Found, FetchError> {
+    let text = |name| response.headers().get(name).and_then(|value: &http::HeaderValue| value.to_str().ok());
+    let size = text(CONTENT_LENGTH).and_then(|size| size.parse().ok());
+    let size = size.ok_or_else(|| FetchError::Failed("it tells no size (Content-Length)".to_owned()))?;
+    Ok(Found { size, content_type: text(CONTENT_TYPE).map(str::to_owned) })
+}
+
+/// Where a `Location` leads from `base` (RFC 3986 section 5.2, as far as servers use it).
+fn resolved(base: &Uri, location: &str) -> String {
+    let (scheme, authority) =
+        (base.scheme_str().unwrap_or_default(), base.authority().map_or("", |a| a.as_str()));
+    if location.contains("://") {
+        location.to_owned()
+    } else if let Some(rest) = location.strip_prefix("//") {
+        format!("{scheme}://{rest}")
+    } else if location.starts_with('/') {
+        format!("{scheme}://{authority}{location}")
+    } else {
+        let folder = base.path().rsplit_once('/').map_or("", |(folder, _)| folder);
+        format!("{scheme}://{authority}{folder}/{location}")
+    }
+}
+
+/// Resolves names, and leaves out what may not be connected to.
+#[derive(Clone)]
+struct PublicNames(Exceptions);
+
+/// All addresses of a name are private.
+#[derive(Debug, thiserror::Error)]
+#[error("the name has no public address")]
+struct NoPublicAddress;
+
+impl Service<Name> for PublicNames {
+    type Response = std::vec::IntoIter<SocketAddr>;
+    type Error = io::Error;
+    type Future = Pin<Box<dyn Future<Output = io::Result<Self::Response>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, name: Name) -> Self::Future {
+        let exceptions = Arc::clone(&self.0);
+        Box::pin(async move {
+            let all = tokio::net::lookup_host((name.as_str(), 0)).await?;
+            let allowed: Vec<_> = all.filter(|address| is_allowed(address.ip(), &exceptions)).collect();
+            if allowed.is_empty() { Err(io::Error::other(NoPublicAddress)) } else { Ok(allowed.into_iter()) }
+        })
+    }
+}
+
+fn is_refused(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        if error.is::<NoPublicAddress>() || inner.is_some_and(|inner| inner.is::<NoPublicAddress>()) {
+            return true;
+        }
+        next = error.source();
+    }
+    false
+}
+
+fn is_allowed(address: IpAddr, exceptions: &Exceptions) -> bool {
+    is_public(address) || exceptions(address)
+}
+
+/// Whether an address is anybody's, and not a way into the network that we are in (RFC 6890).
+fn is_public(address: IpAddr) -> bool {
+    match address.to_canonical() {
+        IpAddr::V4(address) => is_public_v4(address),
+        IpAddr::V6(address) => is_public_v6(address),
+    }
+}
+
+fn is_public_v4(address: Ipv4Addr) -> bool {
+    let [a, b, c, _] = address.octets();
+    let special = matches!(
+        (a, b, c),
+        (0 | 10 | 127 | 224.., ..)
+            | (100, 64..=127, _)
+            | (169, 254, _)
+            | (172, 16..=31, _)
+            | (192, 168, _)
+            | (192, 0, 0 | 2)
+            | (192, 88, 99)
+            | (198, 18..=19, _)
+            | (198, 51, 100)
+            | (203, 0, 113)
+    );
+    // Azure answers its machines there.
+    !special && address != Ipv4Addr::new(168, 63, 129, 16)
+}
+
+fn is_public_v6(address: Ipv6Addr) -> bool {
+    let [a, b, ..] = address.segments();
+    let global = a & 0xe000 == 0x2000;
+    // Documentation, benchmarks, and what stands for an IPv4 address: Teredo and 6to4.
+    let special = matches!((a, b), (0x2001, 0 | 2 | 0x0db8) | (0x2002, _) | (0x3fff, 0..=0x0fff));
+    global && !special
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::outgoing::stub::{Reply, Stub};
+
+    fn fetch(loopback: bool) -> Fetch {
+        Fetch::new(Arc::new(move |address| loopback && address == IpAddr::from([127, 0, 0, 1]))).unwrap()
+    }
+
+    #[test]
+    fn only_public_addresses_are_public() {
+        let private = [
+            "0.0.0.0",
+            "10.1.2.3",
+            "100.64.0.1",
+            "100.100.100.200",
+            "127.0.0.1",
+            "127.9.9.9",
+            "169.254.169.254",
+            "172.16.0.1",
+            "172.31.255.255",
+            "192.0.0.8",
+            "192.0.2.1",
+            "192.88.99.1",
+            "192.168.0.1",
+            "198.18.0.1",
+            "198.51.100.1",
+            "203.0.113.1",
+            "224.0.0.1",
+            "240.0.0.1",
+            "255.255.255.255",
+            "168.63.129.16",
+            "::",
+            "::1",
+            "::ffff:127.0.0.1",
+            "::ffff:10.0.0.1",
+            "::10.0.0.1",
+            "64:ff9b::a00:1",
+            "fc00::1",
+            "fd00:ec2::254",
+            "fe80::1",
+            "fec0::1",
+            "ff02::1",
+            "2001::1",
+            "2001:db8::1",
+            "2002:7f00:1::1",
+            "100::1",
+        ];
+        for address in private {
+            assert!(!is_public(address.parse().unwrap()), "{address}");
+        }
+        for address in [
+            "1.1.1.1",
+            "172.32.0.1",
+            "100.128.0.1",
+            "192.0.1.1",
+            "2606:4700::1111",
+            "2a00:1450::1",
+            "::ffff:1.1.1.1",
+        ] {
+            assert!(is_public(address.parse().unwrap()), "{address}");
+        }
+    }
+
+    #[tokio::test]
+    async fn no_way_of_writing_it_leads_inside() {
+        let stub = Stub::start(|_| Reply::Http(200, vec![], b"secret".to_vec())).await;
+        let port = stub.url("/").port_u16().unwrap();
+        for host in [
+            "127.0.0.1",
+            "[::1]",
+            "[::ffff:127.0.0.1]",
+            "localhost",
+            "127.1",
+            "2130706433",
+            "0x7f000001",
+            "0",
+        ] {
+            let error = fetch(false).get(&format!("http://{host}:{port}/")).await.unwrap_err();
+            // A name that nobody resolves is not refused, it is not there.
+            let expected = [NOT_PUBLIC, FetchError::Failed("it cannot be reached".to_owned()), NOT_A_URL];
+            assert!(expected.contains(&error), "{host}: {error:?}");
+        }
+        for url in [
+            "ftp://a/",
+            "file:///etc/passwd",
+            "gopher://a",
+            "http://",
+            "/x",
+            "http://u:p@1.1.1.1/",
+            "http://a b/",
+        ] {
+            assert_eq!(fetch(true).get(url).await.unwrap_err(), NOT_A_URL, "{url}");
+        }
+        assert!(stub.seen().is_empty());
+    }
+
+    #[tokio::test]
+    async fn redirects_are_followed_as_far_as_they_are_allowed() {
+        let stub = Stub::start(|seen| match seen.target.as_str() {
+            "/end" => Reply::Http(200, vec![("content-type", "image/png".into())], b"bytes".to_vec()),
+            "/inside" => Reply::Http(302, vec![("location", "http://169.254.169.254/meta".into())], vec![]),
+            "/name" => Reply::Http(302, vec![("location", "http://[::1]:9/".into())], vec![]),
+            "/file" => Reply::Http(302, vec![("location", "file:///etc/passwd".into())], vec![]),
+            "/loop" => Reply::Http(302, vec![("location", "/loop".into())], vec![]),
+            "/gone" => Reply::html(404),
+            _ => Reply::Http(307, vec![("location", "end".into())], vec![]),
+        })
+        .await;
+        let url = |path: &str| stub.url(path).to_string();
+        let mut fetched = fetch(true).get(&url("/begin")).await.unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!((fetched.size, fetched.next().await.unwrap().unwrap()), (5, Bytes::from_static(b"bytes")));
+        assert_eq!(fetched.next().await.unwrap(), None);
+        let found = fetch(true).find(&url("/end")).await.unwrap();
+        assert_eq!(found, Found { size: 5, content_type: Some("image/png".to_owned()) });
+        for (path, expected) in [
+            ("/inside", NOT_PUBLIC),
+            ("/name", NOT_PUBLIC),
+            ("/file", NOT_A_URL),
+            ("/loop", FetchError::Failed("it redirects too often".to_owned())),
+            ("/gone", FetchError::Failed("it answers 404".to_owned())),
+        ] {
+            assert_eq!(fetch(true).get(&url(path)).await.unwrap_err(), expected, "{path}");
+        }
+        // A body-less request with nothing of anybody's in it.
+        for seen in stub.seen() {
+            assert!(
+                seen.headers.keys().all(|name| ["host", "user-agent"].contains(&name.as_str())),
+                "{seen:?}"
+            );
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! Bytes that are kept until a payment is good: in memory as far as they are few, else in a temporary file.
+
+use bytes::{Bytes, BytesMut};
+
+use super::read::{Held, Memory};
+use crate::intake::Data;
+use crate::reason::{Problem, Reason};
+use crate::spool::{Spool, SpoolError, Writer};
+
+/// Bytes of a body that are held in memory; more than that go to a file.
+pub(super) const IN_MEMORY: u64 = 1 << 20;
+/// Bytes that are written to a file at once.
+const WRITE: usize = 128 * 1024;
+
+/// Bytes that arrive.
+pub(super) struct Kept<'a> {
+    memory: &'a Memory,
+    /// Without one, too many are thrown away: they were only to be measured.
+    spool: Option<&'a Spool>,
+    in_memory: u64,
+    first: Bytes,
+    rest: BytesMut,
+    held: Held,
+    file: Option<Writer>,
+    dropped: bool,
+}
+
+impl<'a> Kept<'a> {
+    pub(super) fn new(memory: &'a Memory, spool: Option<&'a Spool>) -> Self {
+        Kept {
+            memory,
+            spool,
+            in_memory: IN_MEMORY,
+            first: Bytes::new(),
+            rest: BytesMut::new(),
+            held: memory.nothing(),
+            file: None,
+            dropped: false,
+        }
+    }
+
+    /// Holds this many in memory, if they are so many.
+    pub(super) fn in_memory(&mut self, bytes: u64) {
+        self.in_memory = self.in_memory.max(bytes);
+    }
+
+    pub(super) async fn add(&mut self, bytes: Bytes) -> Result<(), Problem> {
+        if self.dropped {
+            return Ok(());
+        }
+        let few = self.file.is_none() && self.held.bytes() + bytes.len() as u64 <= self.in_memory;
+        if few {
+            self.held.grow(bytes.len() as u64)?;
+            if self.first.is_empty() && self.rest.is_empty() {
+                self.first = bytes;
+                return Ok(());
+            }
+        } else if self.spool.is_none() {
+            (self.first, self.rest, self.dropped) = (Bytes::new(), BytesMut::new(), true);
+            self.held = self.memory.nothing();
+            return Ok(());
+        }
+        self.rest.extend_from_slice(&std::mem::take(&mut self.first));
+        self.rest.extend_from_slice(&bytes);
+        if !few && self.rest.len() >= WRITE {
+            let written = self.rest.split().freeze();
+            self.write(written).await?;
+        }
+        Ok(())
+    }
+
+    /// All of them; `None` if they were thrown away.
+    pub(super) async fn end(mut self) -> Result<(Option<Data>, Held), Problem> {
+        if self.dropped {
+            return Ok((None, self.held));
+        }
+        if self.file.is_some() {
+            let written = self.rest.split().freeze();
+            self.write(written).await?;
+        }
+        let data = match self.file {
+            Some(file) => Data::File(file.complete()),
+            None if self.rest.is_empty() => self.first.into(),
+            None => self.rest.freeze().into(),
+        };
+        Ok((Some(data), self.held))
+    }
+
+    async fn write(&mut self, bytes: Bytes) -> Result<(), Problem> {
+        let (file, spool) = (self.file.take(), self.spool.cloned().ok_or(Reason::Internal)?);
+        let written = tokio::task::spawn_blocking(move || {
+            let mut file = file.map_or_else(|| spool.create(), Ok)?;
+            file.write(&bytes)?;
+            Ok(file)
+        });
+        match written.await.map_err(|_| Reason::Internal)? {
+            Ok(file) => {
+                self.file = Some(file);
+                self.held = self.memory.nothing();
+                Ok(())
+            }
+            Err(SpoolError::Full) => Err(Reason::Overloaded.into()),
+            Err(error) => {
+                tracing::error!(%error, "a body cannot be kept");
+                Err(Reason::Internal.into())
+            }
+        }
+    }
+}
