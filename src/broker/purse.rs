@@ -40,7 +40,6 @@ pub(super) struct AttemptPurse {
 }
 
 /// What was taken from the limits for this attempt. What is left at its end goes back.
-#[derive(Default)]
 pub(super) struct Hand(Mutex<(Option<Reserved>, Option<BornLoss>)>);
 
 impl Hand {

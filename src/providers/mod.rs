@@ -270,8 +270,8 @@ impl Fault {
     pub fn is_ours(self) -> bool {
         match self {
             Fault::Internal => true,
-            // Another provider may be who it was.
-            Fault::Guarded(reason) => reason != Reason::PayeeChanged,
+            // Of what a guard forbids, these are about the one provider.
+            Fault::Guarded(reason) => !matches!(reason, Reason::PayeeChanged | Reason::BudgetSpent),
             Fault::Unreachable
             | Fault::Timeout
             | Fault::Broken
