@@ -20,6 +20,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
+use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::{Request, Uri};
 use tokio::runtime::Handle;
@@ -35,7 +36,7 @@ use crate::clock::Clock;
 use crate::config::resolved::{self, Action, BrokeredWork, Config, Route};
 use crate::gate::{self, Books};
 use crate::ids::JobId;
-use crate::intake;
+use crate::intake::{self, Ask, Content};
 use crate::money::Amount;
 use crate::providers::Registry;
 use crate::quote_cache::{Dollars, Quote, QuoteCache, RouteId};
@@ -164,18 +165,18 @@ impl Sell for Paid {
 impl Inner {
     /// A request on a sold route, from its head to its answer.
     async fn sell(&self, rule: usize, request: Request<RequestBody>, peer: Peer) -> Answer {
-        let asked = Asked::new(request, peer, self.public_url.as_ref());
-        self.answer(rule, asked).await.unwrap_or_else(Answer::from)
+        let mut asked = Asked::new(request, peer, self.public_url.as_ref());
+        self.answer(rule, &mut asked).await.unwrap_or_else(Answer::from)
     }
 
-    async fn answer(&self, rule: usize, mut asked: Asked) -> Result<Answer, Problem> {
+    async fn answer(&self, rule: usize, asked: &mut Asked) -> Result<Answer, Problem> {
         let began = Instant::now();
         let rule = self.rules.get(rule).and_then(Option::as_ref).ok_or(Reason::Internal)?;
         let refusal = match Payment::from_headers(&asked.parts.headers, self.paid.max_payment_header) {
             Ok(Some(payment)) => {
                 // In an allocation of its own: what paid work keeps in mind is a hundred times what a challenge does,
                 // and each challenge would have to make room for it.
-                let sold = Box::pin(self.sell_for(rule, &mut asked, &payment));
+                let sold = Box::pin(self.sell_for(rule, asked, &payment));
                 return sold.await.map_err(paid_attempt);
             }
             Ok(None) => None,
@@ -192,12 +193,12 @@ impl Inner {
             // Rare, as is what follows on it: neither is part of every challenge's future.
             && let Some(delivery) = Box::pin(self.parts.broker.unresolved(&key)).await?
         {
-            return Box::pin(self.deliver(rule, &asked, delivery)).await;
+            return Box::pin(self.deliver(rule, asked, delivery)).await;
         }
         let attempted = refusal.is_some();
         let said = |problem| if attempted { paid_attempt(problem) } else { problem };
-        self.measure(rule, &mut asked, false).await.map_err(said)?;
-        let answer = self.challenge(rule, &asked, refusal).await;
+        self.measure(rule, asked, false).await.map_err(said)?;
+        let answer = self.challenge(rule, asked, refusal).await;
         self.parts.metrics.challenged(began.elapsed());
         answer
     }
@@ -249,7 +250,8 @@ impl Inner {
                 asked.ask = form.ask().cloned();
                 asked.source()?.form(form);
                 if asked.ask.is_none() {
-                    asked.read_fields(&self.memory).await?;
+                    // In allocations of their own, this and what follows: most requests are short JSON.
+                    Box::pin(asked.read_fields(&self.memory)).await?;
                 }
             }
             intake::Plan::Json => {
@@ -257,19 +259,17 @@ impl Inner {
                     if work == BrokeredWork::Run { limits.whole.min(limits.json) } else { limits.json };
                 asked.source()?.at_most(limit);
                 if work == BrokeredWork::Store && asked.source()?.longest() > kept::IN_MEMORY {
-                    return self.take_json(asked, paid).await;
+                    return Box::pin(self.take_json(asked, paid)).await;
                 }
                 let (bytes, held) = self.memory.read(asked.source()?).await?;
                 if work == BrokeredWork::Store
                     && let Some(sources) = &self.sources
                     && let Some(url) = intake::data_url(&bytes)
                 {
-                    return self.measure_url(sources, asked, url, paid).await;
+                    return Box::pin(self.measure_url(sources, asked, url, paid)).await;
                 }
                 let (measured, held) = if bytes.len() > LONG {
-                    // The memory stays lent until it is done, whoever still waits for it.
-                    let measure = move || (intake::measure_json(&bytes, work), held);
-                    self.parts.runtime.spawn_blocking(measure).await.map_err(|_| Reason::Internal)?
+                    Box::pin(self.measure_elsewhere(bytes, held, work)).await?
                 } else {
                     (intake::measure_json(&bytes, work), held)
                 };
@@ -280,6 +280,17 @@ impl Inner {
             }
         }
         Ok(())
+    }
+
+    /// Measures long JSON where nobody waits for it. The memory stays lent until it is done, whoever still waits.
+    async fn measure_elsewhere(
+        &self,
+        bytes: Bytes,
+        held: Held,
+        work: BrokeredWork,
+    ) -> Result<(Result<(Ask, Content), Problem>, Held), Problem> {
+        let measure = move || (intake::measure_json(&bytes, work), held);
+        self.parts.runtime.spawn_blocking(measure).await.map_err(|_| Reason::Internal.into())
     }
 
     /// The challenge: the first one (`refusal` is `None`), or the answer to a payment that is no good.

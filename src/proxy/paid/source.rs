@@ -19,11 +19,11 @@ pub(super) struct Source<B> {
     bound: Bound,
     /// Bytes of content that came out.
     seen: u64,
-    digest: Option<Digest>,
+    digest: Option<Box<Digest>>,
     /// The form was read up to its file.
     at_file: bool,
     /// The content is somewhere else.
-    remote: Option<Remote>,
+    remote: Option<Box<Remote>>,
 }
 
 /// Content at a URL.
@@ -80,7 +80,7 @@ where
         self.bound = Bound::Exactly(size);
         // What was read so far said where it is.
         self.seen = 0;
-        self.remote = Some(Remote { fetch, url, opened: None });
+        self.remote = Some(Box::new(Remote { fetch, url, opened: None }));
     }
 
     /// Whether it is a form whose file was not reached yet.
@@ -98,7 +98,7 @@ where
 
     /// From now on, the digest of what passes is kept.
     pub(super) fn hash(&mut self) {
-        self.digest = Some(Digest::default());
+        self.digest = Some(Box::default());
     }
 
     /// Digest and number of the bytes that passed.
