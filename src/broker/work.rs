@@ -177,7 +177,7 @@ impl Work for ProviderWork {
                 Ok(self.product(job, result))
             }
             // Our own store or wallet: it would fail with any provider.
-            Err(error) if error.fault == Fault::Internal => Err(error.into()),
+            Err(error) if error.fault.is_ours() => Err(error.into()),
             // It has the bytes, and we have not.
             Err(error) if matches!(self.content.data, Data::Received(_)) => Err(error.into()),
             Err(error) => {

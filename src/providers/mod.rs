@@ -265,6 +265,24 @@ pub enum Fault {
     Guarded(Reason),
 }
 
+impl Fault {
+    /// Whether it is our own, so that it would be met with any provider.
+    pub fn is_ours(self) -> bool {
+        match self {
+            Fault::Internal => true,
+            // Of what a guard forbids, these are about the one provider.
+            Fault::Guarded(reason) => !matches!(reason, Reason::PayeeChanged | Reason::BudgetSpent),
+            Fault::Unreachable
+            | Fault::Timeout
+            | Fault::Broken
+            | Fault::Refused
+            | Fault::Unpaid
+            | Fault::Funds
+            | Fault::Terms => false,
+        }
+    }
+}
+
 impl ProviderError {
     /// An error of this class.
     pub fn new(fault: Fault, message: impl Into<String>) -> Self {

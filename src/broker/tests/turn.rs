@@ -293,3 +293,52 @@ async fn what_was_begun_upfront_may_be_done_by_another() {
     assert_eq!((job.state, job.provider[0].provider.as_str()), (State::Completed, "b"));
     assert_eq!((job.quote.provider.as_str(), job.quote.passed_over.len()), ("b", 1));
 }
+
+/// What the wallet may not do, it may not do with anybody; but for what is about the one provider.
+#[tokio::test(start_paused = true)]
+async fn a_wallet_that_may_not_pay_turns_to_another_only_where_that_helps() {
+    let guarded = |reason| Does::Fails(Fault::Guarded(reason));
+    for (reason, turned) in [
+        (Reason::WalletFrozen, false),
+        (Reason::WalletLow, false),
+        (Reason::StoreAway, false),
+        (Reason::ExposureLimit, false),
+        (Reason::BudgetSpent, true),
+        (Reason::PayeeChanged, true),
+    ] {
+        let stage = Stage::new();
+        let (a, b) = (Seller::new("a", 1, guarded(reason)), Seller::new("b", 2, Does::Works));
+        let said = stage.sell(sale(&stage, &[&a, &b]).await).await;
+        assert_eq!((b.orders() == 1, said.reason == Reason::Paid), (turned, turned), "{said:?}");
+        if !turned {
+            assert!(said.is(reason, Charged::No), "{said:?}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_reserved_is_for_the_one_who_is_paid() {
+    let limits = crate::config::resolved::Limits {
+        spend_per_hour: 10_000,
+        provider_spend_per_hour: 10_000,
+        exposure: 10_000,
+        payer_exposure: 10_000,
+        loss_per_hour: 10_000,
+        quote_loss_per_hour: 0,
+        profit_floor: None,
+    };
+    let stage = Stage::guarded(64, move |store, clock, metrics| {
+        let switch = crate::guard::Switch::Store(Arc::clone(&store));
+        let guards = crate::guard::Guards::new(store, clock, metrics, &limits, switch);
+        guards.assume_well();
+        guards
+    });
+    let a = Seller::new("a", 6_000, Does::Fails(Fault::Unreachable));
+    let b = Seller::new("b", 9_000, Does::Works);
+    let said = stage.sell(sale(&stage, &[&a, &b]).await).await;
+    assert_eq!(said.reason, Reason::Paid, "what was taken for a is free for b: {said:?}");
+    // 9,000 of 10,000 are spent.
+    assert!(
+        stage.sell(stage.sale(2, &[Do::Pay("execute", 1_001)])).await.is(Reason::BudgetSpent, Charged::No)
+    );
+}
