@@ -23,7 +23,7 @@ use crate::telemetry::Audited;
 use crate::x402::{Address, Network};
 
 /// Between two rounds.
-const EVERY: Duration = Duration::from_secs(15);
+const EVERY: Duration = Duration::from_secs(5);
 
 /// A payment that is in no final block younger than its settlement by this much is missing: no facilitator says
 /// "settled" of a transaction that takes this long to be in a block.

@@ -18,6 +18,8 @@ use crate::rig::{PAY_TO, Setup, Stage};
 
 /// What a payer starts with, in atomic units.
 const PURSE: u64 = 100_000;
+/// What the gateway's wallet has: it buys its stock before anything is sold, too.
+const FLOAT: u64 = 10_000_000;
 
 /// Something that is sold.
 struct Route {
@@ -178,7 +180,7 @@ impl Shop {
         }
         let _peers = [official, modern, legacy];
         let stage = setup.routes(&tables).start();
-        runtime.block_on(chain.mint(stage.wallet(), PURSE));
+        runtime.block_on(chain.mint(stage.wallet(), FLOAT));
         let gateway = stage.gateway();
         Shop { gateway, stage, _peers, _gas_key: gas_key, chain, runtime, facilitator }
     }
