@@ -181,7 +181,12 @@ impl Audit {
                     seen.income.swap_remove(place);
                     self.broker.metrics.audited(Audited::Found);
                 }
-                None if last.time > settled.at.saturating_add(GRACE) => doubtful.push(settled),
+                // Without a height, what was read may begin behind it.
+                None if settled.sought.since.height().is_none()
+                    || last.time > settled.at.saturating_add(GRACE) =>
+                {
+                    doubtful.push(settled);
+                }
                 None => rest.push(settled),
             }
         }

@@ -76,6 +76,23 @@ async fn what_was_received_is_found_with_one_question() {
     assert!(stage.facilitator.distrusted.lock().is_empty());
 }
 
+/// A gateway that sells before it has looked at the chain does not know from where to read: such a payment is proved.
+#[tokio::test(start_paused = true)]
+async fn a_payment_of_no_known_height_is_found_though_it_is_final_already() {
+    let stage = Stage::audited();
+    settles(&stage);
+    stage.chain.unseen.store(true, Ordering::Relaxed);
+    assert_eq!(stage.sell(stage.sale(1, &[])).await.reason, Reason::Paid);
+    stage.chain.income.lock().push((81, received()));
+    stage.final_block(90, NOW + 4);
+    let mut audit = Audit::new(Arc::clone(&stage.broker));
+    audit.round().await;
+    stage.shows(0, 0, 1);
+    stage.chain.says(Ok(Proof::Paid { transaction: named(), block: 81, is_final: true }));
+    audit.round().await;
+    stage.shows(1, 0, 0);
+}
+
 /// One transfer vouches for one payment, whatever hash the facilitator names.
 #[tokio::test(start_paused = true)]
 async fn the_first_payment_that_is_missing_ends_the_trust() {
