@@ -130,7 +130,7 @@ impl Settler {
         let Order { asset, authorization, .. } = order;
         let key = [asset.address.as_slice(), authorization.from.as_slice(), authorization.nonce.as_slice()]
             .concat();
-        self.told.entry(keccak256(key)).or_insert(()).is_fresh()
+        is_first(&self.told, keccak256(key))
     }
 
     /// Settles `order`, or joins its settlement, and waits for the end this long.
@@ -397,5 +397,41 @@ impl Settler {
             }
             sleep(self.terms.poll).await;
         }
+    }
+}
+
+/// Whether `key` was not in `cache`; it is from now on. Of many who ask at once, one is the first.
+fn is_first(cache: &Cache<B256, ()>, key: B256) -> bool {
+    // `or_insert` looks and inserts in two steps; only `or_insert_with` lets one of many in.
+    cache.entry(key).or_insert_with(|| ()).is_fresh()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Barrier;
+
+    use super::*;
+
+    #[test]
+    fn of_many_who_ask_at_once_one_is_the_first() {
+        const KEYS: usize = 5_000;
+        const ASKING: usize = 4;
+        let told = Cache::new(REMEMBERED_MOST);
+        let together = Barrier::new(ASKING);
+        let ask = || {
+            (0..KEYS)
+                .filter(|key| {
+                    if key % 64 == 0 {
+                        together.wait();
+                    }
+                    is_first(&told, keccak256(key.to_be_bytes()))
+                })
+                .count()
+        };
+        let firsts: usize = std::thread::scope(|scope| {
+            let asking: Vec<_> = (0..ASKING).map(|_| scope.spawn(ask)).collect();
+            asking.into_iter().map(|thread| thread.join().unwrap()).sum()
+        });
+        assert_eq!(firsts, KEYS);
     }
 }
