@@ -4,6 +4,7 @@
 //! refusing in time: what protects the money is the balance itself.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -60,6 +61,9 @@ pub struct Watched {
 pub(super) struct Balances {
     watched: Watched,
     purses: Mutex<Vec<Purse>>,
+    /// The most that any token has left, in millionths of a dollar; [`u64::MAX`] where that is not known. Every challenge
+    /// reads it, so it is kept apart from the lock, and brought up to date with every change and by `tend`.
+    most: AtomicU64,
 }
 
 /// One token.
@@ -84,7 +88,7 @@ impl Balances {
         let purse =
             |asset: &Asset| Purse { asset: asset.clone(), balance: None, signed: Vec::new(), refused: None };
         let purses = watched.assets.iter().map(purse).collect();
-        Balances { purses: Mutex::new(purses), watched }
+        Balances { purses: Mutex::new(purses), watched, most: AtomicU64::new(u64::MAX) }
     }
 
     /// Asks the chains again and again, until dropped.
@@ -108,10 +112,12 @@ impl Balances {
                 }
                 Some(Ok(balance)) => {
                     metrics.balance(asset, balance);
-                    if let Some(purse) = self.purses.lock().iter_mut().find(|purse| purse.asset == *asset) {
-                        purse.balance = Some((balance, began));
-                        purse.signed.retain(|signed| signed.is_out(began));
-                    }
+                    self.change(|purses| {
+                        if let Some(purse) = purses.iter_mut().find(|purse| purse.asset == *asset) {
+                            purse.balance = Some((balance, began));
+                            purse.signed.retain(|signed| signed.is_out(began));
+                        }
+                    });
                 }
             }
         }
@@ -120,26 +126,30 @@ impl Balances {
     /// As if everything so far had been that much earlier.
     #[cfg(test)]
     pub(super) fn age(&self, by: Duration) {
-        for purse in self.purses.lock().iter_mut() {
-            let back = |at: Instant| at.checked_sub(by).unwrap_or(at);
-            purse.balance = purse.balance.map(|(balance, at)| (balance, back(at)));
-            purse.refused = purse.refused.map(back);
-            for signed in &mut purse.signed {
-                (signed.lapses, signed.done) = (back(signed.lapses), signed.done.map(back));
+        self.change(|purses| {
+            for purse in purses {
+                let back = |at: Instant| at.checked_sub(by).unwrap_or(at);
+                purse.balance = purse.balance.map(|(balance, at)| (balance, back(at)));
+                purse.refused = purse.refused.map(back);
+                for signed in &mut purse.signed {
+                    (signed.lapses, signed.done) = (back(signed.lapses), signed.done.map(back));
+                }
             }
-        }
+        });
     }
 
     /// A payment was signed that lapses in `lapses`.
     pub(super) fn signed(&self, claim: &ClaimKey, asset: &Asset, amount: Amount, lapses: Duration) {
-        let mut purses = self.purses.lock();
         // Where nobody is asked what became of it, it would only be kept.
-        if let Some(purse) = purses.iter_mut().find(|purse| purse.asset == *asset)
-            && self.watched.chains.knows(asset.network)
-        {
-            let lapses = Instant::now() + lapses;
-            purse.signed.push(Signed { claim: claim.clone(), amount, lapses, done: None });
+        if !self.watched.chains.knows(asset.network) {
+            return;
         }
+        self.change(|purses| {
+            if let Some(purse) = purses.iter_mut().find(|purse| purse.asset == *asset) {
+                let lapses = Instant::now() + lapses;
+                purse.signed.push(Signed { claim: claim.clone(), amount, lapses, done: None });
+            }
+        });
     }
 
     /// A job is done with what it signed.
@@ -153,9 +163,22 @@ impl Balances {
 
     /// A provider says that there is not enough.
     pub(super) fn refused(&self, asset: &Asset) {
-        if let Some(purse) = self.purses.lock().iter_mut().find(|purse| purse.asset == *asset) {
-            purse.refused = Some(Instant::now());
-        }
+        self.change(|purses| {
+            if let Some(purse) = purses.iter_mut().find(|purse| purse.asset == *asset) {
+                purse.refused = Some(Instant::now());
+            }
+        });
+    }
+
+    /// Notices what time alone has changed: old balances, refusals and signatures count no more.
+    pub(super) fn tend(&self) {
+        self.change(|_| {});
+    }
+
+    fn change(&self, change: impl FnOnce(&mut [Purse])) {
+        let mut purses = self.purses.lock();
+        change(&mut purses);
+        self.most.store(purses.iter().map(Purse::worth).max().unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
     /// Whether there is less than `amount`, as far as anybody knows.
@@ -164,14 +187,9 @@ impl Balances {
         purses.iter().find(|purse| purse.asset == *asset).is_some_and(|purse| purse.lacks(amount))
     }
 
-    /// Whether there is less than this, in millionths of a dollar, in every token.
+    /// Whether there is less than this, in millionths of a dollar, in every token. Takes no lock.
     pub(super) fn all_lack(&self, cost: u64) -> bool {
-        let purses = self.purses.lock();
-        !purses.is_empty()
-            && purses.iter().all(|purse| {
-                purse.is_refused()
-                    || purse.left().is_some_and(|left| micros(left, &purse.asset) < cost.max(1))
-            })
+        self.most.load(Ordering::Relaxed) < cost.max(1)
     }
 
     /// What each token has left, as far as it is known.
@@ -187,6 +205,15 @@ impl Purse {
         let out = self.signed.iter().filter(|signed| signed.lapses > now);
         let out = out.fold(0u128, |sum, signed| sum.saturating_add(signed.amount.units()));
         Some(Amount::new(balance.units().saturating_sub(out)))
+    }
+
+    /// What can be paid with it, in millionths of a dollar; no end to it where that is not known.
+    fn worth(&self) -> u64 {
+        match (self.is_refused(), self.left()) {
+            (true, _) => 0,
+            (false, Some(left)) => micros(left, &self.asset),
+            (false, None) => u64::MAX,
+        }
     }
 
     /// A provider knows less of our balance than the chain does.

@@ -197,6 +197,9 @@ impl Guards {
     /// One look. The first must come before anything is sold.
     pub async fn tend(&self) {
         self.look_at_switch().await;
+        if let Some(balances) = self.balances.get() {
+            balances.tend();
+        }
         self.losses.tend().await;
         for rate in self.rates() {
             rate.tend().await;
