@@ -16,6 +16,7 @@ pub mod ids;
 pub mod intake;
 pub mod jobs;
 pub mod ledger;
+pub mod listener;
 pub mod money;
 pub mod outgoing;
 pub mod providers;

@@ -16,6 +16,7 @@ const RANKS: &[(&str, u32)] = &[
     ("config", 3),
     ("jobs", 3),
     ("outgoing", 3),
+    ("listener", 3),
     ("chain", 4),
     ("intake", 4),
     ("providers", 5),

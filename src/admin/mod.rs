@@ -6,11 +6,31 @@
 
 mod jobs;
 mod pages;
-mod server;
 
 #[cfg(test)]
 mod tests;
 
 pub use jobs::FindJobs;
 pub use pages::{Check, KeepBooks, Pages, Readiness};
-pub use server::Admin;
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::listener::Listener;
+
+/// Connections at once; scrapers and probes need a few.
+const CONNECTIONS: usize = 64;
+
+/// How long answers that are being written may take to end once the pages stop.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// Shows `pages` on `listener` until `stop` is ready. Fails as [`Listener::serve`] does.
+pub async fn serve(listener: Listener, pages: Pages, stop: impl Future<Output = ()>) -> std::io::Result<()> {
+    let pages = Arc::new(pages);
+    let answer = move |request: http::Request<_>| {
+        let pages = Arc::clone(&pages);
+        async move { pages.answer(request.method(), request.uri()).await }
+    };
+    listener.serve(CONNECTIONS, answer, stop, GRACE).await
+}

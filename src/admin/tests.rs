@@ -10,9 +10,10 @@ use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use super::{Admin, Check, Pages, Readiness};
+use super::{Check, Pages, Readiness};
 use crate::clock::Clock;
 use crate::jobs::{State, StoreError};
+use crate::listener::Listener;
 use crate::telemetry::Metrics;
 
 struct Running {
@@ -25,8 +26,8 @@ struct Running {
 }
 
 fn start() -> Running {
-    let admin = Admin::bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
-    let address = admin.address();
+    let listener = Listener::bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+    let address = listener.address();
     let metrics = Arc::new(Metrics::new());
     let (draining, store_ok) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(true)));
     let (drain, store) = (Arc::clone(&draining), Arc::clone(&store_ok));
@@ -40,7 +41,7 @@ fn start() -> Running {
     };
     let pages = Pages::new(Arc::clone(&metrics), Clock::manual(1_761_652_800_000), readiness);
     let (stop, stopped) = oneshot::channel();
-    let task = tokio::spawn(admin.serve(pages, async move {
+    let task = tokio::spawn(super::serve(listener, pages, async move {
         let _ = stopped.await;
     }));
     Running { address, metrics, draining, store_ok, stop, task }

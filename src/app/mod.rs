@@ -18,7 +18,7 @@ use secrecy::ExposeSecret;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
 
-use crate::admin::{Admin, FindJobs, KeepBooks, Pages};
+use crate::admin::{self, FindJobs, KeepBooks, Pages};
 use crate::broker::{Audit, Broker, Limits, Recovery, Spending};
 use crate::chain::{Chains, Misfit};
 use crate::clock::Clock;
@@ -30,6 +30,7 @@ use crate::jobs::embedded::{self, Embedded};
 use crate::jobs::redis::{OpenError as RedisError, Redis};
 use crate::jobs::{JobStore, ValueStore};
 use crate::ledger;
+use crate::listener::{ListenError, Listener};
 use crate::outgoing::{self, Outgoing};
 use crate::providers::{Registry, Surroundings};
 use crate::proxy::{
@@ -107,8 +108,8 @@ pub enum StartError {
     #[error("cannot make outgoing TLS connections: {0}")]
     Tls(#[from] rustls::Error),
     /// The admin address is taken.
-    #[error("cannot listen for health and metrics: {0}")]
-    Admin(#[source] std::io::Error),
+    #[error("health and metrics: {0}")]
+    Admin(#[source] ListenError),
 }
 
 impl App {
@@ -401,8 +402,8 @@ fn serve_admin(
     mut stopped: watch::Receiver<bool>,
 ) -> Result<SocketAddr, StartError> {
     let _inside = runtime.enter();
-    let admin = Admin::bind(address).map_err(StartError::Admin)?;
-    let address = admin.address();
+    let listener = Listener::bind(address).map_err(StartError::Admin)?;
+    let address = listener.address();
     let health = Arc::clone(health);
     let mut pages = Pages::new(Arc::clone(metrics), Clock::system(), move || health.readiness());
     if let Some(jobs) = jobs {
@@ -413,7 +414,7 @@ fn serve_admin(
             // Also when the sender is gone.
             let _ = stopped.wait_for(|stopped| *stopped).await;
         };
-        if let Err(error) = admin.serve(pages, until).await {
+        if let Err(error) = admin::serve(listener, pages, until).await {
             tracing::error!(%error, "health and metrics are not served any more");
         }
     });

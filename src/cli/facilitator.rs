@@ -9,7 +9,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::{Exit, Settle};
 use crate::clock::Clock;
 use crate::config::{self, Config};
-use crate::facilitator::local::{Callers, LocalFacilitator, Server};
+use crate::facilitator::local::{self, Callers, LocalFacilitator};
+use crate::listener::Listener;
 use crate::telemetry;
 
 pub(super) fn run(arguments: &Settle) -> Exit {
@@ -58,8 +59,8 @@ async fn serve(config: &Config, arguments: &Settle) -> anyhow::Result<()> {
     if !problems.is_empty() {
         anyhow::bail!("payments could not be settled:\n  {}", problems.join("\n  "));
     }
-    let server = Server::bind(arguments.listen)?;
-    let address = server.address();
+    let listener = Listener::bind(arguments.listen)?;
+    let address = listener.address();
     if !address.ip().is_loopback() {
         tracing::warn!(%address, "whoever reaches this address can spend the gas account's gas");
     }
@@ -79,8 +80,7 @@ async fn serve(config: &Config, arguments: &Settle) -> anyhow::Result<()> {
     println!("facilitator on http://{address}");
     // A settlement that is being waited for ends, or is answered as pending, within its own time-out.
     let callers = if arguments.repeat_success { Callers::TakeOnce } else { Callers::MayRepeat };
-    server
-        .serve(facilitator, callers, stop, config.facilitator.settle_timeout + Duration::from_secs(1))
-        .await?;
+    let grace = config.facilitator.settle_timeout + Duration::from_secs(1);
+    local::serve(listener, facilitator, callers, stop, grace).await?;
     Ok(())
 }

@@ -35,7 +35,7 @@ use parking_lot::Mutex;
 use secrecy::zeroize::Zeroizing;
 use secrecy::{ExposeSecret, SecretString};
 
-pub use serve::{BindError, Server};
+pub use serve::serve;
 
 use super::{Facilitator, FacilitatorError, PaymentRequest, Settlement, Supported, Verdict};
 use crate::chain::{Chain, ChainError};

@@ -4,9 +4,7 @@
 //! belongs on loopback or a private network. An answer of 2xx or 4xx is a verdict; 5xx proves nothing.
 //! Source: x402 specification v1 and v2, section 7 (facilitator interface).
 
-use std::convert::Infallible;
 use std::future::Future;
-use std::net::{SocketAddr, TcpListener as StdListener};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,47 +13,24 @@ use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
-use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
 use super::{Callers, LocalFacilitator};
 use crate::facilitator::{Facilitator, FacilitatorError, PaymentRequest, Settlement, Verdict};
+use crate::listener::Listener;
 use crate::x402::Version;
 
 /// Connections at once; further ones wait in the kernel's queue.
-const MAX_CONNECTIONS: usize = 1_024;
+const CONNECTIONS: usize = 1_024;
 
 /// A request's body at most. A payment header is 32 KiB, and its requirement comes twice.
 const MAX_BODY: usize = 256 * 1024;
 
-/// A request must be complete within this time; an idle connection is closed after it.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// Bytes of a request head at most.
-const MAX_HEAD: usize = 16 * 1024;
-
-/// The address cannot be listened on.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {address}: {source}")]
-pub struct BindError {
-    address: SocketAddr,
-    source: std::io::Error,
-}
-
-/// A bound listener that does not answer yet.
-#[derive(Debug)]
-pub struct Server {
-    listener: StdListener,
-    address: SocketAddr,
-}
+/// A body must be complete within this time.
+const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The body of `/verify` and `/settle`.
 #[derive(Deserialize)]
@@ -66,105 +41,20 @@ struct Call {
     payment_requirements: Box<RawValue>,
 }
 
-impl Server {
-    /// Binds `address`; port 0 takes a free one.
-    pub fn bind(address: SocketAddr) -> Result<Self, BindError> {
-        let bind = || {
-            let listener = StdListener::bind(address)?;
-            listener.set_nonblocking(true)?;
-            let address = listener.local_addr()?;
-            Ok(Server { listener, address })
-        };
-        bind().map_err(|source| BindError { address, source })
-    }
-
-    /// The address it is bound to.
-    pub fn address(&self) -> SocketAddr {
-        self.address
-    }
-
-    /// Answers until `stop` is ready, then lets answers in progress end, for `grace` at most. A settlement runs on
-    /// though its caller is gone.
-    pub async fn serve(
-        self,
-        facilitator: Arc<LocalFacilitator>,
-        callers: Callers,
-        stop: impl Future<Output = ()>,
-        grace: Duration,
-    ) -> std::io::Result<()> {
-        let listener = TcpListener::from_std(self.listener)?;
-        let (stopping, stopped) = watch::channel(());
-        let mut connections = JoinSet::new();
-        tokio::select! {
-            () = accept(&listener, (&facilitator, callers), &mut connections, stopped) => {}
-            () = stop => {}
-        }
-        drop((listener, stopping));
-        let ended = async { while connections.join_next().await.is_some() {} };
-        // What is left after that is cut when the set is dropped.
-        let _ = timeout(grace, ended).await;
-        Ok(())
-    }
-}
-
-async fn accept(
-    listener: &TcpListener,
-    (facilitator, callers): (&Arc<LocalFacilitator>, Callers),
-    connections: &mut JoinSet<()>,
-    stopped: watch::Receiver<()>,
-) {
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    loop {
-        // The semaphore is never closed.
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
-            Err(error) => {
-                // Out of file descriptors, mostly: trying again at once would only burn the processor.
-                tracing::warn!(%error, "a connection cannot be accepted");
-                sleep(Duration::from_millis(100)).await;
-                continue;
-            }
-        };
-        let (facilitator, stopped) = (Arc::clone(facilitator), stopped.clone());
-        connections.spawn(async move {
-            serve_connection(stream, facilitator, callers, stopped).await;
-            drop(place);
-        });
-        // Tasks that have ended are collected here, so the set does not grow.
-        while connections.try_join_next().is_some() {}
-    }
-}
-
-async fn serve_connection(
-    stream: TcpStream,
+/// Answers on `listener` until `stop` is ready, then lets answers in progress end, for `grace` at most. A settlement
+/// runs on though its caller is gone. Fails as [`Listener::serve`] does.
+pub async fn serve(
+    listener: Listener,
     facilitator: Arc<LocalFacilitator>,
     callers: Callers,
-    mut stopped: watch::Receiver<()>,
-) {
-    // Answers are small, and somebody waits for each.
-    let _ = stream.set_nodelay(true);
-    let service = service_fn(move |request| {
+    stop: impl Future<Output = ()>,
+    grace: Duration,
+) -> std::io::Result<()> {
+    let answer = move |request| {
         let facilitator = Arc::clone(&facilitator);
-        async move { Ok::<_, Infallible>(answer(&facilitator, callers, request).await) }
-    });
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(REQUEST_TIMEOUT)
-        .max_buf_size(MAX_HEAD)
-        .serve_connection(TokioIo::new(stream), service);
-    tokio::pin!(connection);
-    let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        // The sender is dropped when the server stops.
-        _ = stopped.changed() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
-        }
+        async move { answer(&facilitator, callers, request).await }
     };
-    if let Err(error) = ended {
-        tracing::debug!(%error, "a connection ended early");
-    }
+    listener.serve(CONNECTIONS, answer, stop, grace).await
 }
 
 async fn answer(
@@ -182,7 +72,7 @@ async fn answer(
         }
         _ => return error(StatusCode::NOT_FOUND, "there are /verify, /settle and /supported"),
     };
-    let body = match timeout(REQUEST_TIMEOUT, Limited::new(body, MAX_BODY).collect()).await {
+    let body = match timeout(BODY_TIMEOUT, Limited::new(body, MAX_BODY).collect()).await {
         Ok(Ok(body)) => body.to_bytes(),
         Ok(Err(error_)) if error_.is::<LengthLimitError>() => {
             return error(StatusCode::PAYLOAD_TOO_LARGE, "the body is larger than 256 KiB");
