@@ -20,6 +20,15 @@ use crate::reason::{Problem, Reason};
 /// `.json` and only the text itself is JSON. A `code` text is base64 only if that gives a readable text. How
 /// it was read is in [`Content::encoding`], for the answer.
 pub fn measure_json(body: &Bytes, work: BrokeredWork) -> Result<(Ask, Content), Problem> {
+    Ok(read_json(body, work)?.digested())
+}
+
+/// The ask alone of a body that [`measure_json`] takes: all that a price needs, and no digest.
+pub fn price_json(body: &Bytes, work: BrokeredWork) -> Result<Ask, Problem> {
+    Ok(read_json(body, work)?.ask())
+}
+
+fn read_json(body: &Bytes, work: BrokeredWork) -> Result<Measured, Problem> {
     let required = match work {
         BrokeredWork::Store => Reason::DataRequired,
         BrokeredWork::Run => Reason::CodeRequired,
@@ -65,6 +74,28 @@ impl Digest {
     }
 }
 
+/// What a body says, read and checked.
+struct Measured {
+    wanted: super::Wanted,
+    kind: Kind,
+    bytes: Bytes,
+    encoding: Encoding,
+    filename: Option<String>,
+    content_type: Option<String>,
+}
+
+impl Measured {
+    fn ask(self) -> Ask {
+        Ask { wanted: self.wanted, kind: self.kind, size: self.bytes.len() as u64 }
+    }
+
+    fn digested(self) -> (Ask, Content) {
+        let Measured { wanted, kind, bytes, encoding, filename, content_type } = self;
+        let (size, digest) = (bytes.len() as u64, digest(&bytes));
+        (Ask { wanted, kind, size }, Content { data: bytes.into(), digest, encoding, filename, content_type })
+    }
+}
+
 /// The fields of a store.
 struct Store<'a> {
     data: Value<'a>,
@@ -97,7 +128,7 @@ fn store_fields(source: Source<'_>) -> Result<Store<'_>, Problem> {
     Ok(Store { data, filename, content_type, encoding, wanted })
 }
 
-fn store(body: &Bytes, source: Source<'_>) -> Result<(Ask, Content), Problem> {
+fn store(body: &Bytes, source: Source<'_>) -> Result<Measured, Problem> {
     let Store { data, filename, content_type, encoding, wanted } = store_fields(source)?;
     let (bytes, encoding, kind) = if let Some(text) = source.text(data)? {
         let reading = if data::is_json_name(filename.as_deref()) { Reading::Json } else { Reading::Any };
@@ -119,7 +150,7 @@ fn store(body: &Bytes, source: Source<'_>) -> Result<(Ask, Content), Problem> {
         return Err(source.at(data, problem));
     };
     let content_type = content_type.or_else(|| guessed(kind, filename.as_deref()));
-    Ok(measured(Ask { wanted, kind, size: 0 }, bytes, encoding, filename, content_type))
+    Ok(Measured { wanted, kind, bytes, encoding, filename, content_type })
 }
 
 /// A store of what is at a URL: `{"url": "…"}` in place of its data. `None` for any other, valid or not.
@@ -178,7 +209,7 @@ pub(super) fn encoding_before(rest: &[u8]) -> Option<Encoding> {
     read_encoding(source, encoding).ok()?
 }
 
-fn run(body: &Bytes, source: Source<'_>) -> Result<(Ask, Content), Problem> {
+fn run(body: &Bytes, source: Source<'_>) -> Result<Measured, Problem> {
     const NAMES: [&str; 3 + options::UNSOLD.len()] = {
         let mut names = ["code", "language", "encoding", "", "", "", "", "", "", "", ""];
         let mut at = 0;
@@ -206,20 +237,8 @@ fn run(body: &Bytes, source: Source<'_>) -> Result<(Ask, Content), Problem> {
         .map_err(|problem| source.at(code, problem))?;
     refuse_empty(&bytes, Reason::CodeRequired)?;
     data::refuse_binary_code(&bytes).map_err(|problem| source.at(code, problem))?;
-    let ask = Ask { wanted: options::run(language), kind: Kind::Code, size: 0 };
-    Ok(measured(ask, bytes, encoding, None, None))
-}
-
-fn measured(
-    mut ask: Ask,
-    bytes: Bytes,
-    encoding: Encoding,
-    filename: Option<String>,
-    content_type: Option<String>,
-) -> (Ask, Content) {
-    ask.size = bytes.len() as u64;
-    let digest = digest(&bytes);
-    (ask, Content { data: bytes.into(), digest, encoding, filename, content_type })
+    let wanted = options::run(language);
+    Ok(Measured { wanted, kind: Kind::Code, bytes, encoding, filename: None, content_type: None })
 }
 
 fn required(value: Option<Value<'_>>, reason: Reason) -> Result<Value<'_>, Problem> {

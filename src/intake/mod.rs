@@ -3,8 +3,9 @@
 //! [`plan()`] looks at the head alone and says which of three forms the body has. Raw bytes with their options in
 //! the query are measured right there, so their price goes out before the body is read. So are those of a [`Form`]
 //! whose options are in the query; else the fields before its file are read first. A short JSON
-//! body is read by the caller and measured by [`measure_json`]; a long one passes through a [`JsonReader`]. Whatever is wrong with any of them is
-//! found here, before a challenge is made: unknown fields are refused, never ignored.
+//! body is read by the caller and measured by [`measure_json`], or [`price_json`] for its price alone; a long one passes
+//! through a [`JsonReader`]. Whatever is wrong with any of them is found here, before a challenge is made: unknown
+//! fields are refused, never ignored.
 
 mod data;
 mod document;
@@ -24,7 +25,7 @@ mod tests;
 
 pub use fingerprint::{Body, app_fingerprint, fingerprint};
 pub use form::{Form, FormEvent, FormReader, MAX_FIELDS};
-pub use measure::{Digest, data_url, digest, measure_json};
+pub use measure::{Digest, data_url, digest, measure_json, price_json};
 pub use options::MAX_TTL;
 pub use plan::{Limits, Plan, Raw, content, file, plan};
 pub use scan::{JsonEnd, JsonReader, LargeJson, may_be_document};

@@ -273,7 +273,7 @@ fn is_json(essence: &str) -> bool {
 /// Whether these bytes would be taken as a request in the JSON form.
 fn is_request(bytes: &Bytes, work: BrokeredWork) -> bool {
     let first = bytes.iter().find(|byte| !byte.is_ascii_whitespace());
-    first == Some(&b'{') && measure::measure_json(bytes, work).is_ok()
+    first == Some(&b'{') && measure::price_json(bytes, work).is_ok()
 }
 
 fn content_length(parts: &Parts) -> Result<Option<u64>, Problem> {

@@ -10,16 +10,28 @@ mod scan;
 
 use bytes::Bytes;
 
-use super::{Ask, Content, measure_json};
+use super::{Ask, Content, measure_json, price_json};
 use crate::config::resolved::BrokeredWork;
 use crate::reason::Problem;
 
 fn store(body: &str) -> Result<(Ask, Content), Problem> {
-    measure_json(&Bytes::copy_from_slice(body.as_bytes()), BrokeredWork::Store)
+    measured(body, BrokeredWork::Store)
 }
 
 fn run(body: &str) -> Result<(Ask, Content), Problem> {
-    measure_json(&Bytes::copy_from_slice(body.as_bytes()), BrokeredWork::Run)
+    measured(body, BrokeredWork::Run)
+}
+
+/// As a paid request is measured; an unpaid one is priced the same, or refused for the same reason.
+fn measured(body: &str, work: BrokeredWork) -> Result<(Ask, Content), Problem> {
+    let body = Bytes::copy_from_slice(body.as_bytes());
+    let (priced, measured) = (price_json(&body, work), measure_json(&body, work));
+    let asks = |ask: &Ask| (ask.wanted.clone(), ask.kind, ask.size);
+    assert_eq!(
+        priced.as_ref().map(asks).map_err(|problem| problem.reason),
+        measured.as_ref().map(|(ask, _)| asks(ask)).map_err(|problem| problem.reason)
+    );
+    measured
 }
 
 /// What the content is, as text that a failed assertion can show.

@@ -268,6 +268,11 @@ impl Inner {
                 {
                     return Box::pin(self.measure_url(sources, asked, url, paid)).await;
                 }
+                if !paid && bytes.len() <= LONG {
+                    // A price needs no digest, and the bytes are not needed again.
+                    asked.ask = Some(intake::price_json(&bytes, work)?);
+                    return Ok(());
+                }
                 let (measured, held) = if bytes.len() > LONG {
                     Box::pin(self.measure_elsewhere(bytes, held, work)).await?
                 } else {
