@@ -29,7 +29,7 @@ pub enum Account {
     Received,
     /// What the wallet paid, or may have paid. Credit.
     Wallet,
-    /// Signed to providers, and nobody knows yet whether it is gone and whether a client pays for it.
+    /// Signed to providers, or to clients as refunds, and nobody knows yet whether it is gone, and to the right end.
     Exposure,
     /// Stock that was bought.
     Inventory,
@@ -41,7 +41,7 @@ pub enum Account {
     Income,
     /// What clients paid for work that is not done yet. Credit.
     Unearned,
-    /// What clients paid for work that failed. Credit.
+    /// What clients paid for work that failed, and have not got back. Credit.
     RefundsDue,
 }
 
@@ -185,6 +185,7 @@ impl Books {
             answer: None,
             receipt: None,
             failure: None,
+            refunds: Vec::new(),
             ..job.clone()
         };
         for entry in journal {
@@ -205,8 +206,9 @@ impl Books {
             let recorded = self.recorded.entry(key).or_default();
             *recorded = recorded.checked_add(sum)?;
         }
-        for payment in &job.provider {
-            if let Some(other) = self.nonces.insert(payment.nonce, job.id) {
+        let signed = job.provider.iter().map(|payment| payment.nonce);
+        for nonce in signed.chain(job.refunds.iter().map(|refund| refund.nonce)) {
+            if let Some(other) = self.nonces.insert(nonce, job.id) {
                 self.found.push(Discrepancy::Nonce { job: job.id, other });
             }
         }
@@ -293,6 +295,8 @@ impl Books {
             self.differs(job, what);
         } else if job.provider != led.provider {
             self.differs(job, "its journal and its record name different payments to providers".to_owned());
+        } else if job.refunds != led.refunds {
+            self.differs(job, "its journal and its record name different refunds".to_owned());
         } else if receipt(job) != receipt(led) {
             self.differs(job, "its journal and its record name different receipts".to_owned());
         }
@@ -319,8 +323,10 @@ impl Token {
 /// What a job has done to the accounts by now. `None` if that cannot be counted.
 fn position(job: &Job) -> Option<Position> {
     let mut position = Position::new();
-    let unpaid_for =
-        matches!(job.state, State::Uncollected | State::ProviderLost | State::RefundDue | State::Voided);
+    let unpaid_for = matches!(
+        job.state,
+        State::Uncollected | State::ProviderLost | State::RefundDue | State::Refunded | State::Voided
+    );
     for payment in &job.provider {
         let account = match payment.fate {
             Fate::Unspent => continue,
@@ -334,11 +340,20 @@ fn position(job: &Job) -> Option<Position> {
     if job.receipt.is_some() {
         let account = match job.state {
             State::Completed => Account::Income,
-            State::RefundDue => Account::RefundsDue,
+            State::RefundDue | State::Refunded => Account::RefundsDue,
             _ => Account::Unearned,
         };
         let requirement = &job.client.requirement;
         shift(&mut position, &requirement.asset, requirement.amount, Account::Received, account)?;
+    }
+    for refund in &job.refunds {
+        let account = match refund.fate {
+            Fate::Unspent => continue,
+            Fate::Open => Account::Exposure,
+            Fate::Spent => Account::RefundsDue,
+        };
+        let requirement = &job.client.requirement;
+        shift(&mut position, &requirement.asset, requirement.amount, account, Account::Wallet)?;
     }
     Some(position)
 }

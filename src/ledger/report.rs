@@ -59,7 +59,7 @@ fn meaning(account: Account) -> &'static str {
     match account {
         Account::Received => "paid by clients",
         Account::Wallet => "paid, or perhaps paid, by the wallet",
-        Account::Exposure => "signed to providers; whether it is gone, and paid for, is open",
+        Account::Exposure => "signed to providers, or as refunds; whether it is gone is open",
         Account::Inventory => "stock bought ahead",
         Account::ProviderCost => "paid to providers for work that clients pay for",
         Account::Losses => "paid, or perhaps paid, for work that no client pays for",
