@@ -251,6 +251,7 @@ impl Build<'_> {
         if let (Some(wallet), Some(settings)) = (&wallet, &config.wallet) {
             let (account, assets) = (wallet.address(), settings.assets.clone());
             guards.watch_balance(Watched { account, assets, chains: chains.clone() });
+            runtime.spawn(refunds::returns(config, account, &jobs, chains.clone(), metrics).run());
         }
         let broker = Broker::new(
             Arc::clone(&jobs),

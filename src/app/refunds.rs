@@ -1,4 +1,5 @@
-//! What pays refunds, for `galaksio refunds`: built beside a gateway, or while none runs.
+//! What pays refunds, for `galaksio refunds`: built beside a gateway, or while none runs. And what a gateway looks for of
+//! money that comes back to it.
 
 use std::sync::Arc;
 
@@ -8,9 +9,10 @@ use crate::clock::Clock;
 use crate::config::resolved::Config;
 use crate::facilitator::local::LocalFacilitator;
 use crate::jobs::{JobStore, ValueStore};
-use crate::refunds::Payer;
+use crate::refunds::{Payer, Returns};
 use crate::telemetry::Metrics;
 use crate::wallet::Wallet;
+use crate::x402::Address;
 
 /// The payer of refunds over `jobs`; `None` without a wallet. Must be called within the runtime it is to run on.
 pub async fn refunds(config: &Config, jobs: Arc<dyn JobStore>) -> Result<Option<Payer>, StartError> {
@@ -36,4 +38,28 @@ pub async fn refunds(config: &Config, jobs: Arc<dyn JobStore>) -> Result<Option<
         payees,
         clock,
     }))
+}
+
+/// What looks for what providers send back to `wallet`, on the chains that can be asked.
+pub(super) fn returns(
+    config: &Config,
+    wallet: Address,
+    jobs: &Arc<dyn JobStore>,
+    chains: Arc<Chains>,
+    metrics: &Arc<Metrics>,
+) -> Returns {
+    let settings = config.wallet.as_ref();
+    let assets = settings.into_iter().flat_map(|settings| &settings.assets);
+    let asked = assets.filter_map(|asset| {
+        let chain = config.chains.iter().find(|chain| chain.network == asset.network)?;
+        Some((asset.clone(), chain.log_range))
+    });
+    Returns {
+        store: jobs.clone(),
+        chains,
+        metrics: Arc::clone(metrics),
+        named: settings.map(|settings| settings.payees.clone()).unwrap_or_default(),
+        wallet,
+        assets: asked.collect(),
+    }
 }

@@ -1,4 +1,4 @@
-//! Books: a double-entry projection of the journals of all jobs, and of the stock that was bought.
+//! Books: a double-entry projection of the journals of all jobs, of the stock that was bought, and of what providers sent back.
 //!
 //! Nothing is written here: the journals are the truth, and these are sums over them. After each event a job has a
 //! [`position`]: who has, owes or lost what. What an event changed in it is posted, as much to the debit side of some
@@ -16,7 +16,7 @@ use crate::ids::JobId;
 use crate::jobs::job::Fate;
 use crate::jobs::{Entry, Job, State};
 use crate::money::Amount;
-use crate::providers::{StockOutcome, StockPurchase};
+use crate::providers::{Returned, StockOutcome, StockPurchase};
 use crate::x402::{Asset, B256};
 
 pub use collect::{CollectError, collect};
@@ -27,7 +27,7 @@ pub use report::Report;
 pub enum Account {
     /// What clients paid, at `accepts.pay_to`.
     Received,
-    /// What the wallet paid, or may have paid. Credit.
+    /// What the wallet paid, or may have paid, less what came back. Credit.
     Wallet,
     /// Signed to providers, or to clients as refunds, and nobody knows yet whether it is gone, and to the right end.
     Exposure,
@@ -37,6 +37,8 @@ pub enum Account {
     ProviderCost,
     /// Paid, or perhaps paid, to providers for work that no client pays for.
     Losses,
+    /// What providers sent back. Credit.
+    Returned,
     /// What clients paid for work that is done. Credit.
     Income,
     /// What clients paid for work that is not done yet. Credit.
@@ -47,13 +49,14 @@ pub enum Account {
 
 impl Account {
     /// All of them, as they are listed.
-    pub const ALL: [Account; 9] = [
+    pub const ALL: [Account; 10] = [
         Account::Received,
         Account::Wallet,
         Account::Exposure,
         Account::Inventory,
         Account::ProviderCost,
         Account::Losses,
+        Account::Returned,
         Account::Income,
         Account::Unearned,
         Account::RefundsDue,
@@ -68,6 +71,7 @@ impl Account {
             Account::Inventory => "inventory",
             Account::ProviderCost => "provider_cost",
             Account::Losses => "losses",
+            Account::Returned => "returned",
             Account::Income => "income",
             Account::Unearned => "unearned",
             Account::RefundsDue => "refunds_due",
@@ -222,9 +226,18 @@ impl Books {
             StockOutcome::Bought => Account::Inventory,
             StockOutcome::Lost => Account::Losses,
         };
+        self.without_journal(&purchase.offer.asset, purchase.offer.cost, account, Account::Wallet);
+    }
+
+    /// Posts what providers sent back of a token.
+    pub fn returned(&mut self, returned: &Returned) {
+        self.without_journal(&returned.asset, returned.total(), Account::Wallet, Account::Returned);
+    }
+
+    /// Posts what has no journal to be held against.
+    fn without_journal(&mut self, asset: &Asset, amount: Amount, to: Account, from: Account) {
         let mut position = Position::new();
-        let moved =
-            shift(&mut position, &purchase.offer.asset, purchase.offer.cost, account, Account::Wallet);
+        let moved = shift(&mut position, asset, amount, to, from);
         let posted = moved.and_then(|()| self.move_to(&Position::new(), &position));
         for (key, sum) in position.into_iter().filter(|_| posted.is_some()) {
             let recorded = self.recorded.entry(key).or_default();

@@ -5,6 +5,7 @@
 //! plan       what one order to pay would pay, and what it leaves and why
 //! pay        one refund: signed once, sent as often as need be, ended by what the chain proves
 //! watch      what a gateway that runs finds out about refunds that somebody sent
+//! returns    the other way round: what providers send back to the wallet
 //! ```
 //!
 //! Money moves once, whatever happens in between:
@@ -21,6 +22,7 @@
 mod owed;
 mod pay;
 mod plan;
+mod returns;
 #[cfg(test)]
 mod tests;
 mod watch;
@@ -39,6 +41,7 @@ use crate::x402::{Address, Asset};
 pub use owed::{Owed, Unpayable, owed};
 pub use pay::Outcome;
 pub use plan::{Left, Plan, Total, Wanted, Why};
+pub use returns::Returns;
 pub use watch::Watch;
 
 /// Pays refunds.

@@ -16,6 +16,7 @@ pub(super) struct MoneyMetrics {
     cost: IntCounterVec,
     exposure: IntGaugeVec,
     refunds_due: IntGaugeVec,
+    returned: IntGaugeVec,
     gas: IntGaugeVec,
     audited: IntCounterVec,
     to_be_audited: IntGauge,
@@ -52,6 +53,11 @@ impl MoneyMetrics {
                 "refunds_due_atomic",
                 &["network", "asset"],
                 "What clients are owed for work that failed after they had paid, in all the store has, in atomic units.",
+            ),
+            returned: catalogue.gauges(
+                "provider_returned_atomic",
+                &["network", "asset"],
+                "What providers have sent back to the wallet, as found on the chain, in atomic units.",
             ),
             gas: catalogue.gauges(
                 "gas_gwei",
@@ -110,6 +116,13 @@ impl Metrics {
         let [network, address] = labels(asset);
         let units = i64::try_from(amount.units()).unwrap_or(i64::MAX);
         self.money.refunds_due.with_label_values(&[&network, &address]).set(units);
+    }
+
+    /// So much was sent back by providers.
+    pub fn returned(&self, asset: &Asset, amount: Amount) {
+        let [network, address] = labels(asset);
+        let units = i64::try_from(amount.units()).unwrap_or(i64::MAX);
+        self.money.returned.with_label_values(&[&network, &address]).set(units);
     }
 
     /// So much is left for gas, in wei.

@@ -3,11 +3,18 @@
 use std::io::Read;
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
+use galaksio::chain::Chains;
 use galaksio::clock::Clock;
 use galaksio::config::{Environment, load_text};
-use galaksio::jobs::{Job, JobStore, Redis, State};
+use galaksio::jobs::{Embedded, Job, JobStore, Redis, State};
+use galaksio::money::Amount;
+use galaksio::providers::returned;
+use galaksio::refunds::Returns;
+use galaksio::telemetry::Metrics;
+use galaksio::wallet::Payees;
 use galaksio::x402::{Address, Version};
 use tempfile::TempDir;
 use tokio::runtime::{Builder, Runtime};
@@ -17,6 +24,7 @@ use crate::between::{Between, Fault};
 use crate::client::Request as Ask;
 use crate::gateway::Gateway;
 use crate::payer::{Payer, Payment};
+use crate::proof::settings;
 use crate::redis_server::RedisServer;
 use crate::rig::PAY_TO;
 
@@ -243,4 +251,48 @@ fn a_frozen_wallet_and_a_limit_leave_refunds_due() {
     let (said, well) = debtor.say(&["refunds", "pay", "--yes", "--job", &left.id.to_string()]);
     assert!(well, "{said}");
     assert_eq!(debtor.balances(), (PURSE, FLOAT - 2 * PRICE));
+}
+
+#[tokio::test]
+#[ignore = "needs node and anvil; `make test` runs it"]
+async fn what_a_provider_sends_back_is_found_on_the_chain_and_booked_once() {
+    let chain = Chain::start(Settings::instant()).await;
+    let (_, provider) = chain.payer(50_000).await;
+    let (_, stranger) = chain.payer(50_000).await;
+    let (_, wallet) = new_key();
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("jobs.redb");
+    let store = Embedded::open(&path, Duration::from_secs(3600), Clock::system()).unwrap();
+    let store = Arc::new(store);
+    let payees = Payees::new(store.clone(), Vec::new());
+    payees.check("merit-systems", &chain.asset(), provider).await.unwrap();
+    let returns = async || Returns {
+        store: store.clone(),
+        chains: Arc::new(Chains::new(&[settings(&[&chain.url])], &Clock::system()).unwrap()),
+        metrics: Arc::new(Metrics::new()),
+        named: Vec::new(),
+        wallet,
+        assets: vec![(chain.asset(), 5)],
+    };
+    chain.mine(3).await;
+    returns().await.look().await;
+    let send = async |from: Address, units: u64| {
+        let transaction = chain.transfer(from, wallet, units).await;
+        assert!(chain.mined(transaction).await);
+    };
+    send(provider, 252).await;
+    send(stranger, 9_000).await;
+    send(provider, 252).await;
+    let total = async || {
+        let [kept] = &returned(&*store).await.unwrap()[..] else { panic!("one token") };
+        kept.total()
+    };
+    // The last two blocks are not final.
+    returns().await.look().await;
+    assert_eq!(total().await, Amount::new(252));
+    chain.mine(30).await;
+    let (first, second) = (returns().await, returns().await);
+    tokio::join!(first.look(), second.look());
+    first.look().await;
+    assert_eq!(total().await, Amount::new(504));
 }
