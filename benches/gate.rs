@@ -38,7 +38,7 @@ fn gate(criterion: &mut Criterion) {
     let url = ResourceUrl::new("http", "127.0.0.1:8080", "/run");
     let request = Request {
         route: RouteId(0),
-        flow: PaymentFlow::Authorization,
+        charging: PaymentFlow::Authorization.into(),
         method: &Method::POST,
         path: "/run",
         url: &url,
@@ -136,6 +136,7 @@ async fn open(clock: &Clock) -> QuoteCache {
         accepts: &accepts,
         pricing: &pricing,
         max_timeout: Duration::from_secs(300),
+        upfront_above: None,
     };
     let (sellers, store) = (vec![Arc::new(Seller) as Arc<dyn Provider>], Arc::new(Memory::default()));
     QuoteCache::open(settings, sellers, store, clock.clone(), Arc::default()).await.unwrap()

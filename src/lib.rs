@@ -23,6 +23,7 @@ pub mod providers;
 pub mod proxy;
 pub mod quote_cache;
 pub mod reason;
+pub mod refunds;
 pub mod sandbox;
 pub mod spool;
 pub mod telemetry;

@@ -182,6 +182,8 @@ reasons! {
     ProviderTimeout = "provider_timeout", 504, NewPayment, "the provider took too long";
     /// The work failed after the client was charged: a refund is due.
     RefundDue = "refund_due", 502, Never, "the work failed after it was paid for; a refund is due";
+    /// The work failed after the client was charged, and the client has its money back.
+    Refunded = "refunded", 502, NewPayment, "the work failed after it was paid for, and the payment was given back";
     /// What is at a URL in place of data could not be fetched.
     UrlFailed = "url_failed", 502, SamePayment, "what is at the URL cannot be fetched";
     /// The app could not be reached.

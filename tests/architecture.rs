@@ -30,6 +30,7 @@ const RANKS: &[(&str, u32)] = &[
     ("gate", 8),
     ("broker", 9),
     ("admin", 9),
+    ("refunds", 9),
     ("proxy", 10),
     ("app", 11),
     ("cli", 12),

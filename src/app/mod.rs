@@ -3,9 +3,11 @@
 //! Several runtimes. Each worker of the edge has one. Paid work, and every call it makes, runs on one of our own, which ends last:
 //! a connection to a facilitator must not die under a settlement because clients are gone.
 
+mod facilitators;
 mod health;
 mod inventory;
 mod observer;
+mod refunds;
 mod trust;
 
 use std::net::SocketAddr;
@@ -13,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use http::{Request, Uri};
+use http::Request;
 use secrecy::ExposeSecret;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
@@ -22,9 +24,9 @@ use crate::admin::{self, FindJobs, KeepBooks, Pages};
 use crate::broker::{Audit, Broker, Limits, Recovery, Spending};
 use crate::chain::{Chains, Misfit};
 use crate::clock::Clock;
-use crate::config::resolved::{self, Action, Config, Store};
+use crate::config::resolved::{Action, Config, Store};
 use crate::facilitator::local::{LocalError, LocalFacilitator};
-use crate::facilitator::{Facilitator, HttpFacilitator, Pool};
+use crate::facilitator::{Facilitator, Pool};
 use crate::guard::{Guards, Switch, Watched};
 use crate::jobs::embedded::{self, Embedded};
 use crate::jobs::redis::{OpenError as RedisError, Redis};
@@ -39,13 +41,15 @@ use crate::proxy::{
 };
 use crate::quote_cache::{OpenError, QuoteCache, Settings};
 use crate::reason::{Problem, Reason};
+use crate::refunds::Watch;
 use crate::telemetry::{CountedStore, Metrics, Open};
 use crate::wallet::{Payees, Wallet, WalletError};
 use health::Health;
 use inventory::Stock;
 use observer::Observer;
 
-pub use trust::{TrustError, facilitators};
+pub use refunds::refunds;
+pub use trust::{TrustError, facilitators as trusted};
 
 /// How long the paid runtime's last tasks may take to end, once nothing waits for them any more.
 const LAST_TASKS: Duration = Duration::from_secs(5);
@@ -57,9 +61,6 @@ const CHECK: Duration = Duration::from_secs(10);
 const CHAINS_EVERY: Duration = Duration::from_secs(5);
 /// Between two looks at what is left for gas.
 const GAS_EVERY: Duration = Duration::from_secs(5);
-
-/// The name of our own facilitator.
-const LOCAL: &str = "local";
 
 /// A gateway that is built, and listens, but does not answer yet.
 pub struct App {
@@ -214,10 +215,7 @@ impl Build<'_> {
             }
             None => None,
         };
-        let switch = match &config.store {
-            Store::Embedded { path } => Switch::beside(path),
-            Store::Redis { .. } => Switch::Store(Arc::clone(&values)),
-        };
+        let switch = switch(config, &values);
         let guards =
             Guards::new(Arc::clone(&values), clock.clone(), Arc::clone(metrics), &config.limits, switch);
         guards.tend().await;
@@ -227,7 +225,7 @@ impl Build<'_> {
             (Some(wallet), Some(settings)) => Registry::from_config(
                 &config.providers,
                 &Surroundings {
-                    outgoing: self.outgoing(config.providers.allow_plain_http)?,
+                    outgoing: outgoing(config, config.providers.allow_plain_http)?,
                     assets: settings.assets.clone(),
                     store: Arc::clone(&values),
                     wallet: Arc::new(Stock {
@@ -253,6 +251,7 @@ impl Build<'_> {
         if let (Some(wallet), Some(settings)) = (&wallet, &config.wallet) {
             let (account, assets) = (wallet.address(), settings.assets.clone());
             guards.watch_balance(Watched { account, assets, chains: chains.clone() });
+            runtime.spawn(refunds::returns(config, account, &jobs, chains.clone(), metrics).run());
         }
         let broker = Broker::new(
             Arc::clone(&jobs),
@@ -262,6 +261,13 @@ impl Build<'_> {
             clock.clone(),
             limits(config),
         );
+        let watch = Watch {
+            jobs: jobs.clone(),
+            chains: chains.clone(),
+            metrics: metrics.clone(),
+            clock: clock.clone(),
+        };
+        runtime.spawn(watch.run());
         let broker = Arc::new(broker.proved_by(chains));
         runtime.spawn(Arc::clone(&guards).watch(stopped.clone()));
         runtime.spawn(Arc::clone(&quotes).run(stopped));
@@ -290,18 +296,12 @@ impl Build<'_> {
     }
 
     async fn facilitators(&self, values: &Arc<dyn ValueStore>) -> Result<Pool, StartError> {
-        let settings = &self.config.facilitator;
-        let outgoing = self.outgoing(settings.allow_plain_http)?;
-        let mut members: Vec<(String, Arc<dyn Facilitator>)> = Vec::new();
-        for (at, (endpoint, name)) in settings.endpoints().zip(facilitator_names(settings)).enumerate() {
-            let facilitator: Arc<dyn Facilitator> = match at {
-                0 if settings.local.is_some() => self.local_facilitator().await?,
-                _ => Arc::new(HttpFacilitator::new(outgoing.clone(), settings, endpoint, &self.clock)?),
-            };
-            members.push((name, facilitator));
-        }
+        let local = match self.config.facilitator.local {
+            Some(_) => Some(self.local_facilitator().await?),
+            None => None,
+        };
         let observer = Arc::clone(self.metrics);
-        Ok(Pool::open(members, settings.hedge_after, Arc::clone(values), observer).await)
+        facilitators::pool(self.config, self.clock.clone(), Arc::clone(values), observer, local).await
     }
 
     async fn local_facilitator(&self) -> Result<Arc<LocalFacilitator>, StartError> {
@@ -342,25 +342,20 @@ impl Build<'_> {
             false => Err(StartError::Misfits(misfits)),
         }
     }
-
-    fn outgoing(&self, allow_plain_http: bool) -> Result<Outgoing, rustls::Error> {
-        let connect_timeout = self.config.providers.connect_timeout;
-        Outgoing::new(outgoing::Settings { connect_timeout, allow_plain_http })
-    }
 }
 
-/// What metrics, the log and `galaksio trust` call the facilitators, in order: their URLs without the scheme, and
-/// [`LOCAL`] for our own.
-fn facilitator_names(settings: &resolved::Facilitator) -> Vec<String> {
-    let name = |url: &Uri| {
-        let authority = url.authority().map_or("", |authority| authority.as_str());
-        format!("{authority}{}", url.path().trim_end_matches('/'))
-    };
-    let mut names: Vec<String> = settings.endpoints().map(|(url, _)| name(url)).collect();
-    if let (Some(first), Some(_)) = (names.first_mut(), &settings.local) {
-        LOCAL.clone_into(first);
+/// The HTTP client for calls to providers or facilitators.
+fn outgoing(config: &Config, allow_plain_http: bool) -> Result<Outgoing, rustls::Error> {
+    let connect_timeout = config.providers.connect_timeout;
+    Outgoing::new(outgoing::Settings { connect_timeout, allow_plain_http })
+}
+
+/// What stops the wallet.
+fn switch(config: &Config, values: &Arc<dyn ValueStore>) -> Switch {
+    match &config.store {
+        Store::Embedded { path } => Switch::beside(path),
+        Store::Redis { .. } => Switch::Store(Arc::clone(values)),
     }
-    names
 }
 
 async fn open_store(config: &Config, clock: &Clock) -> Result<Arc<dyn JobStore>, StartError> {

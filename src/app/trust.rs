@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 
 use tokio::runtime::Builder;
 
-use super::{StartError, facilitator_names, open_store};
+use super::facilitators::names;
+use super::{StartError, open_store};
 use crate::clock::Clock;
 use crate::config::resolved::Config;
 use crate::facilitator::{reset, tripped};
@@ -48,8 +49,8 @@ pub fn facilitators(
             }
             reset(&*store, name).await?;
         }
-        let names = facilitator_names(&config.facilitator).into_iter();
-        let mut all: BTreeMap<String, Option<String>> = names.map(|name| (name, None)).collect();
+        let known = names(&config.facilitator).into_iter();
+        let mut all: BTreeMap<String, Option<String>> = known.map(|name| (name, None)).collect();
         all.extend(dropped.into_iter().map(|(name, why)| (name, Some(why))));
         Ok(all)
     })

@@ -320,6 +320,7 @@ impl Broker {
             answer: None,
             receipt: None,
             failure: None,
+            refunds: Vec::new(),
         }
     }
 }

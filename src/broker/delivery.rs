@@ -129,6 +129,7 @@ impl Delivery {
             State::Completed if release => Delivery::completed(job, Reason::Replayed),
             State::Completed => Delivery::state_only(job),
             State::RefundDue => failed(Reason::RefundDue, Charged::Yes),
+            State::Refunded => failed(Reason::Refunded, Charged::No),
             State::Uncollected => failed(Reason::Uncollected, Charged::No),
             State::Voided => failed(failed_by(job), Charged::No),
             // It stays as it is: the same payment starts nothing any more.
@@ -302,6 +303,8 @@ fn overloaded() -> Delivery {
 /// What is known of the client's money, wherever its job stands.
 pub(super) fn charged(job: &Job) -> Charged {
     match (&job.receipt, job.state) {
+        // It has its money back: what it wanted it may buy again, under the same name too.
+        (Some(_), State::Refunded) => Charged::No,
         (Some(_), _) => Charged::Yes,
         (None, state) if state.at_rest() => Charged::No,
         (None, _) => Charged::Unknown,

@@ -8,6 +8,7 @@ use crate::chain::Chains;
 use crate::clock::Clock;
 use crate::config::resolved::{Accept, Action, BrokeredWork, Config, Providers, Store};
 use crate::config::{self, Loaded};
+use crate::money::Amount;
 use crate::wallet::Wallet;
 use crate::x402::{Network, PaymentFlow};
 
@@ -180,7 +181,14 @@ fn terms(action: &Action, config: &Config) -> String {
             if config.pricing.fee != "0" {
                 let _ = write!(price, " + ${}", config.pricing.fee);
             }
-            format!("{price}, by {}, {}", sellers(*work, &config.providers), when(*settle))
+            let when = match config.paid.upfront_above.filter(|_| *settle == PaymentFlow::Authorization) {
+                Some(micros) => {
+                    let limit = Amount::new(micros.into()).to_decimal(6);
+                    format!("{}, above ${limit} upfront", when(*settle))
+                }
+                None => when(*settle).to_owned(),
+            };
+            format!("{price}, by {}, {when}", sellers(*work, &config.providers))
         }
     }
 }
@@ -268,6 +276,8 @@ languages = ["python"]
 result = { stdout = "/out" }
 [wallet]
 key_env = "K"
+[paid]
+upfront_above = "$0.50"
 [store]
 kind = "redis"
 url = "redis://:hunter2@localhost"
@@ -278,7 +288,7 @@ url = "redis://:hunter2@localhost"
             "t.toml: no mistakes",
             "paid in      USD Coin on base (0x833589fCD6eDb6E08f4c7C32D4f71b54bdA02913) to 0x066e4FBb",
             "wallet       pays providers from 0x7E5F4552091A69125d5DfCb7b8C2659029395Bdf on base, up to $1 at once",
-            "  POST     /run             the provider's price + 2.05% + $0.001, by merit or acme, charged when it succeeded",
+            "  POST     /run             the provider's price + 2.05% + $0.001, by merit or acme, charged when it succeeded, above $0.5 upfront",
             "  GET,POST /premium/*       $0.001, by the app, charged upfront",
             "  any      everything else  free, by the app",
             "  providers.merit.url = $MERIT_SYSTEMS_URL",

@@ -7,6 +7,7 @@ mod demo;
 mod facilitator;
 mod ledger;
 mod pay;
+mod refunds;
 mod serve;
 mod store;
 #[cfg(test)]
@@ -85,6 +86,12 @@ enum Command {
     ///
     /// Asks the gateway for it where that has the store to itself.
     Ledger(ledger::Ledger),
+    /// Pay clients back whose work failed after they had paid
+    ///
+    /// A refund is an ordinary payment of the wallet that pays providers, put on the chain by the configured
+    /// facilitator, and it is paid once: what the chain proves, by [[chains]], decides. Killed, or run twice at once, it
+    /// goes on where it was. An embedded store is open in one process only: end the gateway first.
+    Refunds(refunds::Refunds),
     /// Run the gateway against stand-ins for every outside service, and make paid requests of it
     Demo(Demo),
     /// Print the version
@@ -164,6 +171,7 @@ impl Cli {
             Command::Facilitator(arguments) => facilitator::run(&arguments),
             Command::Wallet(arguments) => wallet::run(&arguments),
             Command::Ledger(arguments) => ledger::run(&arguments),
+            Command::Refunds(arguments) => refunds::run(&arguments),
             Command::Demo(arguments) => demo::run(arguments),
             Command::Version => {
                 println!("galaksio {}", env!("CARGO_PKG_VERSION"));

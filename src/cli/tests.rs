@@ -17,7 +17,7 @@ fn the_definition_is_consistent_and_has_these_commands() {
     let names: Vec<&str> = command.get_subcommands().map(clap::Command::get_name).collect();
     assert_eq!(
         names,
-        ["serve", "check", "trust", "pay", "facilitator", "wallet", "ledger", "demo", "version"]
+        ["serve", "check", "trust", "pay", "facilitator", "wallet", "ledger", "refunds", "demo", "version"]
     );
     let help = Cli::command().render_long_help().to_string();
     assert!(help.contains("Exit codes: 0 done, 1 failed, 2 wrong arguments, 78"), "{help}");
@@ -59,6 +59,17 @@ fn pay_needs_one_key_and_a_price_in_dollars() {
     let kept = parse(&["pay", "store", "f", "--key-file", "k", "--permanent", "--ttl", "9"]);
     assert_eq!(kept.unwrap_err(), ErrorKind::ArgumentConflict);
     assert_eq!(parse(&["demo", "--once", "--quiet"]).unwrap_err(), ErrorKind::ArgumentConflict);
+}
+
+#[test]
+fn refunds_are_paid_by_an_order_that_says_which_and_how_much() {
+    let id = uuid::Uuid::now_v7().to_string();
+    assert!(parse(&["refunds", "list"]).is_ok());
+    assert!(parse(&["refunds", "pay", "--dry-run", "--max", "$0.25", "--job", &id, "--job", &id]).is_ok());
+    assert!(parse(&["refunds", "pay", "--max", "-1"]).is_err());
+    assert!(parse(&["refunds", "pay", "--job", "all"]).is_err());
+    let both = parse(&["refunds", "pay", "--dry-run", "--yes"]);
+    assert_eq!(both.unwrap_err(), ErrorKind::ArgumentConflict);
 }
 
 #[test]

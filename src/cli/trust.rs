@@ -14,7 +14,7 @@ pub(super) fn run(path: &Path, again: Option<&str>) -> Exit {
             return Exit::Config;
         }
     };
-    match app::facilitators(&config, again) {
+    match app::trusted(&config, again) {
         Ok(facilitators) => {
             for (name, why) in facilitators {
                 println!(

@@ -437,6 +437,8 @@ pub struct Paid {
     pub work_timeout: Duration,
     /// At this time before the authorization lapses, it is settled or given up.
     pub settle_margin: Duration,
+    /// Brokered work of a higher price is charged before it is done, whatever its route says. In millionths of a dollar.
+    pub upfront_above: Option<u64>,
     /// How long finished jobs and their answers are kept.
     pub retention: Duration,
     /// The largest answer that is kept, in bytes.

@@ -9,11 +9,11 @@ use crate::ids::JobId;
 use crate::intake::Ask;
 use crate::jobs::job::Sold;
 use crate::quote_cache::{
-    Buckets, Epochs, Fill, GRACE, Keys, Money, Quote, QuoteKey, ResourceUrl, RouteId, Target, Tariff, Terms,
-    Token,
+    Buckets, Charging, Dollars, Epochs, Fill, GRACE, Keys, Money, Quote, QuoteKey, ResourceUrl, RouteId,
+    Target, Tariff, Terms, Token,
 };
 use crate::reason::{Charged, Problem, Reason};
-use crate::x402::{PaymentFlow, Requirement, Version};
+use crate::x402::{Requirement, Version};
 
 /// A request on a priced or brokered route.
 #[derive(Clone, Copy, Debug)]
@@ -21,7 +21,7 @@ pub struct Request<'a> {
     /// The route.
     pub route: RouteId,
     /// When the route charges.
-    pub flow: PaymentFlow,
+    pub charging: Charging,
     /// The method.
     pub method: &'a Method,
     /// The canonical path, without the query.
@@ -227,7 +227,7 @@ fn admit_v1(
             amount: payment.value,
             pay_to: accept.pay_to,
             max_timeout_seconds: books.tariff.max_timeout_seconds(),
-            flow: request.flow,
+            flow: request.charging.of(Dollars { units: payment.value, decimals: accept.asset.decimals }),
         },
     })
 }

@@ -91,6 +91,10 @@ pub struct Job {
     pub receipt: Option<Receipt>,
     /// Why it failed, when it did.
     pub failure: Option<Failure>,
+    /// Every payment we signed to give the client its money back, in order. Entries are never removed. A record from before
+    /// there were refunds has none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub refunds: Vec<Refund>,
 }
 
 /// What kind of work a job is.
@@ -178,7 +182,28 @@ pub struct ProviderPayment {
     pub fate: Fate,
 }
 
-/// What is known of a provider payment.
+/// A payment we signed to give a client its money back. Written before the signature leaves the process. How much, in what
+/// and to whom is not in it: the job says what the client paid, and who it was.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refund {
+    /// 1 for the first; one more than the last, which has provably lapsed unpaid, for each after it.
+    pub attempt: u32,
+    /// The derived nonce.
+    pub nonce: B256,
+    /// Which wallet signed it: keys change.
+    pub from: Address,
+    /// When the signature lapses.
+    pub valid_before: UnixSeconds,
+    /// The chain's height when it was signed: it is looked for from there on.
+    pub height: u64,
+    /// What is known of it.
+    pub fate: Fate,
+    /// The transaction that paid it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub transaction: Option<B256>,
+}
+
+/// What is known of a payment of ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Fate {
@@ -238,8 +263,10 @@ pub enum State {
     Settling,
     /// Settled and done. Final.
     Completed,
-    /// Settled, but the work failed: the client is owed the price. Final.
+    /// Settled, but the work failed: the client is owed the price.
     RefundDue,
+    /// The client has its money back, which is proven. Final.
+    Refunded,
     /// The provider was paid, the client's settlement failed for good: the answer is withheld. Final.
     Uncollected,
     /// The work failed after a provider signature went out: the client is not charged, our money may
@@ -261,7 +288,7 @@ impl Job {
     /// payment, so a forgotten payment is an expired one.
     pub fn keep_until(&self, retention: Duration) -> Option<UnixMillis> {
         match self.state {
-            State::Completed | State::Voided => {
+            State::Completed | State::Refunded | State::Voided => {
                 let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
                 let kept = self.updated.saturating_add(millis(retention));
                 let payable = self.client.valid_before.saturating_mul(1000);
@@ -282,7 +309,7 @@ impl Job {
 
 impl State {
     /// Every state, for tables and metrics.
-    pub const ALL: [State; 11] = [
+    pub const ALL: [State; 12] = [
         State::Claimed,
         State::Working,
         State::SettlingUpfront,
@@ -290,6 +317,7 @@ impl State {
         State::Settling,
         State::Completed,
         State::RefundDue,
+        State::Refunded,
         State::Uncollected,
         State::Held,
         State::ProviderLost,
@@ -302,6 +330,7 @@ impl State {
             self,
             State::Completed
                 | State::RefundDue
+                | State::Refunded
                 | State::Uncollected
                 | State::ProviderLost
                 | State::Held
@@ -318,9 +347,12 @@ impl State {
             | State::SettlingUpfront
             | State::WorkingSettled
             | State::Settling => "running",
-            State::RefundDue | State::Uncollected | State::Held | State::ProviderLost | State::Voided => {
-                "failed"
-            }
+            State::RefundDue
+            | State::Refunded
+            | State::Uncollected
+            | State::Held
+            | State::ProviderLost
+            | State::Voided => "failed",
         }
     }
 
@@ -334,6 +366,7 @@ impl State {
             State::Settling => "settling",
             State::Completed => "completed",
             State::RefundDue => "refund_due",
+            State::Refunded => "refunded",
             State::Uncollected => "uncollected",
             State::Held => "held",
             State::ProviderLost => "provider_lost",

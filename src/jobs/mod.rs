@@ -17,7 +17,7 @@ pub mod transition;
 
 pub use self::redis::Redis;
 pub use embedded::Embedded;
-pub use job::{Answer, ClaimKey, Failure, Fingerprint, Job, JobKind, Kept, ProviderPayment, State};
+pub use job::{Answer, ClaimKey, Failure, Fingerprint, Job, JobKind, Kept, ProviderPayment, Refund, State};
 pub use record::Entry;
 pub use store::{Appended, Claim, Draw, JobStore, Lease, StoreError, ValueStore};
 pub use transition::{Event, Illegal};

@@ -56,6 +56,7 @@ pub(crate) fn job(number: u64) -> Job {
         answer: None,
         receipt: None,
         failure: None,
+        refunds: Vec::new(),
     }
 }
 
@@ -82,6 +83,18 @@ pub(crate) fn payment(step: &str, attempt: u32, nonce: u8) -> ProviderPayment {
         from: Some(Address::repeat_byte(0xee)),
         valid_before: 1_700_000_060,
         fate: Fate::Open,
+    }
+}
+
+pub(crate) fn refund(attempt: u32, nonce: u8) -> Refund {
+    Refund {
+        attempt,
+        nonce: B256::repeat_byte(nonce),
+        from: Address::repeat_byte(0xee),
+        valid_before: 1_700_000_900,
+        height: 20_000_100,
+        fate: Fate::Open,
+        transaction: None,
     }
 }
 
@@ -123,5 +136,8 @@ pub(crate) fn events(payment: ProviderPayment) -> Vec<Event> {
         Event::ProvedUnspent,
         Event::Reopened { sold: sold() },
         Event::Turned { sold: sold() },
+        Event::RefundSigned { refund: refund(1, 0xf1) },
+        Event::RefundLapsed,
+        Event::Refunded { transaction: B256::repeat_byte(0xfe) },
     ]
 }

@@ -15,6 +15,8 @@
 //!
 //!  upfront:  Claimed ─SettleFirst▶ SettlingUpfront ─Settled▶ WorkingSettled ─Answered▶ Completed
 //!                                        └ Refused ▶ Voided        └ WorkFailed ▶ RefundDue
+//!  refunds:  RefundDue ─RefundSigned▶ RefundDue ─Refunded▶ Refunded
+//!                                         └ RefundLapsed ▶ RefundDue (the next may be signed)
 //! ```
 //!
 //! Work that failed before anybody was paid may turn to another provider, in `Working` and in `WorkingSettled`: Turned.
@@ -38,6 +40,9 @@
 //! | working_settled | turned | working_settled |
 //! | working_settled | answered | completed |
 //! | working_settled | work_failed | refund_due |
+//! | refund_due | refund_signed | refund_due |
+//! | refund_due | refund_lapsed | refund_due |
+//! | refund_due | refunded | refunded |
 //! | settling | settled | completed |
 //! | settling | refused | uncollected |
 //! | settling | refused | voided |
@@ -46,10 +51,10 @@
 //! | held | proved_unspent | voided |
 //! | voided | reopened | claimed |
 
-use super::job::{Answer, Failure, Fate, Job, ProviderPayment, Sold, State};
+use super::job::{Answer, Failure, Fate, Job, ProviderPayment, Refund, Sold, State};
 use crate::clock::{UnixMillis, UnixSeconds};
 use crate::money::Amount;
-use crate::x402::Receipt;
+use crate::x402::{B256, Receipt};
 use serde::{Deserialize, Serialize};
 
 /// Something that happened to a job. The journal is the list of these.
@@ -105,6 +110,18 @@ pub enum Event {
         /// What is sold this time; the provider may be another.
         sold: Sold,
     },
+    /// We signed a payment that gives the client its money back; it may be sent from now on.
+    RefundSigned {
+        /// The payment.
+        refund: Refund,
+    },
+    /// The chain proved that the open refund was not paid, and never will be.
+    RefundLapsed,
+    /// The chain proved that the open refund was paid.
+    Refunded {
+        /// By this transaction.
+        transaction: B256,
+    },
 }
 
 impl Event {
@@ -123,6 +140,9 @@ impl Event {
             Event::ProvedSpent => "proved_spent",
             Event::ProvedUnspent => "proved_unspent",
             Event::Reopened { .. } => "reopened",
+            Event::RefundSigned { .. } => "refund_signed",
+            Event::RefundLapsed => "refund_lapsed",
+            Event::Refunded { .. } => "refunded",
         }
     }
 }
@@ -165,6 +185,9 @@ impl Job {
                 job.quote = sold.clone();
                 job.failure = None;
             }
+            Event::RefundSigned { refund } => job.refunds.push(refund.clone()),
+            Event::RefundLapsed => job.resolve_refund(Fate::Unspent, None),
+            Event::Refunded { transaction } => job.resolve_refund(Fate::Spent, Some(*transaction)),
             Event::Verified | Event::SettleFirst => {}
         }
         if job.state == State::Voided {
@@ -172,6 +195,27 @@ impl Job {
             job.answer = None;
         }
         Ok(job)
+    }
+
+    /// One refund at a time, each under a number of its own: whatever was signed before it is provably worthless.
+    fn may_refund(&self, refund: &Refund) -> bool {
+        refund.fate == Fate::Open
+            && refund.transaction.is_none()
+            && Some(refund.attempt) == self.next_refund()
+            && !self.refunds.iter().any(|earlier| earlier.nonce == refund.nonce)
+            && !self.provider.iter().any(|earlier| earlier.nonce == refund.nonce)
+    }
+
+    /// The refund that is signed, and of which nobody knows yet whether it was paid.
+    pub fn open_refund(&self) -> Option<&Refund> {
+        self.refunds.iter().find(|refund| refund.fate == Fate::Open)
+    }
+
+    /// The number of the refund that may be signed next; `None` while one is open, or if none is due.
+    pub fn next_refund(&self) -> Option<u32> {
+        let none_can_be_paid = self.refunds.iter().all(|refund| refund.fate == Fate::Unspent);
+        let last = self.refunds.last().map_or(0, |refund| refund.attempt);
+        (self.state == State::RefundDue && none_can_be_paid).then(|| last.checked_add(1)).flatten()
     }
 
     /// Whether a provider signature of this job is out and may still be spent, at `now`.
@@ -222,6 +266,10 @@ impl Job {
             (Held, Event::ProvedSpent) => ProviderLost,
             (Held, Event::ProvedUnspent) => Voided,
 
+            (RefundDue, Event::RefundSigned { refund }) if self.may_refund(refund) => RefundDue,
+            (RefundDue, Event::RefundLapsed) if self.open_refund().is_some() => RefundDue,
+            (RefundDue, Event::Refunded { .. }) if self.open_refund().is_some() => Refunded,
+
             (Voided, Event::Reopened { .. }) if self.attempt < u32::MAX => Claimed,
             _ => return None,
         })
@@ -254,6 +302,12 @@ impl Job {
     fn resolve_open(&mut self, fate: Fate) {
         for payment in self.provider.iter_mut().filter(|payment| payment.fate == Fate::Open) {
             payment.fate = fate;
+        }
+    }
+
+    fn resolve_refund(&mut self, fate: Fate, transaction: Option<B256>) {
+        for refund in self.refunds.iter_mut().filter(|refund| refund.fate == Fate::Open) {
+            (refund.fate, refund.transaction) = (fate, transaction);
         }
     }
 }

@@ -7,7 +7,7 @@ use std::collections::HashSet;
 use super::Books;
 use crate::ids::JobId;
 use crate::jobs::{Entry, Job, JobStore, StoreError};
-use crate::providers::stock_purchases;
+use crate::providers::{returned, stock_purchases};
 
 /// Jobs asked for in one part of a scan.
 const PART: usize = 256;
@@ -27,7 +27,7 @@ pub enum CollectError {
     Stock(String),
 }
 
-/// Reads every job of `store` with its journal, and every purchase of stock. Paid work may go on meanwhile.
+/// Reads every job of `store` with its journal, every purchase of stock, and what providers sent back. Paid work may go on meanwhile.
 pub async fn collect(store: &dyn JobStore) -> Result<Books, CollectError> {
     let mut books = Books::default();
     let mut seen: HashSet<JobId> = HashSet::new();
@@ -50,6 +50,9 @@ pub async fn collect(store: &dyn JobStore) -> Result<Books, CollectError> {
     let purchases = stock_purchases(store).await.map_err(|error| CollectError::Stock(error.to_string()))?;
     for purchase in &purchases {
         books.stock(purchase);
+    }
+    for one in &returned(store).await? {
+        books.returned(one);
     }
     Ok(books)
 }

@@ -1,4 +1,4 @@
-//! Books: a double-entry projection of the journals of all jobs, and of the stock that was bought.
+//! Books: a double-entry projection of the journals of all jobs, of the stock that was bought, and of what providers sent back.
 //!
 //! Nothing is written here: the journals are the truth, and these are sums over them. After each event a job has a
 //! [`position`]: who has, owes or lost what. What an event changed in it is posted, as much to the debit side of some
@@ -16,7 +16,7 @@ use crate::ids::JobId;
 use crate::jobs::job::Fate;
 use crate::jobs::{Entry, Job, State};
 use crate::money::Amount;
-use crate::providers::{StockOutcome, StockPurchase};
+use crate::providers::{Returned, StockOutcome, StockPurchase};
 use crate::x402::{Asset, B256};
 
 pub use collect::{CollectError, collect};
@@ -27,9 +27,9 @@ pub use report::Report;
 pub enum Account {
     /// What clients paid, at `accepts.pay_to`.
     Received,
-    /// What the wallet paid, or may have paid. Credit.
+    /// What the wallet paid, or may have paid, less what came back. Credit.
     Wallet,
-    /// Signed to providers, and nobody knows yet whether it is gone and whether a client pays for it.
+    /// Signed to providers, or to clients as refunds, and nobody knows yet whether it is gone, and to the right end.
     Exposure,
     /// Stock that was bought.
     Inventory,
@@ -37,23 +37,26 @@ pub enum Account {
     ProviderCost,
     /// Paid, or perhaps paid, to providers for work that no client pays for.
     Losses,
+    /// What providers sent back. Credit.
+    Returned,
     /// What clients paid for work that is done. Credit.
     Income,
     /// What clients paid for work that is not done yet. Credit.
     Unearned,
-    /// What clients paid for work that failed. Credit.
+    /// What clients paid for work that failed, and have not got back. Credit.
     RefundsDue,
 }
 
 impl Account {
     /// All of them, as they are listed.
-    pub const ALL: [Account; 9] = [
+    pub const ALL: [Account; 10] = [
         Account::Received,
         Account::Wallet,
         Account::Exposure,
         Account::Inventory,
         Account::ProviderCost,
         Account::Losses,
+        Account::Returned,
         Account::Income,
         Account::Unearned,
         Account::RefundsDue,
@@ -68,6 +71,7 @@ impl Account {
             Account::Inventory => "inventory",
             Account::ProviderCost => "provider_cost",
             Account::Losses => "losses",
+            Account::Returned => "returned",
             Account::Income => "income",
             Account::Unearned => "unearned",
             Account::RefundsDue => "refunds_due",
@@ -185,6 +189,7 @@ impl Books {
             answer: None,
             receipt: None,
             failure: None,
+            refunds: Vec::new(),
             ..job.clone()
         };
         for entry in journal {
@@ -205,8 +210,9 @@ impl Books {
             let recorded = self.recorded.entry(key).or_default();
             *recorded = recorded.checked_add(sum)?;
         }
-        for payment in &job.provider {
-            if let Some(other) = self.nonces.insert(payment.nonce, job.id) {
+        let signed = job.provider.iter().map(|payment| payment.nonce);
+        for nonce in signed.chain(job.refunds.iter().map(|refund| refund.nonce)) {
+            if let Some(other) = self.nonces.insert(nonce, job.id) {
                 self.found.push(Discrepancy::Nonce { job: job.id, other });
             }
         }
@@ -220,9 +226,18 @@ impl Books {
             StockOutcome::Bought => Account::Inventory,
             StockOutcome::Lost => Account::Losses,
         };
+        self.without_journal(&purchase.offer.asset, purchase.offer.cost, account, Account::Wallet);
+    }
+
+    /// Posts what providers sent back of a token.
+    pub fn returned(&mut self, returned: &Returned) {
+        self.without_journal(&returned.asset, returned.total(), Account::Wallet, Account::Returned);
+    }
+
+    /// Posts what has no journal to be held against.
+    fn without_journal(&mut self, asset: &Asset, amount: Amount, to: Account, from: Account) {
         let mut position = Position::new();
-        let moved =
-            shift(&mut position, &purchase.offer.asset, purchase.offer.cost, account, Account::Wallet);
+        let moved = shift(&mut position, asset, amount, to, from);
         let posted = moved.and_then(|()| self.move_to(&Position::new(), &position));
         for (key, sum) in position.into_iter().filter(|_| posted.is_some()) {
             let recorded = self.recorded.entry(key).or_default();
@@ -293,6 +308,8 @@ impl Books {
             self.differs(job, what);
         } else if job.provider != led.provider {
             self.differs(job, "its journal and its record name different payments to providers".to_owned());
+        } else if job.refunds != led.refunds {
+            self.differs(job, "its journal and its record name different refunds".to_owned());
         } else if receipt(job) != receipt(led) {
             self.differs(job, "its journal and its record name different receipts".to_owned());
         }
@@ -319,8 +336,10 @@ impl Token {
 /// What a job has done to the accounts by now. `None` if that cannot be counted.
 fn position(job: &Job) -> Option<Position> {
     let mut position = Position::new();
-    let unpaid_for =
-        matches!(job.state, State::Uncollected | State::ProviderLost | State::RefundDue | State::Voided);
+    let unpaid_for = matches!(
+        job.state,
+        State::Uncollected | State::ProviderLost | State::RefundDue | State::Refunded | State::Voided
+    );
     for payment in &job.provider {
         let account = match payment.fate {
             Fate::Unspent => continue,
@@ -334,11 +353,20 @@ fn position(job: &Job) -> Option<Position> {
     if job.receipt.is_some() {
         let account = match job.state {
             State::Completed => Account::Income,
-            State::RefundDue => Account::RefundsDue,
+            State::RefundDue | State::Refunded => Account::RefundsDue,
             _ => Account::Unearned,
         };
         let requirement = &job.client.requirement;
         shift(&mut position, &requirement.asset, requirement.amount, Account::Received, account)?;
+    }
+    for refund in &job.refunds {
+        let account = match refund.fate {
+            Fate::Unspent => continue,
+            Fate::Open => Account::Exposure,
+            Fate::Spent => Account::RefundsDue,
+        };
+        let requirement = &job.client.requirement;
+        shift(&mut position, &requirement.asset, requirement.amount, account, Account::Wallet)?;
     }
     Some(position)
 }

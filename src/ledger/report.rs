@@ -58,11 +58,12 @@ impl Display for Report<'_> {
 fn meaning(account: Account) -> &'static str {
     match account {
         Account::Received => "paid by clients",
-        Account::Wallet => "paid, or perhaps paid, by the wallet",
-        Account::Exposure => "signed to providers; whether it is gone, and paid for, is open",
+        Account::Wallet => "paid, or perhaps paid, by the wallet, less what came back",
+        Account::Exposure => "signed to providers, or as refunds; whether it is gone is open",
         Account::Inventory => "stock bought ahead",
         Account::ProviderCost => "paid to providers for work that clients pay for",
         Account::Losses => "paid, or perhaps paid, for work that no client pays for",
+        Account::Returned => "sent back by providers, found on the chain",
         Account::Income => "for work that is done",
         Account::Unearned => "for work that is not done yet",
         Account::RefundsDue => "for work that failed: to be paid back",

@@ -23,7 +23,13 @@ fn live(number: u64, picks: &[(usize, u8)]) -> (Job, Vec<Entry>) {
         let mut signed = payment(&step.to_string(), job.attempt, 0);
         signed.nonce = B256::from_slice(&[&[number as u8, nonce], &[7; 30][..]].concat());
         signed.amount = Amount::new(1_000 + u128::from(*step));
-        let events = sample::events(signed);
+        let mut events = sample::events(signed);
+        for event in &mut events {
+            if let Event::RefundSigned { refund } = event {
+                refund.attempt = job.next_refund().unwrap_or(9);
+                refund.nonce = B256::from_slice(&[&[number as u8, nonce], &[8; 30][..]].concat());
+            }
+        }
         let event = &events[pick % events.len()];
         if let Ok(next) = job.apply(event, job.updated) {
             job = next;
@@ -75,6 +81,9 @@ proptest! {
             .filter(|payment| payment.fate != Fate::Unspent)
             .map(|payment| payment.amount.units())
             .sum();
+        let refunds = lives.iter().flat_map(|(job, _)| &job.refunds);
+        let refunded = refunds.filter(|refund| refund.fate != Fate::Unspent).count() as u128 * 12_000;
+        let signed = signed + refunded;
         prop_assert_eq!(-balances(&books).get(&Account::Wallet).copied().unwrap_or(0), signed as i128);
     }
 
@@ -125,6 +134,33 @@ fn each_end_of_a_job_is_in_its_account() {
                 (Account::RefundsDue, -12_000),
                 (Account::Losses, 1_001),
                 (Account::Wallet, -1_001),
+            ],
+        ),
+        (
+            &["settle_first", "settled", "work_failed", "refund_signed"],
+            [
+                (Account::Received, 12_000),
+                (Account::RefundsDue, -12_000),
+                (Account::Exposure, 12_000),
+                (Account::Wallet, -12_000),
+            ],
+        ),
+        (
+            &["settle_first", "settled", "work_failed", "refund_signed", "refund_lapsed"],
+            [
+                (Account::Received, 12_000),
+                (Account::RefundsDue, -12_000),
+                (Account::Exposure, 0),
+                (Account::Wallet, 0),
+            ],
+        ),
+        (
+            &["settle_first", "settled", "signed", "work_failed", "refund_signed", "refunded"],
+            [
+                (Account::Received, 12_000),
+                (Account::RefundsDue, 0),
+                (Account::Losses, 1_001),
+                (Account::Wallet, -13_001),
             ],
         ),
         (

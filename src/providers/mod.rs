@@ -11,6 +11,7 @@ mod exchange;
 mod merit;
 mod openx402;
 mod registry;
+mod returned;
 #[cfg(test)]
 mod testing;
 mod xcache;
@@ -19,6 +20,7 @@ pub use declared::Declared;
 pub use merit::Merit;
 pub use openx402::OpenX402;
 pub use registry::{Registry, Surroundings};
+pub use returned::{Returned, Sum, returned};
 pub use xcache::{InventoryOrder, InventoryWallet, StockOutcome, StockPurchase, XCache, stock_purchases};
 
 use async_trait::async_trait;

@@ -13,7 +13,7 @@ use super::epoch::{EpochBook, Epochs};
 use super::error::{OpenError, QuoteError};
 use super::key::{QuoteKey, Work};
 use super::keyring::{Keyring, Keys};
-use super::price::{Dollars, Tariff};
+use super::price::{Charging, Dollars, Tariff};
 use super::probe::{Bid, Prober, RETRY_AFTER};
 use super::quote::{Quote, RouteId, Terms};
 use super::template::{Listing, Template};
@@ -25,7 +25,6 @@ use crate::money::Amount;
 use crate::providers::{Fault, NotSold, Offer, Provider, ProviderError};
 use crate::telemetry::Metrics;
 use crate::wallet::Payees;
-use crate::x402::PaymentFlow;
 
 /// How long a quote waits for the providers, so that a client without one has its answer within two seconds. In the
 /// background it is no longer: a client may join the wait.
@@ -45,6 +44,8 @@ pub struct Settings<'a> {
     pub pricing: &'a Pricing,
     /// `maxTimeoutSeconds`.
     pub max_timeout: Duration,
+    /// Brokered work of a higher price, in millionths of a dollar, is charged before it is done.
+    pub upfront_above: Option<u64>,
 }
 
 /// Quotes for everything that is sold.
@@ -72,7 +73,7 @@ type Snapshot = HashMap<QuoteKey<'static>, Arc<Quote>>;
 pub(super) struct Counter {
     route: RouteId,
     pub(super) work: BrokeredWork,
-    flow: PaymentFlow,
+    charging: Charging,
 }
 
 #[derive(Clone)]
@@ -88,6 +89,7 @@ impl<'a> From<&'a Config> for Settings<'a> {
             accepts: &config.accepts,
             pricing: &config.pricing,
             max_timeout: config.paid.max_timeout,
+            upfront_above: config.paid.upfront_above,
         }
     }
 }
@@ -117,7 +119,8 @@ impl QuoteCache {
                     fixed.insert(id, Arc::new(fixed_quote(id, route, &tariff)?));
                 }
                 Action::Brokered { work, settle } => {
-                    counters.push(Counter { route: id, work: *work, flow: *settle });
+                    let charging = Charging::brokered(*settle, settings.upfront_above);
+                    counters.push(Counter { route: id, work: *work, charging });
                 }
             }
         }
@@ -293,7 +296,7 @@ impl QuoteCache {
                 key: Some(key),
                 prices: &quote.prices,
                 max_timeout_seconds: self.tariff.max_timeout_seconds(),
-                flow: counter.flow,
+                charging: counter.charging,
                 description: description(&key.work),
                 mime_type: "application/json",
             };
@@ -356,7 +359,7 @@ fn fixed_quote(id: RouteId, route: &Route, tariff: &Tariff) -> Result<Quote, Ope
         key: None,
         prices: &quote.prices,
         max_timeout_seconds: tariff.max_timeout_seconds(),
-        flow: *settle,
+        charging: (*settle).into(),
         description,
         mime_type,
     };

@@ -30,7 +30,7 @@ pub use epoch::{Epoch, EpochPrice, Epochs};
 pub use error::{OpenError, QuoteError};
 pub use key::{QuoteKey, Work};
 pub use keyring::Keys;
-pub use price::{Dollars, Price, PriceError, Tariff};
+pub use price::{Charging, Dollars, Price, PriceError, Tariff};
 pub use quote::{Quote, RouteId, Terms};
 pub use substitute::{Attempted, Substitute};
 pub use template::{Encoded, Fill, Listing, MAX_HEADER, Template, TemplateError};

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::resolved::{Accept, Pricing};
 use crate::money::{self, Amount};
-use crate::x402::{Address, Network};
+use crate::x402::{Address, Network, PaymentFlow};
 
 /// A sum of some dollar token: atomic units, and how many decimal places of a dollar they have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,6 +35,45 @@ pub struct Price {
     pub accept: Accept,
     /// How much of it.
     pub amount: Amount,
+}
+
+/// When clients of a route are charged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Charging {
+    /// What the route says.
+    pub flow: PaymentFlow,
+    /// Before the work all the same, if the price is above this.
+    pub upfront_above: Option<Dollars>,
+}
+
+impl Charging {
+    /// Of brokered work; the limit is in millionths of a dollar.
+    pub fn brokered(flow: PaymentFlow, upfront_above: Option<u64>) -> Self {
+        let dollars = |micros: u64| Dollars { units: Amount::new(micros.into()), decimals: 6 };
+        Charging { flow, upfront_above: upfront_above.map(dollars) }
+    }
+
+    /// When something of this price is charged: for a price always the same, so that version 1, which echoes nothing, is
+    /// charged as it was told.
+    pub fn of(&self, price: Dollars) -> PaymentFlow {
+        match self.upfront_above {
+            Some(limit) if price.compare(limit).is_gt() => PaymentFlow::Upfront,
+            _ => self.flow,
+        }
+    }
+}
+
+impl From<PaymentFlow> for Charging {
+    fn from(flow: PaymentFlow) -> Self {
+        Charging { flow, upfront_above: None }
+    }
+}
+
+impl Price {
+    /// What it is worth.
+    pub fn dollars(&self) -> Dollars {
+        Dollars { units: self.amount, decimals: self.accept.asset.decimals }
+    }
 }
 
 /// Why there is no price.
@@ -175,6 +214,27 @@ mod tests {
 
     fn usd(units: u128, decimals: u8) -> Dollars {
         Dollars { units: Amount::new(units), decimals }
+    }
+
+    #[test]
+    fn above_a_price_clients_are_charged_before_the_work() {
+        let usual = PaymentFlow::Authorization;
+        let above = Charging::brokered(usual, Some(500_000));
+        for (price, flow) in [
+            (usd(500_000, 6), usual),
+            (usd(500_001, 6), PaymentFlow::Upfront),
+            (usd(500_000 * 10u128.pow(12), 18), usual),
+            (usd(500_000 * 10u128.pow(12) + 1, 18), PaymentFlow::Upfront),
+            (usd(u128::MAX, 0), PaymentFlow::Upfront),
+            (usd(50, 2), usual),
+        ] {
+            assert_eq!(above.of(price), flow, "{price:?}");
+            assert_eq!(Charging::brokered(usual, None).of(price), usual);
+            assert_eq!(
+                Charging::brokered(PaymentFlow::Upfront, Some(u64::MAX)).of(price),
+                PaymentFlow::Upfront
+            );
+        }
     }
 
     #[test]

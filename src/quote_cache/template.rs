@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::key::QuoteKey;
 use super::keyring::Keys;
-use super::price::{Dollars, Price};
+use super::price::{Charging, Price};
 use super::quote::Terms;
 use super::strip::{BodyBuilder, HeaderBuilder, Slot, Strip};
 use super::token::{self, Money, Statement, Target};
@@ -53,7 +53,7 @@ pub struct Listing<'a> {
     /// `maxTimeoutSeconds`.
     pub max_timeout_seconds: u64,
     /// When the client is charged.
-    pub flow: PaymentFlow,
+    pub charging: Charging,
     /// `description`.
     pub description: &'a str,
     /// `mimeType`.
@@ -183,7 +183,7 @@ impl Listing<'_> {
             pay_to: price.accept.pay_to,
             amount: price.amount,
             max_timeout_seconds: self.max_timeout_seconds,
-            flow: self.flow,
+            flow: self.charging.of(price.dollars()),
         }
     }
 
@@ -200,7 +200,7 @@ impl Listing<'_> {
     fn domain(&self, price: &Price) -> String {
         let asset = &price.accept.asset;
         let mut text = format!(r#""name":{},"version":{}"#, json(&asset.name), json(&asset.version));
-        if self.flow == PaymentFlow::Upfront {
+        if self.charging.of(price.dollars()) == PaymentFlow::Upfront {
             text.push_str(r#","paymentFlow":"upfront""#);
         }
         text
@@ -244,7 +244,7 @@ fn body(listing: &Listing<'_>) -> Strip {
     out.slot(Slot::Job);
     out.put(&format!(r#"","provider":{}"#, json(&listing.terms.provider)));
     if let Some(price) = listing.prices.first() {
-        let dollars = Dollars { units: price.amount, decimals: price.accept.asset.decimals };
+        let dollars = price.dollars();
         out.put(&format!(r#","price_usd":{}"#, dollars.units.to_decimal(dollars.decimals)));
     }
     if listing.key.is_some() {

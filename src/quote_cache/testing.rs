@@ -88,6 +88,7 @@ pub(crate) async fn cache(
         accepts: &accepts,
         pricing: &pricing,
         max_timeout: Duration::from_secs(300),
+        upfront_above: None,
     };
     let providers = providers.iter().map(|provider| Arc::clone(*provider) as Arc<dyn Provider>).collect();
     let metrics = Arc::new(Metrics::new());

@@ -15,6 +15,8 @@ pub(super) struct MoneyMetrics {
     income: IntCounterVec,
     cost: IntCounterVec,
     exposure: IntGaugeVec,
+    refunds_due: IntGaugeVec,
+    returned: IntGaugeVec,
     gas: IntGaugeVec,
     audited: IntCounterVec,
     to_be_audited: IntGauge,
@@ -46,6 +48,16 @@ impl MoneyMetrics {
                 "exposure_atomic",
                 &["network", "asset"],
                 "Provider money this process signed for jobs whose client payments have not settled, in atomic units.",
+            ),
+            refunds_due: catalogue.gauges(
+                "refunds_due_atomic",
+                &["network", "asset"],
+                "What clients are owed for work that failed after they had paid, in all the store has, in atomic units.",
+            ),
+            returned: catalogue.gauges(
+                "provider_returned_atomic",
+                &["network", "asset"],
+                "What providers have sent back to the wallet, as found on the chain, in atomic units.",
             ),
             gas: catalogue.gauges(
                 "gas_gwei",
@@ -97,6 +109,20 @@ impl Metrics {
         let [network, address] = labels(asset);
         let units = i64::try_from(amount.units()).unwrap_or(i64::MAX);
         self.money.exposure.with_label_values(&[&network, &address]).set(units);
+    }
+
+    /// So much is owed to clients now.
+    pub fn refunds_due(&self, asset: &Asset, amount: Amount) {
+        let [network, address] = labels(asset);
+        let units = i64::try_from(amount.units()).unwrap_or(i64::MAX);
+        self.money.refunds_due.with_label_values(&[&network, &address]).set(units);
+    }
+
+    /// So much was sent back by providers.
+    pub fn returned(&self, asset: &Asset, amount: Amount) {
+        let [network, address] = labels(asset);
+        let units = i64::try_from(amount.units()).unwrap_or(i64::MAX);
+        self.money.returned.with_label_values(&[&network, &address]).set(units);
     }
 
     /// So much is left for gas, in wei.

@@ -44,6 +44,8 @@ fn touched() -> Metrics {
     metrics.earned(&asset, Amount::new(336));
     metrics.spent("merit-systems", &asset, Amount::new(280));
     metrics.exposed(&asset, Amount::new(280));
+    metrics.refunds_due(&asset, Amount::new(12));
+    metrics.returned(&asset, Amount::new(13));
     metrics.guarded(Guard::Spend);
     metrics.lost(280);
     metrics.frozen(true);
@@ -95,6 +97,8 @@ fn the_exposition_says_what_happened() {
         "galaksio_settlements_to_be_audited 1".to_owned(),
         format!("galaksio_client_income_atomic_total{{{asset}}} 336"),
         format!("galaksio_exposure_atomic{{{asset}}} 280"),
+        format!("galaksio_refunds_due_atomic{{{asset}}} 12"),
+        format!("galaksio_provider_returned_atomic{{{asset}}} 13"),
         r#"galaksio_gas_gwei{network="eip155:84532"} 12"#.to_owned(),
     ] {
         assert!(text.lines().any(|found| found == line), "no {line:?} in\n{text}");

@@ -4,6 +4,7 @@
 //! Nothing here remembers: that a signature is durable before it is handed out is the caller's duty.
 
 mod payees;
+mod refund;
 mod spend;
 
 use std::fmt;
@@ -14,6 +15,7 @@ use secrecy::zeroize::Zeroizing;
 use secrecy::{ExposeSecret, SecretString};
 
 pub use payees::{PayeeError, Payees};
+pub use refund::REFUND_STEP;
 pub use spend::{COLLECT, Signed, Spend, select};
 
 use crate::jobs::ClaimKey;

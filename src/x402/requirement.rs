@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
 use super::accepted::QUOTE_KEYS;
-use super::{Accepted, PaymentFlow, Requirement, Verified};
+use super::{Accepted, Authorization, PaymentFlow, Requirement, Verified};
 
 /// What is sold, as challenges describe it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,6 +56,19 @@ impl Requirement {
         })
     }
 
+    /// A version 2 payment of this requirement, as its payer makes it: `accepted` is [`Requirement::to_v2`] with no quote.
+    pub fn paid_v2(&self, resource: &Resource, authorization: &Authorization, signature: &[u8; 65]) -> Value {
+        json!({
+            "x402Version": 2,
+            "payload": {
+                "signature": format!("0x{}", hex::encode(signature)),
+                "authorization": authorization,
+            },
+            "accepted": self.to_v2(&Map::new()),
+            "resource": resource.to_v2(),
+        })
+    }
+
     fn extra(&self) -> Map<String, Value> {
         let mut extra = Map::new();
         extra.insert("name".to_owned(), self.asset.name.as_str().into());
@@ -77,13 +90,15 @@ pub fn challenge_v2(error: &str, resource: &Resource, accepts: &[Value]) -> Valu
     json!({
         "x402Version": 2,
         "error": error,
-        "resource": {
-            "url": resource.url,
-            "description": resource.description,
-            "mimeType": resource.mime_type,
-        },
+        "resource": resource.to_v2(),
         "accepts": accepts,
     })
+}
+
+impl Resource {
+    fn to_v2(&self) -> Value {
+        json!({ "url": self.url, "description": self.description, "mimeType": self.mime_type })
+    }
 }
 
 impl Verified {
@@ -116,6 +131,20 @@ mod tests {
         let quote = json!({ "quoteId": "q1.0123456789abcdef", "quoteExpires": NOW + 300 });
         let entry = requirement.to_v2(quote.as_object().unwrap());
         assert_eq!(challenge_v2("Payment required", &resource(), &[entry]), fixture["v2"]);
+    }
+
+    #[test]
+    fn a_payment_that_is_written_is_one_that_is_read() {
+        let requirement = Requirement { flow: PaymentFlow::Authorization, ..requirement() };
+        let authorization = authorization(&requirement);
+        let domain = crate::x402::Domain::new(&requirement.asset);
+        let signature = domain.sign(&payer(), &authorization).unwrap();
+        let written = requirement.paid_v2(&resource(), &authorization, &signature);
+        let raw = serde_json::value::to_raw_value(&written).unwrap();
+        let payment = crate::x402::Payment::from_json(&raw, crate::x402::Version::V2).unwrap();
+        let window = crate::x402::Window { now: NOW, needed: 6 };
+        let verified = crate::x402::check(payment, &requirement, &domain, window).unwrap();
+        assert_eq!(verified.signature(), crate::x402::SignatureCheck::Recovered);
     }
 
     #[test]

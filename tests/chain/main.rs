@@ -25,6 +25,10 @@ mod payer;
 #[allow(dead_code, reason = "shared with other suites, each of which uses its part")]
 mod peers;
 mod proof;
+#[allow(dead_code, reason = "shared with the tests of the stores, which use all of it")]
+#[path = "../store/redis_server.rs"]
+mod redis_server;
+mod refunds;
 #[allow(dead_code, reason = "shared with the tests of the paid flow, which use all of it")]
 #[path = "../paid/rig.rs"]
 mod rig;

@@ -1,7 +1,7 @@
 //! What is sold is delivered, and everybody has exactly the money he should have.
 
-use galaksio::sandbox::Service;
-use galaksio::x402::{Receipt, Version};
+use galaksio::sandbox::{Service, pay_to};
+use galaksio::x402::{PaymentFlow, Receipt, Version};
 use serde_json::{Value, json};
 
 use crate::client::{Answer, Client, Request};
@@ -156,6 +156,43 @@ fn paid_before_the_work_where_the_route_says_so() {
         failed.expect(502, "refund_due", Some("yes"), Some("never"));
         assert!(failed.receipt().success);
         assert_eq!(stage.sales(), 2);
+    });
+}
+
+#[test]
+fn paid_before_the_work_above_a_price() {
+    each_version(|version| {
+        let (client_first, provider_first) = (true, false);
+        // What it costs, and a millionth of a dollar less.
+        for (limit, order) in [("$0.000336", provider_first), ("$0.000335", client_first)] {
+            let stage = Setup::new().text("paid", "upfront_above", limit).start();
+            let gateway = stage.cold_gateway();
+            let (client, payer) = (gateway.client(), Payer::new());
+            stage.run(async {
+                let request = Request::run("1");
+                let challenge = client.challenge(&request).await;
+                let offered = &challenge.offer(version).accepts[0];
+                assert_eq!(offered.amount.units(), 336, "{limit}");
+                let announced =
+                    if order == client_first { PaymentFlow::Upfront } else { PaymentFlow::Authorization };
+                assert_eq!(offered.flow, announced, "{version:?}, {limit}");
+                let answer = client.buy(&request, &payer, version).await;
+                assert_eq!(answer.status, 200, "{answer:?}");
+                let transfers = stage.sandbox().ledger.transfers();
+                let sold = transfers.iter().position(|transfer| transfer.from == payer.address());
+                let bought = transfers.iter().position(|transfer| transfer.to == pay_to(Service::Merit));
+                assert!(sold.is_some() && bought.is_some(), "{transfers:?}");
+                assert_eq!(sold < bought, order, "{version:?}, {limit}");
+                // And if the work fails after that, he is owed.
+                let rule =
+                    galaksio::sandbox::faults::Rule::always(galaksio::sandbox::faults::Fault::WorkFails);
+                let payment = client.sign(&request, &payer, version).await;
+                stage.sandbox().faults.add(Service::Merit, rule);
+                let failed = client.send(&request.paid(&payment)).await;
+                assert_eq!(failed.code() == "refund_due", order, "{failed:?}");
+                assert_eq!(failed.json()["charged"], if order == client_first { "yes" } else { "no" });
+            });
+        }
     });
 }
 

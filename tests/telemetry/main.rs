@@ -27,6 +27,8 @@ const STILL: &[(&str, &str)] = &[
     ("galaksio_provider_ejected", "every provider does its work"),
     ("galaksio_provider_failovers_total", "every provider does its work"),
     ("galaksio_exposure_atomic", "what was exposed is settled"),
+    ("galaksio_refunds_due_atomic", "nobody is owed anything"),
+    ("galaksio_provider_returned_atomic", "there is no chain to ask"),
     ("galaksio_gas_gwei", "the facilitator is not the gateway's own"),
     ("galaksio_settlements_audited_total", "there is no chain to ask"),
     ("galaksio_settlements_to_be_audited", "there is no chain to ask"),

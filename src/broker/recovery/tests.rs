@@ -92,6 +92,7 @@ fn upfront_job() -> Job {
         answer: None,
         receipt: None,
         failure: None,
+        refunds: Vec::new(),
     }
 }
 

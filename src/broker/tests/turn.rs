@@ -106,6 +106,7 @@ async fn sale_of(stage: &Stage, sellers: &[&Arc<Seller>], data: Data) -> Sale {
         accepts: &accepts,
         pricing: &pricing,
         max_timeout: Duration::from_secs(300),
+        upfront_above: None,
     };
     let (values, metrics) = (MemoryStore::new(stage.clock.clone()), Arc::new(Metrics::new()));
     let quotes = QuoteCache::open(settings, providers, values, stage.clock.clone(), Arc::clone(&metrics));

@@ -60,7 +60,7 @@ pub(super) fn fits(section: &Section<'_>, limits: &Limits, wallet: &Wallet) {
 }
 
 /// Dollars, in millionths.
-fn micros(node: &Node) -> Parsed<u64> {
+pub(super) fn micros(node: &Node) -> Parsed<u64> {
     let text = parse::dollars(node)?;
     Amount::from_decimal(&text, DOLLAR_DECIMALS)
         .and_then(|amount| amount.micros(DOLLAR_DECIMALS))

@@ -63,6 +63,7 @@ pub(super) fn paid(section: &Section<'_>) -> Option<Paid> {
     let max_timeout = section.setting("max_timeout", "5m", parse::duration);
     let work_timeout = section.setting("work_timeout", "2m", parse::duration);
     let settle_margin = section.setting("settle_margin", "30s", parse::duration);
+    let upfront_above = section.optional("upfront_above", super::limits::micros);
     let retention = section.setting("retention", "1d", parse::duration);
     let result_max = section.setting("result_max", "1MiB", parse::size);
     let lease = section.setting("lease", "15s", parse::duration);
@@ -84,6 +85,7 @@ pub(super) fn paid(section: &Section<'_>) -> Option<Paid> {
         max_timeout: max_timeout?,
         work_timeout: work_timeout?,
         settle_margin: settle_margin?,
+        upfront_above: upfront_above?,
         retention: retention?,
         result_max: result_max?,
         lease: lease?,

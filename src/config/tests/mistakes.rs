@@ -550,6 +550,14 @@ fn declared_providers_have_names_of_their_own_and_encrypted_lines() {
 }
 
 #[test]
+fn the_price_above_which_work_is_charged_upfront_is_money() {
+    for (value, reason) in [("5", "expected dollars"), ("\"a lot\"", "not an amount of dollars")] {
+        let text = format!("[paid]\nupfront_above = {value}\n");
+        expect_after(PAYABLE, &text, &[(2, 17, "paid.upfront_above", reason, "such as")]);
+    }
+}
+
+#[test]
 fn limits_are_held_against_each_other_and_the_cap() {
     expect_after(
         PAYABLE,

@@ -8,7 +8,7 @@ use crate::intake::{Kind, Wanted};
 use crate::money::Amount;
 use crate::quote_cache::QuoteCache;
 use crate::quote_cache::testing::{self, FakeProvider, MemoryStore, NOW, store_ask};
-use crate::x402::{Address, Network};
+use crate::x402::{Address, Network, PaymentFlow};
 
 /// One gateway that sells storing at 1200 and pages at 250000, with its clock.
 struct Stage {
@@ -36,7 +36,7 @@ impl Stage {
     fn store<'a>(&'a self, ask: &'a Ask) -> Request<'a> {
         Request {
             route: RouteId(0),
-            flow: PaymentFlow::Authorization,
+            charging: PaymentFlow::Authorization.into(),
             method: &Method::POST,
             path: "/store",
             url: &self.url,
@@ -45,8 +45,8 @@ impl Stage {
     }
 
     fn page<'a>(&'a self, path: &'a str) -> Request<'a> {
-        let flow = PaymentFlow::Upfront;
-        Request { route: RouteId(2), flow, method: &Method::GET, path, url: &self.url, ask: None }
+        let charging = PaymentFlow::Upfront.into();
+        Request { route: RouteId(2), charging, method: &Method::GET, path, url: &self.url, ask: None }
     }
 
     /// Decides as the edge would: fetching what is missing.
@@ -179,6 +179,20 @@ async fn both_versions_buy_what_they_were_shown() {
     assert_eq!((sold.provider.as_str(), sold.operation.as_str()), ("a", "set"));
     assert_eq!((sold.price, sold.cost, sold.size), (Amount::new(1_200), Amount::new(1_000), 10));
     assert_eq!(v2.requirement.asset, testing::asset());
+}
+
+#[tokio::test]
+async fn above_a_price_version_1_is_charged_before_the_work_and_version_2_as_it_was_told() {
+    let stage = Stage::new().await;
+    let ask = store_ask(10);
+    let shown = stage.shown(&stage.store(&ask)).await;
+    for (limit, flow) in [(1_200, PaymentFlow::Authorization), (1_199, PaymentFlow::Upfront)] {
+        let charging = Charging::brokered(PaymentFlow::Authorization, Some(limit));
+        let request = Request { charging, ..stage.store(&ask) };
+        assert_eq!(stage.admitted(&request, &shown.v1()).await.requirement.flow, flow);
+        let v2 = stage.admitted(&request, &shown.v2()).await;
+        assert_eq!(v2.requirement.flow, PaymentFlow::Authorization, "the limit is newer than the challenge");
+    }
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@ use serde_json::value::RawValue;
 
 use super::*;
 use crate::ids::JobId;
-use crate::jobs::job::{ClaimKey, Failure, Fate, Fingerprint, JobKind, ProviderPayment, State};
+use crate::jobs::job::{ClaimKey, Failure, Fate, Fingerprint, JobKind, ProviderPayment, Refund, State};
 use crate::jobs::sample;
 use crate::money::Amount;
 use crate::x402::{Address, B256, PaymentFlow, Version};
@@ -72,6 +72,7 @@ prop_compose! {
         answer in answer(),
         receipt in any::<bool>(),
         message in prop::option::of(any::<String>()),
+        refunds in prop::collection::vec((any::<u32>(), any::<u64>(), prop::option::of(any::<[u8; 32]>())), 0..3),
     ) -> Job {
         let requester = Address::from(ids.2);
         let (created, updated, version, attempt) = numbers;
@@ -81,6 +82,14 @@ prop_compose! {
             fingerprint: Fingerprint(ids.3),
             receipt: receipt.then(sample::receipt),
             failure: message.map(|message| Failure { message, ..sample::failure() }),
+            refunds: refunds
+                .into_iter()
+                .map(|(attempt, height, transaction)| Refund {
+                    height,
+                    transaction: transaction.map(B256::from),
+                    ..sample::refund(attempt, 9)
+                })
+                .collect(),
             client, kind, requester, created, updated, version, attempt, state, provider, answer,
             ..sample::job(0)
         }
@@ -119,11 +128,11 @@ proptest! {
         let retention = std::time::Duration::from_secs(days * 86_400);
         match job.keep_until(retention) {
             Some(until) => {
-                prop_assert!(matches!(job.state, State::Completed | State::Voided));
+                prop_assert!(matches!(job.state, State::Completed | State::Refunded | State::Voided));
                 prop_assert!(until >= job.updated.saturating_add(days * 86_400_000));
                 prop_assert!(until / 1000 >= job.client.valid_before.min(u64::MAX / 1000));
             }
-            None => prop_assert!(!matches!(job.state, State::Completed | State::Voided)),
+            None => prop_assert!(!matches!(job.state, State::Completed | State::Refunded | State::Voided)),
         }
     }
 }

@@ -10,6 +10,7 @@ use crate::jobs::sample;
 
 const ATTEMPTS: u32 = 3;
 const STEPS: [&str; 2] = ["a", "b"];
+const REFUNDS: usize = 2;
 const NOW: UnixMillis = 1_700_000_001_000;
 
 /// The nonce a wallet derives for a step of an attempt.
@@ -39,22 +40,37 @@ fn tries(job: &Job) -> Vec<Event> {
     let others = sample::events(sample::payment(STEPS[0], job.attempt, 99));
     events.extend(others.into_iter().filter(|event| {
         let reopens_too_often = job.attempt == ATTEMPTS && matches!(event, Event::Reopened { .. });
-        !matches!(event, Event::Signed { .. }) && !reopens_too_often
+        let refunds_too_often = matches!(event, Event::RefundSigned { .. });
+        !matches!(event, Event::Signed { .. }) && !reopens_too_often && !refunds_too_often
     }));
+    if job.refunds.len() < REFUNDS {
+        let mut refunds = Vec::new();
+        for attempt in 0..=3 {
+            refunds.push(sample::refund(attempt, 200 + u8::try_from(attempt).unwrap()));
+        }
+        let next = u32::try_from(job.refunds.len()).unwrap() + 1;
+        refunds.push(Refund { fate: Fate::Spent, ..sample::refund(next, 210) });
+        let nonces = job.provider.iter().map(|payment| payment.nonce);
+        for nonce in nonces.chain(job.refunds.iter().map(|refund| refund.nonce)) {
+            refunds.push(Refund { nonce, ..sample::refund(next, 0) });
+        }
+        events.extend(refunds.into_iter().map(|refund| Event::RefundSigned { refund }));
+    }
     events
 }
 
 /// What tells two explored jobs apart.
-type Key = (&'static str, u32, Vec<(String, u32, Fate)>, bool, bool);
+type Key = (&'static str, u32, Vec<(String, u32, Fate)>, bool, bool, Vec<Fate>);
 
 fn key(job: &Job) -> Key {
     let mut payments: Vec<_> = job.provider.iter().map(|p| (p.step.clone(), p.attempt, p.fate)).collect();
     payments.sort_by(|a, b| (&a.0, a.1).cmp(&(&b.0, b.1)));
-    (job.state.name(), job.attempt, payments, job.answer.is_some(), job.receipt.is_some())
+    let refunds = job.refunds.iter().map(|refund| refund.fate).collect();
+    (job.state.name(), job.attempt, payments, job.answer.is_some(), job.receipt.is_some(), refunds)
 }
 
 fn is_final(state: State) -> bool {
-    matches!(state, State::Completed | State::RefundDue | State::Uncollected | State::ProviderLost)
+    matches!(state, State::Completed | State::Refunded | State::Uncollected | State::ProviderLost)
 }
 
 /// What must hold of a job however it got there.
@@ -85,7 +101,7 @@ fn check_job(job: &Job) {
     }
     assert_eq!(
         job.receipt.is_some(),
-        matches!(job.state, WorkingSettled | Completed | RefundDue),
+        matches!(job.state, WorkingSettled | Completed | RefundDue | Refunded),
         "charged, or not, where it must not be: {job:?}"
     );
     assert_eq!(
@@ -95,9 +111,20 @@ fn check_job(job: &Job) {
     );
     assert_eq!(
         job.failure.is_some(),
-        matches!(job.state, RefundDue | Uncollected | Held | ProviderLost | Voided),
+        matches!(job.state, RefundDue | Refunded | Uncollected | Held | ProviderLost | Voided),
         "{job:?}"
     );
+    let refunds = |fate| job.refunds.iter().filter(|refund| refund.fate == fate).count();
+    assert_eq!(refunds(Fate::Spent), usize::from(job.state == Refunded), "given back once: {job:?}");
+    assert!(refunds(Fate::Open) <= usize::from(job.state == RefundDue), "two could be paid: {job:?}");
+    assert!(job.refunds.is_empty() || matches!(job.state, RefundDue | Refunded), "{job:?}");
+    for (n, refund) in job.refunds.iter().enumerate() {
+        assert_eq!(refund.attempt as usize, n + 1, "{job:?}");
+        assert_eq!(refund.transaction.is_some(), refund.fate == Fate::Spent, "{job:?}");
+        let earlier = job.refunds[..n].iter().map(|earlier| earlier.nonce);
+        let mut earlier = earlier.chain(job.provider.iter().map(|payment| payment.nonce));
+        assert!(earlier.all(|nonce| nonce != refund.nonce), "one nonce signed twice: {job:?}");
+    }
 }
 
 /// What must hold of a step from one job to the next.
@@ -118,6 +145,12 @@ fn check_step(from: &Job, event: &Event, to: &Job) {
         a.nonce == b.nonce && a.step == b.step && a.attempt == b.attempt && resolved
     });
     assert!(kept && to.provider.len() >= from.provider.len(), "a payment was lost or unresolved: {to:?}");
+    let kept = from
+        .refunds
+        .iter()
+        .zip(&to.refunds)
+        .all(|(a, b)| a.nonce == b.nonce && a.attempt == b.attempt && (a.fate == Fate::Open || a == b));
+    assert!(kept && to.refunds.len() >= from.refunds.len(), "a refund was lost or changed: {to:?}");
     assert_eq!((from.id, &from.claim, from.fingerprint), (to.id, &to.claim, to.fingerprint));
 }
 
@@ -164,7 +197,11 @@ fn every_reachable_job_keeps_the_promises() {
         assert!(last, "{} is never reached", state.name());
     }
     for (job, next) in explored.jobs.values() {
-        let bounded = job.state == State::Voided && job.attempt == ATTEMPTS;
+        let bounded = match job.state {
+            State::Voided => job.attempt == ATTEMPTS,
+            State::RefundDue => job.refunds.len() == REFUNDS && job.open_refund().is_none(),
+            _ => false,
+        };
         assert_eq!(next.is_empty(), is_final(job.state) || bounded, "{job:?}");
     }
 }
@@ -259,7 +296,7 @@ proptest! {
             }
             let legal: Vec<_> = tried.iter().filter(|event| job.apply(event, NOW).is_ok()).collect();
             if legal.is_empty() {
-                prop_assert!(is_final(job.state));
+                prop_assert!(is_final(job.state) || job.refunds.len() == REFUNDS);
                 break;
             }
             let event = legal[choice.index(legal.len())];

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use super::{FILES, Inner};
 use crate::clock::rfc3339;
 use crate::ids::{FileId, JobId};
-use crate::jobs::Job;
+use crate::jobs::{Job, State};
 use crate::providers::{Fault, StoredHandle};
 use crate::proxy::{Answer, Body, Own};
 use crate::reason::{Problem, Reason};
@@ -105,7 +105,23 @@ impl Inner {
 }
 
 fn brief(job: &Job) -> Value {
-    json!({ "jobId": job.id, "status": job.state.outer() })
+    let mut body = json!({ "jobId": job.id, "status": job.state.outer() });
+    if let Some(refund) = refund(job) {
+        body["refund"] = refund;
+    }
+    body
+}
+
+/// What became of the money of a job that failed after it was paid for.
+fn refund(job: &Job) -> Option<Value> {
+    match job.state {
+        State::RefundDue => Some(json!({ "state": "due" })),
+        State::Refunded => {
+            let transaction = job.refunds.last().and_then(|refund| refund.transaction);
+            Some(json!({ "state": "paid", "transaction": transaction }))
+        }
+        _ => None,
+    }
 }
 
 fn describe(job: &Job) -> Value {
@@ -128,6 +144,9 @@ fn describe(job: &Job) -> Value {
     }
     if let Some(receipt) = &job.receipt {
         body["payment"] = json!({ "transaction": receipt.transaction, "network": receipt.network });
+    }
+    if let Some(refund) = refund(job) {
+        body["refund"] = refund;
     }
     if let Some(failure) = &job.failure {
         body["error"] = failure.message.clone().into();

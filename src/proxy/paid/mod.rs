@@ -39,11 +39,11 @@ use crate::ids::JobId;
 use crate::intake::{self, Ask, Content};
 use crate::money::Amount;
 use crate::providers::Registry;
-use crate::quote_cache::{Dollars, Quote, QuoteCache, RouteId};
+use crate::quote_cache::{Charging, Dollars, Quote, QuoteCache, RouteId};
 use crate::reason::{Charged, Problem, Reason, Retry};
 use crate::spool::Spool;
 use crate::telemetry::{Guard, Metrics};
-use crate::x402::{Asset, Domain, Payment, PaymentFlow};
+use crate::x402::{Asset, Domain, Payment};
 use admit::Admitted;
 use endpoints::Files;
 use from_url::Sources;
@@ -98,7 +98,7 @@ const LONG: usize = 64 * 1024;
 struct Rule {
     id: RouteId,
     work: Option<BrokeredWork>,
-    flow: PaymentFlow,
+    charging: Charging,
     description: String,
     mime_type: String,
 }
@@ -110,7 +110,12 @@ impl Paid {
         let limit = Amount::from_decimal(&config.pricing.quote_loss_limit, 6).unwrap_or(Amount::ZERO);
         let domains = config.accepts.iter().map(|accept| (accept.asset.clone(), Domain::new(&accept.asset)));
         Paid(Arc::new(Inner {
-            rules: config.routes.iter().enumerate().map(|(at, route)| Rule::new(at, route)).collect(),
+            rules: config
+                .routes
+                .iter()
+                .enumerate()
+                .map(|(at, route)| Rule::new(at, route, &config.paid))
+                .collect(),
             public_url: config.edge.public_url.clone(),
             loss_limit: Dollars { units: limit, decimals: 6 },
             floor: config.limits.profit_floor.map(micros),
@@ -126,21 +131,21 @@ impl Paid {
 }
 
 impl Rule {
-    fn new(at: usize, route: &Route) -> Option<Rule> {
+    fn new(at: usize, route: &Route, paid: &resolved::Paid) -> Option<Rule> {
         let id = RouteId(at);
         match &route.action {
             Action::Free => None,
             Action::Priced { settle, description, mime_type, .. } => Some(Rule {
                 id,
                 work: None,
-                flow: *settle,
+                charging: (*settle).into(),
                 description: description.clone(),
                 mime_type: mime_type.clone(),
             }),
             Action::Brokered { work, settle } => Some(Rule {
                 id,
                 work: Some(*work),
-                flow: *settle,
+                charging: Charging::brokered(*settle, paid.upfront_above),
                 description: match work {
                     BrokeredWork::Store => "Store data".to_owned(),
                     BrokeredWork::Run => "Run code".to_owned(),

@@ -77,7 +77,7 @@ impl Asked {
     pub(super) fn request<'a>(&'a self, rule: &Rule) -> gate::Request<'a> {
         gate::Request {
             route: rule.id,
-            flow: rule.flow,
+            charging: rule.charging,
             method: &self.parts.method,
             path: self.parts.uri.path(),
             url: &self.url,

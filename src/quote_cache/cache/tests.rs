@@ -191,8 +191,13 @@ async fn a_priced_route_has_a_quote_from_the_start() {
 async fn nothing_accepted_is_an_error_not_a_gift() {
     let (clock, store) = parts();
     let (routes, pricing) = (testing::routes(), testing::pricing());
-    let settings =
-        Settings { routes: &routes, accepts: &[], pricing: &pricing, max_timeout: Duration::from_secs(1) };
+    let settings = Settings {
+        routes: &routes,
+        accepts: &[],
+        pricing: &pricing,
+        max_timeout: Duration::from_secs(1),
+        upfront_above: None,
+    };
     let error = QuoteCache::open(settings, Vec::new(), store, clock, Arc::default()).await.err().unwrap();
     assert!(matches!(error, OpenError::Price(PriceError::NoAccepts)), "{error}");
 }

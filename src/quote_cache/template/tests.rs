@@ -6,6 +6,7 @@ use super::*;
 use crate::config::resolved::Accept;
 use crate::intake::Kind;
 use crate::money::Amount;
+use crate::quote_cache::Dollars;
 use crate::quote_cache::key::Work;
 use crate::quote_cache::token::Token;
 use crate::reason::Reason;
@@ -44,7 +45,7 @@ fn listing<'a>(terms: &'a Terms, key: Option<&'a QuoteKey<'a>>, prices: &'a [Pri
         key,
         prices,
         max_timeout_seconds: 300,
-        flow: PaymentFlow::Authorization,
+        charging: PaymentFlow::Authorization.into(),
         description: "Keeps \"it\"",
         mime_type: "application/json",
     }
@@ -205,6 +206,7 @@ proptest! {
         size: u64,
         reason in proptest::sample::select(Reason::ALL.to_vec()),
         upfront: bool,
+        limit in proptest::option::of(1u128..1 << 90),
     ) {
         prop_assume!(reason.status() == 402);
         let terms = terms(&provider);
@@ -212,7 +214,9 @@ proptest! {
             amounts.iter().enumerate().map(|(at, amount)| price(8453 + at as u64, 7, *amount)).collect();
         let (key, job, keys) = (key(), JobId::new(), Keys::of([1; 32]));
         let flow = if upfront { PaymentFlow::Upfront } else { PaymentFlow::Authorization };
-        let listing = Listing { description: &description, flow, ..listing(&terms, Some(&key), &prices) };
+        let upfront_above = limit.map(|limit| Dollars { units: Amount::new(limit), decimals: 6 });
+        let charging = Charging { flow, upfront_above };
+        let listing = Listing { description: &description, charging, ..listing(&terms, Some(&key), &prices) };
         let template = Template::new(&listing).unwrap();
         let url = ResourceUrl::new("https", &host, &path);
         let problem = Problem::new(reason);
@@ -233,7 +237,7 @@ proptest! {
             let mut extra = json!({
                 "name": price.accept.asset.name, "version": "2", "quoteId": token, "quoteExpires": expires
             });
-            if upfront {
+            if upfront || limit.is_some_and(|limit| price.amount.units() > limit) {
                 extra["paymentFlow"] = "upfront".into();
             }
             accepts.push(json!({
