@@ -2,7 +2,7 @@
 //!
 //! Limits hold for all gateways on one store together. Each draws slices of them (`rate` for what is spent in an hour,
 //! `level` for what is out at one time) and works on those alone, so that a sale asks nobody; `freeze` is a switch that
-//! the operator, or a gateway, throws for all. Nothing here signs, journals or answers: the broker asks
+//! the operator, or a gateway, throws for all; `outlays` throws it for what leaves the wallet without a record. Nothing here signs, journals or answers: the broker asks
 //! before it spends, the edge before it sells.
 //!
 //! Sums of tokens with different decimals are counted in millionths of a dollar, rounded up.
@@ -12,17 +12,20 @@ mod freeze;
 mod lacking;
 mod level;
 mod losses;
+mod nonces;
+mod outlays;
 mod rate;
+mod reserved;
+mod tend;
 #[cfg(test)]
 mod tests;
 
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
-use tokio::sync::watch;
 use uuid::Uuid;
 
 use crate::clock::{Clock, UnixMillis, UnixSeconds};
@@ -35,18 +38,20 @@ use crate::x402::{Address, Asset};
 
 pub use balance::{Balance, Watched};
 pub use freeze::{Frozen, Switch, SwitchError};
+pub use nonces::note;
+pub use outlays::{OutlayWatch, Outlays, looked_until};
+pub use reserved::{BornLoss, Reserved};
 
 use balance::Balances;
 use lacking::Lacking;
 use level::{Level, Out};
 use losses::Losses;
-use rate::{Allowance, Rate};
+use nonces::Nonces;
+use rate::Rate;
 
 /// The store's space of limits.
 pub const SPACE: &str = "limits";
 
-/// Between two looks at the switch, and at limits that are used up.
-const TEND: Duration = Duration::from_secs(1);
 /// The switch counts as thrown if it could not be read for this long.
 const STALE: Duration = Duration::from_secs(10);
 
@@ -63,15 +68,6 @@ pub struct Wish<'a> {
     pub payer: Address,
     /// When that lapses; `None` if it is settled, or settled before: then nothing is exposed.
     pub until: Option<UnixSeconds>,
-}
-
-/// What a payment to a provider may be made of. What is not spent of it goes back when it is dropped.
-pub struct Reserved {
-    guards: Arc<Guards>,
-    left: u64,
-    spend: Allowance,
-    provider: Allowance,
-    exposed: Option<(Out, Out)>,
 }
 
 /// Why a limit gives nothing.
@@ -101,6 +97,8 @@ pub struct Guards {
     losses: Losses,
     /// Empty where no provider is paid.
     balances: OnceLock<Balances>,
+    /// What was signed here, for the watch over what leaves the wallet.
+    nonces: Nonces,
     switch: Switch,
     seen: ArcSwap<freeze::Seen>,
 }
@@ -126,6 +124,7 @@ impl Guards {
             payers: Mutex::default(),
             balances: OnceLock::new(),
             exposed: Mutex::default(),
+            nonces: Nonces::default(),
             seen: ArcSwap::default(),
             limits: limits.clone(),
             store,
@@ -163,56 +162,9 @@ impl Guards {
     /// As if the switch and the losses had just been looked at, and will be for as long as a test takes.
     #[cfg(test)]
     pub(crate) fn assume_well(&self) {
-        let at = Some(Instant::now() + Duration::from_secs(3600));
+        let at = Some(std::time::Instant::now() + Duration::from_secs(3600));
         self.seen.store(Arc::new(freeze::Seen { at, frozen: None }));
         self.losses.assume_none();
-    }
-
-    /// Looks after the limits and the switch until `stopped`, then gives back what is not used.
-    pub async fn watch(self: Arc<Self>, mut stopped: watch::Receiver<bool>) {
-        let end = async move { stopped.wait_for(|stopped| *stopped).await.map(drop) };
-        let mut end = std::pin::pin!(end);
-        // Apart: an endpoint that hangs must not keep the switch from being looked at.
-        let balances = async {
-            match self.balances.get() {
-                Some(balances) => balances.watch(&self.metrics).await,
-                None => std::future::pending().await,
-            }
-        };
-        let mut balances = std::pin::pin!(balances);
-        let mut tick = tokio::time::interval(TEND);
-        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        loop {
-            tokio::select! {
-                _ = tick.tick() => self.tend().await,
-                () = &mut balances => {}
-                _ = &mut end => break,
-            }
-        }
-        for rate in self.rates() {
-            rate.give_back().await;
-        }
-    }
-
-    /// One look. The first must come before anything is sold.
-    pub async fn tend(&self) {
-        self.look_at_switch().await;
-        if let Some(balances) = self.balances.get() {
-            balances.tend();
-        }
-        self.losses.tend().await;
-        for rate in self.rates() {
-            rate.tend().await;
-        }
-        self.exposure.tend().await;
-        let payers: Vec<_> =
-            self.payers.lock().iter().map(|(payer, level)| (*payer, Arc::clone(level))).collect();
-        for (payer, level) in payers {
-            if !level.tend().await {
-                // Ours and the map's: whoever has it in hand may be about to take of it.
-                self.payers.lock().retain(|other, level| *other != payer || Arc::strong_count(level) > 2);
-            }
-        }
     }
 
     /// Why brokered work that costs this much of this provider is not sold just now. From memory.
@@ -249,21 +201,25 @@ impl Guards {
         self.seen.load().frozen.clone()
     }
 
-    /// Freezes the wallet, here at once and everywhere within seconds.
-    pub async fn freeze(&self, frozen: Frozen) {
+    /// Freezes the wallet, here at once and everywhere within seconds; here only, and for a moment, if the switch cannot
+    /// be thrown.
+    pub async fn freeze(&self, frozen: Frozen) -> Result<(), SwitchError> {
         tracing::error!(
             reason = frozen.reason,
             "the wallet is frozen: no provider is paid until it is unfrozen"
         );
         self.saw(Some(frozen.clone()));
-        if let Err(error) = self.switch.throw(&frozen).await {
-            tracing::error!(%error, "only this process knows that the wallet is frozen");
-        }
+        self.switch.throw(&frozen).await
     }
 
     /// Whether so much was lost in the last hour that clients of brokered work pay upfront.
     pub fn losses_spent(&self) -> bool {
         self.losses.total().is_none_or(|lost| lost >= self.limits.loss_per_hour)
+    }
+
+    /// Whether the budget for all providers together was found to have less left than this: then no other is of help.
+    pub fn all_spent(&self, asset: &Asset, amount: Amount) -> bool {
+        self.spend.lacks(micros(amount, asset))
     }
 
     /// Books a loss: a provider was, or may have been, paid for work that its client did not pay for.
@@ -315,7 +271,7 @@ impl Guards {
                 Some((all, one.map_err(|refused| self.refused(Guard::PayerExposure, refused))?))
             }
         };
-        Ok(Reserved { guards: Arc::clone(self), left: amount, spend, provider, exposed })
+        Ok(Reserved::new(Arc::clone(self), amount, spend, provider, exposed))
     }
 
     /// Takes what is lost where work is sold for less than it costs by now; back if that is not spent.
@@ -323,7 +279,7 @@ impl Guards {
         self.quote_loss
             .take(loss)
             .await
-            .map(BornLoss)
+            .map(BornLoss::new)
             .map_err(|refused| self.refused(Guard::QuoteLoss, refused))
             .ok()
     }
@@ -376,32 +332,6 @@ impl Guards {
         }
     }
 
-    async fn look_at_switch(&self) {
-        match self.switch.look().await {
-            Ok(frozen) => {
-                let before = self.frozen();
-                if before != frozen {
-                    match &frozen {
-                        Some(frozen) => tracing::error!(reason = frozen.reason, "the wallet is frozen"),
-                        None => tracing::warn!("the wallet is unfrozen"),
-                    }
-                }
-                self.saw(frozen);
-            }
-            Err(error) => tracing::warn!(%error, "whether the wallet is frozen is not known"),
-        }
-    }
-
-    fn saw(&self, frozen: Option<Frozen>) {
-        self.metrics.frozen(frozen.is_some());
-        self.seen.store(Arc::new(freeze::Seen { at: Some(Instant::now()), frozen }));
-    }
-
-    fn rates(&self) -> Vec<Arc<Rate>> {
-        let providers = self.providers.load();
-        [&self.spend, &self.quote_loss].into_iter().chain(providers.values()).cloned().collect()
-    }
-
     fn provider(&self, name: &str) -> Arc<Rate> {
         if let Some(known) = self.providers.load().get(name) {
             return Arc::clone(known);
@@ -423,39 +353,6 @@ impl Guards {
             Level::new(Arc::clone(&self.store), self.clock.clone(), names, self.limits.payer_exposure, 8)
         };
         Arc::clone(self.payers.lock().entry(payer).or_insert_with(made))
-    }
-}
-
-impl Reserved {
-    /// Whether there is enough of it for this payment, and it is not too old.
-    pub fn covers(&self, asset: &Asset, amount: Amount) -> bool {
-        micros(amount, asset) <= self.left && self.spend.is_good() && self.provider.is_good()
-    }
-
-    /// A payment of this much, which lapses in `lapses`, is about to be signed for this job: it is spent, and out until
-    /// the job is settled.
-    pub fn sign(&mut self, claim: &ClaimKey, asset: &Asset, amount: Amount, lapses: Duration) {
-        if let Some(balances) = self.guards.balances.get() {
-            balances.signed(claim, asset, amount, lapses);
-        }
-        let amount = micros(amount, asset);
-        self.left = self.left.saturating_sub(amount);
-        self.spend.spend(amount);
-        self.provider.spend(amount);
-        if let Some((all, one)) = &mut self.exposed {
-            let out = (all.split(amount), one.split(amount));
-            self.guards.exposed.lock().entry(claim.clone()).or_default().push(out);
-        }
-    }
-}
-
-/// A loss that may be made.
-pub struct BornLoss(Allowance);
-
-impl BornLoss {
-    /// It is made.
-    pub fn made(mut self) {
-        self.0.spend(u64::MAX);
     }
 }
 

@@ -47,7 +47,7 @@ async fn what_the_wallet_has_not_is_not_promised() {
 async fn what_is_signed_is_not_there_any_more() {
     let (guards, chain) = watched(units(100)).await;
     let mut reserved = reserve(&guards, "a", 1, 70, None).await.unwrap();
-    reserved.sign(&claim(1), &usdc(), Amount::new(70), MINUTE);
+    reserved.sign(&claim(1), B256::ZERO, &usdc(), Amount::new(70), MINUTE);
     let left = |guards: &Guards| guards.left()[0].1.map(Amount::units);
     assert_eq!(left(&guards), Some(30));
     assert_eq!(reserve(&guards, "a", 1, 31, None).await.err(), Some(Reason::WalletLow));
@@ -63,7 +63,13 @@ async fn what_is_signed_is_not_there_any_more() {
     assert_eq!(left(&guards), Some(30));
     // One that is never done with counts until it lapses.
     drop(reserved);
-    reserve(&guards, "a", 1, 30, None).await.unwrap().sign(&claim(2), &usdc(), Amount::new(30), MINUTE);
+    reserve(&guards, "a", 1, 30, None).await.unwrap().sign(
+        &claim(2),
+        B256::ZERO,
+        &usdc(),
+        Amount::new(30),
+        MINUTE,
+    );
     balances.age(Duration::from_secs(11));
     balances.look(&guards.metrics).await;
     assert!(guards.is_low());
@@ -102,4 +108,39 @@ async fn a_providers_word_counts_for_a_while_where_the_chain_has_none() {
     assert!(guards.is_low());
     guards.balances.get().unwrap().look(&guards.metrics).await;
     assert!(!guards.is_low());
+}
+
+/// See docs/decisions/0007-balance-per-gateway.md.
+#[tokio::test]
+async fn two_gateways_may_promise_the_same_money_for_a_moment() {
+    let clock = Clock::manual(NOW);
+    let (store, chain) = (Moody::new(&clock), Arc::new(Told(Mutex::new(units(100)))));
+    let mut gateways = Vec::new();
+    for _ in 0..2 {
+        let guards = guards(&store, &clock).await;
+        let watched =
+            Watched { account: Address::repeat_byte(9), assets: vec![usdc()], chains: chain.clone() };
+        guards.watch_balance(watched);
+        guards.balances.get().unwrap().look(&guards.metrics).await;
+        gateways.push(guards);
+    }
+    for (number, guards) in (0..).zip(&gateways) {
+        let reserved = reserve(guards, "a", number, 100, None).await;
+        reserved.unwrap().sign(&claim(number), B256::ZERO, &usdc(), Amount::new(100), MINUTE);
+        assert!(guards.is_low(), "of what it signed itself each knows");
+    }
+    // The one of which the token takes nothing is told so by its provider; both by the next look.
+    for guards in &gateways {
+        guards.settled(&claim(0));
+        guards.settled(&claim(1));
+        guards.balances.get().unwrap().age(MINUTE);
+        assert!(!guards.is_low());
+    }
+    gateways[1].refused_for_funds(&usdc());
+    assert_eq!(reserve(&gateways[1], "a", 1, 1, None).await.err(), Some(Reason::WalletLow));
+    *chain.0.lock() = units(0);
+    for guards in &gateways {
+        guards.balances.get().unwrap().look(&guards.metrics).await;
+        assert_eq!(reserve(guards, "a", 1, 1, None).await.err(), Some(Reason::WalletLow));
+    }
 }
