@@ -80,6 +80,8 @@ reasons! {
     Paid = "paid", 200, Never, "ok";
     /// The answer of an earlier request with the same payment.
     Replayed = "replayed", 200, Never, "ok";
+    /// Paid for, and worked on: the answer is at the job's URL once it is done.
+    Accepted = "accepted", 202, SamePayment, "accepted";
     /// One of the gateway's own documents.
     Own = "own", 200, Never, "ok";
 
@@ -222,6 +224,8 @@ reasons! {
     JobUnknown = "job_unknown_or_unpaid", 404, Never, "no paid job has this id";
     /// No such file.
     FileUnknown = "file_unknown", 404, Never, "no stored file has this id";
+    /// `Range` names nothing that the file has.
+    RangeNotSatisfiable = "range_not_satisfiable", 416, Never, "the file has no such range";
 
     // Us
     /// A fault of the gateway itself.

@@ -148,6 +148,7 @@ impl App {
             status: config.paid.status_path.clone(),
             job: config.paid.job_path.clone(),
             files: config.paid.files_path.clone(),
+            jobs: config.paid.jobs_path.clone(),
         };
         let sells = config.routes.iter().any(|route| !matches!(route.action, Action::Free));
         let (sell, own, jobs): (Arc<dyn Sell>, _, _) = if sells {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::config::resolved::{Log, Route};
-use crate::proxy::{Exchange, Observe, Own, Refusal, RouteLabel};
+use crate::proxy::{Exchange, Observe, Refusal, RouteLabel};
 use crate::telemetry::{Access, AccessLog, Metrics, RouteMetrics};
 
 /// Counts and logs. One for the process.
@@ -32,7 +32,7 @@ impl Observer {
         match label {
             RouteLabel::Rule(rule) => self.rules.get(rule).unwrap_or(&self.unmatched),
             RouteLabel::Default => &self.unmatched,
-            RouteLabel::Own(Own::Status(_) | Own::Job(_) | Own::File(_)) => &self.own,
+            RouteLabel::Own(_) => &self.own,
             RouteLabel::None => &self.refused,
         }
     }

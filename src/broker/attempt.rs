@@ -85,6 +85,7 @@ impl Broker {
                 Err(away) => return Stop::Journal(away.into()).into_delivery(),
             }
         }
+        sale.payment.announce.job(job.id);
         let outcome = match flow {
             PaymentFlow::Authorization => self.settle_on_success(journal, sale).await,
             PaymentFlow::Upfront => self.settle_upfront(journal, sale).await,

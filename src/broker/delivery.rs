@@ -16,7 +16,7 @@ use super::work::{BodyStream, Product};
 use super::{Broker, Presented};
 use crate::ids::JobId;
 use crate::jobs::job::Sold;
-use crate::jobs::{ClaimKey, Event, Job, Kept, State};
+use crate::jobs::{ClaimKey, Event, Job, JobKind, Kept, State};
 use crate::money::Amount;
 use crate::reason::{Charged, Problem, Reason, Retry};
 use crate::x402::{Receipt, Version};
@@ -191,6 +191,9 @@ impl Broker {
             let problem = Problem::new(Reason::PaymentReused).charged(charged(&job));
             return Again::answer(Delivery::problem(problem));
         }
+        if !job.state.at_rest() {
+            payment.announce.job(job.id);
+        }
         let patience = match job.state {
             State::Settling | State::SettlingUpfront => self.limits.unknown_hold,
             _ => self.limits.work_timeout + self.limits.unknown_hold,
@@ -309,6 +312,24 @@ pub(super) fn charged(job: &Job) -> Charged {
         (None, state) if state.at_rest() => Charged::No,
         (None, _) => Charged::Unknown,
     }
+}
+
+/// As [`charged`], for a client that is told of a job that runs: before anything is settled it has paid nothing.
+pub fn charged_so_far(job: &Job) -> Charged {
+    match job.state {
+        State::Claimed | State::Working => Charged::No,
+        _ => charged(job),
+    }
+}
+
+/// The kept answer of a completed job, if whoever asks for it shows what is on no chain: the unguessable quote id that
+/// the payment echoed. A payment by version 1 has none; its answer is for the request itself, sent again, as an app's is.
+pub fn released(job: &Job, claim: &ClaimKey, quote_id: Option<&str>) -> Option<Delivery> {
+    let shown =
+        job.client.version == Version::V2 && quote_id.is_some() && job.client.quote_id.as_deref() == quote_id;
+    let kept = matches!(&job.answer, Some(answer) if answer.body != Kept::Not) && job.kind != JobKind::App;
+    (shown && kept && job.claim == *claim && job.state == State::Completed)
+        .then(|| Delivery::completed(job, Reason::Replayed))
 }
 
 fn failed_by(job: &Job) -> Reason {

@@ -10,6 +10,7 @@
 //! chain proves of it in `proof`; an answer to a payment that was seen before comes from `delivery`; what a crash left is found by
 //! `recovery`; what is said to be settled is looked for by `audit`. The broker knows no HTTP connection: a client that goes away changes nothing here.
 
+mod announce;
 mod attempt;
 mod audit;
 mod debt;
@@ -50,8 +51,9 @@ use journal::Journal;
 use running::Running;
 use tally::Tally;
 
+pub use announce::{Announce, Announced};
 pub use audit::Audit;
-pub use delivery::{Delivery, DeliveryBody};
+pub use delivery::{Delivery, DeliveryBody, charged_so_far, released};
 pub use idempotency::{IdempotencyKey, NameSort, NamedRoute, RequestName};
 pub use recovery::Recovery;
 pub use work::{Another, BodyStream, FILES, PassedOn, Product, ProviderWork, Work, WorkError, WorkFault};
@@ -71,6 +73,8 @@ pub struct Presented {
     pub fingerprint: Fingerprint,
     /// Whether the request has a body. A body-less one paid by v1 has no secret in it at all.
     pub has_body: bool,
+    /// Where its job is announced, for a client that does not wait for the answer.
+    pub announce: Announce,
 }
 
 impl Presented {

@@ -19,7 +19,7 @@ pub use declared::{
 pub use money::{
     Accept, Cdp, CdpKey, Chain, Facilitator, Fallback, Limits, LocalFacilitator, Pricing, Wallet,
 };
-pub use paid::{Archive, Paid, Store};
+pub use paid::{Archive, LARGEST_KEPT, Paid, Store};
 
 /// Everything `galaksio serve` needs.
 #[derive(Clone, Debug)]

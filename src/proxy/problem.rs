@@ -15,9 +15,9 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 const ANY: HeaderValue = HeaderValue::from_static("*");
 const EXPOSED: HeaderValue =
-    HeaderValue::from_static("PAYMENT-REQUIRED, PAYMENT-RESPONSE, X-PAYMENT-RESPONSE");
+    HeaderValue::from_static("PAYMENT-REQUIRED, PAYMENT-RESPONSE, X-PAYMENT-RESPONSE, Location, Retry-After");
 const ALLOWED: HeaderValue = HeaderValue::from_static(
-    "PAYMENT-SIGNATURE, X-PAYMENT, X402-PAYMENT, Content-Type, Idempotency-Key, Authorization",
+    "PAYMENT-SIGNATURE, X-PAYMENT, X402-PAYMENT, Content-Type, Idempotency-Key, Prefer, Authorization",
 );
 const DAY: HeaderValue = HeaderValue::from_static("86400");
 

@@ -32,6 +32,8 @@ pub struct OwnPaths {
     pub job: Option<String>,
     /// `GET /files/{file}`.
     pub files: Option<String>,
+    /// `GET /jobs/{job}` and `GET /jobs/{job}/events`.
+    pub jobs: Option<String>,
 }
 
 #[derive(Debug)]
@@ -71,6 +73,10 @@ pub enum Own {
     Job(JobId),
     /// `/files/{file}`.
     File(FileId),
+    /// `/jobs/{job}`.
+    Watch(JobId),
+    /// `/jobs/{job}/events`.
+    Events(JobId),
 }
 
 const REQUEST_METHOD: HeaderName = http::header::ACCESS_CONTROL_REQUEST_METHOD;
@@ -275,6 +281,11 @@ impl OwnPaths {
             id.parse().ok().map(Own::Job)
         } else if is(&self.files) {
             id.parse().ok().map(Own::File)
+        } else if is(&self.jobs) {
+            match id.strip_suffix("/events") {
+                Some(id) => id.parse().ok().map(Own::Events),
+                None => id.parse().ok().map(Own::Watch),
+            }
         } else {
             None
         }

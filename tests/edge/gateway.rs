@@ -80,7 +80,7 @@ impl Setup {
             route("/task", &[], priced.clone()),
             route("/keep", &[], priced),
         ];
-        let own = OwnPaths { status: Some("status".into()), job: None, files: None };
+        let own = OwnPaths { status: Some("status".into()), job: None, files: None, jobs: None };
         let forward = Arc::new(Forward::new(&self.app, self.edge.body_timeout, 2).unwrap());
         let drain = Drain::new();
         let (task_started, task_may_end) = (Arc::new(Notify::new()), Arc::new(Notify::new()));

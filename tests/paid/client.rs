@@ -118,6 +118,11 @@ impl Client {
         self.http.request(out).await.unwrap()
     }
 
+    /// The status of an answer whose body nobody wants.
+    pub(crate) async fn send_head(&self, request: &Request) -> u16 {
+        self.open(request).await.status().as_u16()
+    }
+
     /// The challenge for a request that is not paid.
     pub(crate) async fn challenge(&self, request: &Request) -> Answer {
         let answer = self.send(request).await;

@@ -262,6 +262,7 @@ pub(super) fn presented(number: u8) -> Presented {
         quote_id: Some("q-1".into()),
         fingerprint: Fingerprint([7; 32]),
         has_body: true,
+        announce: Announce::default(),
     }
 }
 

@@ -4,7 +4,7 @@ use secrecy::SecretString;
 
 use crate::config::document::Section;
 use crate::config::parse::{self, Wrong};
-use crate::config::resolved::{Archive, Paid, Pricing, Store};
+use crate::config::resolved::{Archive, LARGEST_KEPT, Paid, Pricing, Store};
 
 /// The legal kinds of `store.kind`.
 #[derive(Clone, Copy, PartialEq)]
@@ -76,6 +76,8 @@ pub(super) fn paid(section: &Section<'_>) -> Option<Paid> {
     let status_path = section.setting("status_path", "/status", parse::own_segment);
     let job_path = section.setting("job_path", "/job", parse::own_segment);
     let files_path = section.setting("files_path", "/files", parse::own_segment);
+    let jobs_path = section.setting("jobs_path", "/jobs", parse::own_segment);
+    let max_watchers = section.setting("max_watchers", 1000, parse::count);
     section.finish();
     let paid = Paid {
         max_json_body: max_json_body?,
@@ -99,6 +101,8 @@ pub(super) fn paid(section: &Section<'_>) -> Option<Paid> {
         status_path: status_path?,
         job_path: job_path?,
         files_path: files_path?,
+        jobs_path: jobs_path?,
+        max_watchers: max_watchers?,
     };
     sizes(section, &paid);
     deadlines(section, &paid);
@@ -117,8 +121,7 @@ fn sizes(section: &Section<'_>, paid: &Paid) {
         let reason = "one of this size would not fit max_spool, so none would ever be taken";
         section.mistake("max_raw_body", reason, "write less, or raise max_spool");
     }
-    let largest_result = 16 << 20;
-    if paid.result_max > largest_result {
+    if paid.result_max > LARGEST_KEPT {
         let reason = "results are kept in the job store, which is not made for values over 16MiB";
         section.mistake("result_max", reason, "write 16MiB or less; larger results answer 410 on replay");
     }

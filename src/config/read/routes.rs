@@ -138,6 +138,7 @@ pub(super) fn own_endpoints(routes: &[ReadRoute<'_>], paid: &Paid, section: &Sec
         ("status_path", paid.status_path.as_deref()),
         ("job_path", paid.job_path.as_deref()),
         ("files_path", paid.files_path.as_deref()),
+        ("jobs_path", paid.jobs_path.as_deref()),
     ];
     for (index, (key, segment)) in own.iter().enumerate() {
         let Some(segment) = segment else { continue };

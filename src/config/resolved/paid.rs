@@ -81,4 +81,11 @@ pub struct Paid {
     pub job_path: Option<String>,
     /// See `status_path`.
     pub files_path: Option<String>,
+    /// The same for `GET /jobs/{id}` and `/jobs/{id}/events`. Without it, nobody is answered before his job is done.
+    pub jobs_path: Option<String>,
+    /// Clients that wait at `/jobs/{id}` at once at most; 503 above.
+    pub max_watchers: usize,
 }
+
+/// The largest answer that can be kept, in bytes: a job store is not made for more.
+pub const LARGEST_KEPT: u64 = 16 << 20;

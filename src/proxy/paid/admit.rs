@@ -7,7 +7,7 @@ use super::app_work::AppWork;
 use super::request::{self, Asked};
 use super::{Inner, Rule};
 use crate::broker::{Delivery, Presented, ProviderWork, Sale, Work};
-use crate::config::resolved::BrokeredWork;
+use crate::config::resolved::{BrokeredWork, LARGEST_KEPT};
 use crate::gate::{self, Admission, Decision, Missing};
 use crate::guard::BornLoss;
 use crate::ids::JobId;
@@ -66,6 +66,7 @@ impl Inner {
         {
             return Ok(Admitted::Not(problem.charged(Charged::No)));
         }
+        self.show_progress(asked, &admission);
         self.take_body(asked, payment, Some(&admission)).await?;
         if asked.size() > admission.terms.bound && rule.work.is_some() {
             return refused(Reason::QuoteInvalid);
@@ -297,8 +298,12 @@ impl Inner {
                     files: jobs,
                     metrics: Arc::clone(&self.parts.metrics),
                     guards: Arc::clone(self.parts.broker.guards()),
-                    files_url: asked.files_url(self.paid.files_path.as_deref()),
-                    result_max: self.paid.result_max,
+                    files_url: asked.own_url(self.paid.files_path.as_deref()),
+                    // A client that does not wait for the answer gets it from where it is kept, or never.
+                    result_max: match asked.prefer.patience() {
+                        Some(_) => LARGEST_KEPT.max(self.paid.result_max),
+                        None => self.paid.result_max,
+                    },
                 };
                 (kind, Box::new(work))
             }
@@ -359,7 +364,7 @@ impl Inner {
         }
         self.take_body(asked, payment, None).await?;
         let presented = asked.present(payment, asset)?;
-        self.parts.broker.known(&presented).await
+        self.answer_known(asked, presented).await
     }
 }
 

@@ -4,14 +4,21 @@
 //! each of them says what it does. [`Paid::sell`] reads top to bottom. A request without a payment does no I/O here
 //! unless there is no quote yet.
 
+mod accepted;
 mod admit;
 mod app_work;
 mod endpoints;
+mod files;
+mod follow;
 mod from_url;
 mod kept;
+mod prefer;
+mod progress;
+mod range;
 mod read;
 mod reply;
 mod request;
+mod rule;
 mod source;
 mod take;
 
@@ -25,30 +32,34 @@ use futures_util::future::BoxFuture;
 use http::{Request, Uri};
 use tokio::runtime::Handle;
 
-use super::drain::{Drain, Kind};
+use super::drain::Drain;
 use super::forward::Forward;
 use super::peer::Peer;
 use super::request_body::RequestBody;
 use super::router::Own;
 use super::sell::{Answer, Sell};
-use crate::broker::{Broker, Delivery, FILES, Sale};
+use crate::broker::{Broker, FILES};
 use crate::clock::Clock;
-use crate::config::resolved::{self, Action, BrokeredWork, Config, Route};
+use crate::config::resolved::{self, BrokeredWork, Config};
 use crate::gate::{self, Books};
 use crate::ids::JobId;
 use crate::intake::{self, Ask, Content};
 use crate::money::Amount;
 use crate::providers::Registry;
-use crate::quote_cache::{Charging, Dollars, Quote, QuoteCache, RouteId};
+use crate::quote_cache::{Dollars, Quote, QuoteCache};
 use crate::reason::{Charged, Problem, Reason, Retry};
 use crate::spool::Spool;
 use crate::telemetry::{Guard, Metrics};
 use crate::x402::{Asset, Domain, Payment};
 use admit::Admitted;
-use endpoints::Files;
+use files::Files;
+use follow::Watchers;
 use from_url::Sources;
+use prefer::Prefer;
+use progress::Uploads;
 use read::{Held, Memory};
 use request::Asked;
+use rule::Rule;
 
 /// Everything that sold routes are answered with.
 pub struct Paid(Arc<Inner>);
@@ -89,19 +100,12 @@ struct Inner {
     spool: Spool,
     sources: Option<Sources>,
     files: Files,
+    watchers: Watchers,
+    uploads: Uploads,
 }
 
 /// JSON of more bytes is measured on another thread: the other connections of this one would wait for it.
 const LONG: usize = 64 * 1024;
-
-/// A sold route.
-struct Rule {
-    id: RouteId,
-    work: Option<BrokeredWork>,
-    charging: Charging,
-    description: String,
-    mime_type: String,
-}
 
 impl Paid {
     /// Puts the parts together.
@@ -124,35 +128,11 @@ impl Paid {
             sources: Sources::new(&config.paid),
             spool: Spool::new(config.paid.spool_dir.clone(), config.paid.max_spool),
             files: Files::new(config.paid.result_max),
+            watchers: Watchers::new(config.paid.max_watchers),
+            uploads: Uploads::default(),
             paid: config.paid.clone(),
             parts,
         }))
-    }
-}
-
-impl Rule {
-    fn new(at: usize, route: &Route, paid: &resolved::Paid) -> Option<Rule> {
-        let id = RouteId(at);
-        match &route.action {
-            Action::Free => None,
-            Action::Priced { settle, description, mime_type, .. } => Some(Rule {
-                id,
-                work: None,
-                charging: (*settle).into(),
-                description: description.clone(),
-                mime_type: mime_type.clone(),
-            }),
-            Action::Brokered { work, settle } => Some(Rule {
-                id,
-                work: Some(*work),
-                charging: Charging::brokered(*settle, paid.upfront_above),
-                description: match work {
-                    BrokeredWork::Store => "Store data".to_owned(),
-                    BrokeredWork::Run => "Run code".to_owned(),
-                },
-                mime_type: "application/json".to_owned(),
-            }),
-        }
     }
 }
 
@@ -161,9 +141,12 @@ impl Sell for Paid {
         Box::pin(self.0.sell(rule, request, peer))
     }
 
-    fn own(&self, own: Own, _: Request<RequestBody>, _: Peer) -> BoxFuture<'static, Answer> {
+    fn own(&self, own: Own, request: Request<RequestBody>, _: Peer) -> BoxFuture<'static, Answer> {
         let this = Arc::clone(&self.0);
-        Box::pin(async move { this.endpoint(own).await.unwrap_or_else(Answer::from) })
+        Box::pin(async move {
+            let (head, _) = request.into_parts();
+            this.endpoint(own, &head).await.unwrap_or_else(Answer::from)
+        })
     }
 }
 
@@ -214,10 +197,13 @@ impl Inner {
             return Err(closed);
         }
         asked.idempotency_key()?;
+        if rule.work.is_some() && self.paid.jobs_path.is_some() {
+            asked.prefer = Prefer::of(&asked.parts.headers);
+        }
         self.measure(rule, asked, true).await?;
         match self.admit(rule, asked, payment).await? {
             Admitted::Sale(sale) => {
-                let delivery = self.run(*sale, asked.held.take()).await?;
+                let delivery = self.run(asked, *sale).await?;
                 self.deliver(rule, asked, delivery).await
             }
             Admitted::Not(problem) => match self.known(asked, payment).await? {
@@ -353,20 +339,6 @@ impl Inner {
         let (quotes, ask) = (Arc::clone(&self.parts.quotes), ask.clone());
         let fetched = self.parts.runtime.spawn(async move { quotes.fetch(&ask).await }).await;
         fetched.map_err(|_| Reason::Internal)?.map_err(|error| Problem::from(&error))
-    }
-
-    /// Runs the sale in a task that outlives the client, and listens to it. The end of the process waits until all
-    /// that happened is written.
-    async fn run(&self, sale: Sale, held: Option<Held>) -> Result<Delivery, Problem> {
-        let broker = Arc::clone(&self.parts.broker);
-        let hold = self.parts.drain.hold(Kind::Task);
-        let task = self.parts.runtime.spawn(async move {
-            let delivery = broker.sell(sale, hold).await;
-            drop(held);
-            delivery
-        });
-        // A task that panicked may have done anything: its job is for recovery, its payment for a repeat.
-        task.await.map_err(|_| Problem::new(Reason::Internal).charged(Charged::Unknown))
     }
 
     fn with_books<T>(&self, epochs_current: bool, decide: impl FnOnce(&Books<'_>) -> T) -> T {

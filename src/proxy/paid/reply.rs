@@ -59,7 +59,7 @@ impl Inner {
     }
 }
 
-fn response(status: u16, headers: Vec<(String, String)>, body: Body) -> Response<Body> {
+pub(super) fn response(status: u16, headers: Vec<(String, String)>, body: Body) -> Response<Body> {
     let mut response = Response::new(body);
     *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::OK);
     for (name, value) in headers {

@@ -7,6 +7,8 @@ use http::request::Parts;
 use http::{Request, Uri};
 
 use super::Rule;
+use super::prefer::Prefer;
+use super::progress::Upload;
 use super::read::{Held, Memory};
 use super::source::Source;
 use crate::broker::{self, NameSort, NamedRoute};
@@ -42,6 +44,10 @@ pub(super) struct Asked {
     pub(super) data: Option<(Data, [u8; 32])>,
     /// The memory the body takes.
     pub(super) held: Option<Held>,
+    /// How long the client waits for an answer.
+    pub(super) prefer: Prefer,
+    /// Where those who watch the job see how much of the body there is.
+    pub(super) upload: Option<Upload>,
 }
 
 impl Asked {
@@ -70,6 +76,8 @@ impl Asked {
             content: None,
             data: None,
             held: None,
+            prefer: Prefer::default(),
+            upload: None,
         }
     }
 
@@ -132,6 +140,7 @@ impl Asked {
             quote_id: payment.accepted().and_then(|accepted| accepted.extra.quote_id.clone()),
             fingerprint,
             has_body,
+            announce: broker::Announce::default(),
         })
     }
 
@@ -168,8 +177,8 @@ impl Asked {
         NamedRoute::new(&self.parts.method, &self.authority, self.parts.uri.path())
     }
 
-    /// What the URL of a stored file starts with.
-    pub(super) fn files_url(&self, segment: Option<&str>) -> String {
+    /// What URLs of one of the gateway's own endpoints start with: those of stored files, or of jobs.
+    pub(super) fn own_url(&self, segment: Option<&str>) -> String {
         format!("{}://{}/{}/", self.scheme, self.authority, segment.unwrap_or_default().trim_matches('/'))
     }
 }

@@ -2,6 +2,9 @@
 //!
 //! Nothing is read before it is asked for, so a client that waits to be told to go on is not told so earlier.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use bytes::Bytes;
 use http_body::Body;
 use http_body_util::BodyExt;
@@ -24,6 +27,8 @@ pub(super) struct Source<B> {
     at_file: bool,
     /// The content is somewhere else.
     remote: Option<Box<Remote>>,
+    /// Where those who watch see how much there is.
+    shown: Option<Arc<AtomicU64>>,
 }
 
 /// Content at a URL.
@@ -56,6 +61,7 @@ where
             digest: None,
             at_file: false,
             remote: None,
+            shown: None,
         }
     }
 
@@ -94,6 +100,11 @@ where
             Bound::Exactly(size) => Some(size),
             Bound::AtMost(_) => None,
         }
+    }
+
+    /// From now on, how much came out is seen here too.
+    pub(super) fn show(&mut self, shown: Arc<AtomicU64>) {
+        self.shown = Some(shown);
     }
 
     /// From now on, the digest of what passes is kept.
@@ -146,6 +157,9 @@ where
             };
         };
         self.seen = self.seen.saturating_add(bytes.len() as u64);
+        if let Some(shown) = &self.shown {
+            shown.store(self.seen, Ordering::Relaxed);
+        }
         match self.bound {
             Bound::Exactly(size) if self.seen > size => Err(long(size)),
             Bound::AtMost(limit) if self.seen > limit => Err(too_large(limit)),

@@ -29,7 +29,12 @@ fn router() -> Router {
         route("/api/open/*", &[], Action::Free),
         route("/api/*", &[], priced()),
     ];
-    let own = OwnPaths { status: Some("/status".into()), job: Some("job".into()), files: None };
+    let own = OwnPaths {
+        status: Some("/status".into()),
+        job: Some("job".into()),
+        files: None,
+        jobs: Some("jobs".into()),
+    };
     Router::new(&routes, own)
 }
 
@@ -176,6 +181,13 @@ fn only_well_formed_ids_are_ours() {
     assert_eq!(target(Method::HEAD, &format!("/job/{id}")), Target::Own(Own::Job(id)));
     assert_eq!(target(Method::POST, &format!("/status/{id}")), Target::Free(None));
     assert_eq!(target(Method::GET, &format!("/status/{id}/x")), Target::Free(None));
+    assert_eq!(target(Method::GET, &format!("/jobs/{id}")), Target::Own(Own::Watch(id)));
+    assert_eq!(target(Method::GET, &format!("/jobs/{id}/events")), Target::Own(Own::Events(id)));
+    for path in
+        ["/jobs/events", "/jobs//events", &format!("/jobs/{id}/event"), &format!("/jobs/{id}/events/x")]
+    {
+        assert_eq!(target(Method::GET, path), Target::Free(None), "{path}");
+    }
     assert_eq!(target(Method::GET, "/status/now"), Target::Free(None));
     assert_eq!(target(Method::GET, &format!("/files/{}", FileId::random())), Target::Free(None));
 }
