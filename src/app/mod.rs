@@ -6,6 +6,7 @@
 mod archive;
 mod facilitators;
 mod health;
+mod hooks;
 mod inventory;
 mod observer;
 mod refunds;
@@ -295,6 +296,7 @@ impl Build<'_> {
         runtime.spawn(pool.watch());
         runtime.spawn(Audit::new(Arc::clone(&broker)).run());
         runtime.spawn(Recovery::new(Arc::clone(&broker), config.paid.lease).run(counted(drain)));
+        let hooks = hooks::tell(&config.paid, &broker, runtime)?;
         runtime.spawn(Arc::clone(health).watch(
             jobs.clone(),
             facilitator,
@@ -312,6 +314,7 @@ impl Build<'_> {
             clock: clock.clone(),
             metrics: Arc::clone(metrics),
             closed: health.closed(),
+            hooks,
         };
         Ok((Paid::new(parts, config), jobs))
     }

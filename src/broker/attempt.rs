@@ -85,6 +85,11 @@ impl Broker {
                 Err(away) => return Stop::Journal(away.into()).into_delivery(),
             }
         }
+        if let Some(webhook) = &sale.webhook
+            && let Err(away) = self.remember_webhook(webhook, &job).await
+        {
+            return Stop::Journal(away.into()).into_delivery();
+        }
         sale.payment.announce.job(job.id);
         let outcome = match flow {
             PaymentFlow::Authorization => self.settle_on_success(journal, sale).await,

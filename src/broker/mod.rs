@@ -8,13 +8,14 @@
 //! `attempt` is that flow, top to bottom. Every step that spends is in the `journal` first; money
 //! leaves through the `purse` only; what a settlement's answer means is decided in `settlement` only, and what a
 //! chain proves of it in `proof`; an answer to a payment that was seen before comes from `delivery`; what a crash left is found by
-//! `recovery`; what is said to be settled is looked for by `audit`. The broker knows no HTTP connection: a client that goes away changes nothing here.
+//! `recovery`; whoever wants to hear that a job is done is told by `webhooks`; what is said to be settled is looked for by `audit`. The broker knows no HTTP connection: a client that goes away changes nothing here.
 
 mod announce;
 mod attempt;
 mod audit;
 mod debt;
 mod delivery;
+pub mod description;
 mod guard;
 mod idempotency;
 mod journal;
@@ -26,6 +27,7 @@ mod settlement;
 mod tally;
 #[cfg(test)]
 mod tests;
+mod webhooks;
 mod work;
 
 use std::sync::Arc;
@@ -56,6 +58,7 @@ pub use audit::Audit;
 pub use delivery::{Delivery, DeliveryBody, charged_so_far, released};
 pub use idempotency::{IdempotencyKey, NameSort, NamedRoute, RequestName};
 pub use recovery::Recovery;
+pub use webhooks::{BadSecret, Webhook, WebhookRoom, WebhookSecret, Webhooks};
 pub use work::{Another, BodyStream, FILES, PassedOn, Product, ProviderWork, Work, WorkError, WorkFault};
 
 /// A payment, as it was presented with a request.
@@ -99,6 +102,8 @@ pub struct Sale {
     pub key: Option<IdempotencyKey>,
     /// What the payer calls the request: at most one name of each sort.
     pub names: Vec<RequestName>,
+    /// Who is told when it is done.
+    pub webhook: Option<Webhook>,
     /// Store, run or app.
     pub kind: JobKind,
     /// Provider, operation, price.

@@ -15,7 +15,7 @@ use crate::x402::{Address, Network, PaymentFlow};
 pub(super) use template::{pointer, request_body};
 pub(crate) use web::is_private;
 pub(super) use web::{
-    base_url, ip_block, method, origin, own_segment, route_path, rpc_url, socket_address,
+    base_url, host, ip_block, method, origin, own_segment, route_path, rpc_url, socket_address,
     socket_address_or_off,
 };
 

@@ -1,4 +1,4 @@
-//! Fetching what a client's URL names, from public addresses only.
+//! Calling what a client's URL names, at public addresses only: to fetch what is there, or to tell it something.
 //!
 //! The address is checked where it is connected to, after the name was resolved, so neither a name that resolves to a
 //! private address, nor one that resolves differently the second time, nor a redirect leads inside. No connection is
@@ -12,9 +12,9 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, LOCATION, USER_AGENT};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, LOCATION, USER_AGENT};
 use http::{Method, Request, Response, StatusCode, Uri};
-use http_body_util::{BodyExt, Empty};
+use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
@@ -24,7 +24,7 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::time::timeout;
 use tower_service::Service;
 
-use super::{AGENT, MAX_HEAD};
+use super::{AGENT, JSON, MAX_HEAD};
 
 /// Redirects that are followed.
 const REDIRECTS: usize = 5;
@@ -41,7 +41,7 @@ pub type Exceptions = Arc<dyn Fn(IpAddr) -> bool + Send + Sync>;
 /// Fetches. Clones share nothing that matters.
 #[derive(Clone)]
 pub struct Fetch {
-    client: Client<HttpsConnector<HttpConnector<PublicNames>>, Empty<Bytes>>,
+    client: Client<HttpsConnector<HttpConnector<PublicNames>>, Full<Bytes>>,
     exceptions: Exceptions,
 }
 
@@ -122,23 +122,23 @@ impl Fetch {
         Ok(Fetched { body: response.into_body(), size })
     }
 
+    /// Posts JSON to this URL, with these header fields beside it. No redirect is followed: whoever is told is named whole.
+    pub async fn post(&self, url: &str, headers: HeaderMap, json: Bytes) -> Result<StatusCode, FetchError> {
+        let mut request = Request::new(Full::new(json));
+        *request.method_mut() = Method::POST;
+        *request.uri_mut() = self.check(url)?;
+        *request.headers_mut() = headers;
+        request.headers_mut().insert(CONTENT_TYPE, JSON);
+        Ok(self.send(request).await?.status())
+    }
+
     async fn open(&self, method: Method, url: &str) -> Result<Response<Incoming>, FetchError> {
         let mut url = self.check(url)?;
         for _ in 0..=REDIRECTS {
-            let mut request = Request::new(Empty::new());
+            let mut request = Request::new(Full::default());
             *request.method_mut() = method.clone();
             *request.uri_mut() = url.clone();
-            request.headers_mut().insert(USER_AGENT, AGENT);
-            let response = timeout(HEAD_TIME, self.client.request(request)).await;
-            let response =
-                response.map_err(|_| FetchError::Failed("it does not answer in time".to_owned()))?;
-            let response = response.map_err(|error| {
-                if is_refused(&error) {
-                    NOT_PUBLIC
-                } else {
-                    FetchError::Failed("it cannot be reached".to_owned())
-                }
-            })?;
+            let response = self.send(request).await?;
             match (response.status(), response.headers().get(LOCATION)) {
                 (StatusCode::OK, _) => return Ok(response),
                 (status, Some(location)) if status.is_redirection() => {
@@ -151,8 +151,19 @@ impl Fetch {
         Err(FetchError::Failed("it redirects too often".to_owned()))
     }
 
+    /// The head of the answer.
+    async fn send(&self, mut request: Request<Full<Bytes>>) -> Result<Response<Incoming>, FetchError> {
+        request.headers_mut().insert(USER_AGENT, AGENT);
+        let response = timeout(HEAD_TIME, self.client.request(request)).await;
+        let response = response.map_err(|_| FetchError::Failed("it does not answer in time".to_owned()))?;
+        response.map_err(|error| match is_refused(&error) {
+            true => NOT_PUBLIC,
+            false => FetchError::Failed("it cannot be reached".to_owned()),
+        })
+    }
+
     /// The URL, if what it says itself is allowed. What its name says is found out on the way.
-    fn check(&self, url: &str) -> Result<Uri, FetchError> {
+    pub fn check(&self, url: &str) -> Result<Uri, FetchError> {
         let plain = url.len() <= MAX_URL && url.bytes().all(|byte| byte.is_ascii_graphic());
         let uri: Uri = url.parse().ok().filter(|_| plain).ok_or(NOT_A_URL)?;
         let web = matches!(uri.scheme_str(), Some("http" | "https"));
@@ -291,135 +302,4 @@ fn is_public_v6(address: Ipv6Addr) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::outgoing::stub::{Reply, Stub};
-
-    fn fetch(loopback: bool) -> Fetch {
-        Fetch::new(Arc::new(move |address| loopback && address == IpAddr::from([127, 0, 0, 1]))).unwrap()
-    }
-
-    #[test]
-    fn only_public_addresses_are_public() {
-        let private = [
-            "0.0.0.0",
-            "10.1.2.3",
-            "100.64.0.1",
-            "100.100.100.200",
-            "127.0.0.1",
-            "127.9.9.9",
-            "169.254.169.254",
-            "172.16.0.1",
-            "172.31.255.255",
-            "192.0.0.8",
-            "192.0.2.1",
-            "192.88.99.1",
-            "192.168.0.1",
-            "198.18.0.1",
-            "198.51.100.1",
-            "203.0.113.1",
-            "224.0.0.1",
-            "240.0.0.1",
-            "255.255.255.255",
-            "168.63.129.16",
-            "::",
-            "::1",
-            "::ffff:127.0.0.1",
-            "::ffff:10.0.0.1",
-            "::10.0.0.1",
-            "64:ff9b::a00:1",
-            "fc00::1",
-            "fd00:ec2::254",
-            "fe80::1",
-            "fec0::1",
-            "ff02::1",
-            "2001::1",
-            "2001:db8::1",
-            "2002:7f00:1::1",
-            "100::1",
-        ];
-        for address in private {
-            assert!(!is_public(address.parse().unwrap()), "{address}");
-        }
-        for address in [
-            "1.1.1.1",
-            "172.32.0.1",
-            "100.128.0.1",
-            "192.0.1.1",
-            "2606:4700::1111",
-            "2a00:1450::1",
-            "::ffff:1.1.1.1",
-        ] {
-            assert!(is_public(address.parse().unwrap()), "{address}");
-        }
-    }
-
-    #[tokio::test]
-    async fn no_way_of_writing_it_leads_inside() {
-        let stub = Stub::start(|_| Reply::Http(200, vec![], b"secret".to_vec())).await;
-        let port = stub.url("/").port_u16().unwrap();
-        for host in [
-            "127.0.0.1",
-            "[::1]",
-            "[::ffff:127.0.0.1]",
-            "localhost",
-            "127.1",
-            "2130706433",
-            "0x7f000001",
-            "0",
-        ] {
-            let error = fetch(false).get(&format!("http://{host}:{port}/")).await.unwrap_err();
-            // A name that nobody resolves is not refused, it is not there.
-            let expected = [NOT_PUBLIC, FetchError::Failed("it cannot be reached".to_owned()), NOT_A_URL];
-            assert!(expected.contains(&error), "{host}: {error:?}");
-        }
-        for url in [
-            "ftp://a/",
-            "file:///etc/passwd",
-            "gopher://a",
-            "http://",
-            "/x",
-            "http://u:p@1.1.1.1/",
-            "http://a b/",
-        ] {
-            assert_eq!(fetch(true).get(url).await.unwrap_err(), NOT_A_URL, "{url}");
-        }
-        assert!(stub.seen().is_empty());
-    }
-
-    #[tokio::test]
-    async fn redirects_are_followed_as_far_as_they_are_allowed() {
-        let stub = Stub::start(|seen| match seen.target.as_str() {
-            "/end" => Reply::Http(200, vec![("content-type", "image/png".into())], b"bytes".to_vec()),
-            "/inside" => Reply::Http(302, vec![("location", "http://169.254.169.254/meta".into())], vec![]),
-            "/name" => Reply::Http(302, vec![("location", "http://[::1]:9/".into())], vec![]),
-            "/file" => Reply::Http(302, vec![("location", "file:///etc/passwd".into())], vec![]),
-            "/loop" => Reply::Http(302, vec![("location", "/loop".into())], vec![]),
-            "/gone" => Reply::html(404),
-            _ => Reply::Http(307, vec![("location", "end".into())], vec![]),
-        })
-        .await;
-        let url = |path: &str| stub.url(path).to_string();
-        let mut fetched = fetch(true).get(&url("/begin")).await.unwrap_or_else(|error| panic!("{error}"));
-        assert_eq!((fetched.size, fetched.next().await.unwrap().unwrap()), (5, Bytes::from_static(b"bytes")));
-        assert_eq!(fetched.next().await.unwrap(), None);
-        let found = fetch(true).find(&url("/end")).await.unwrap();
-        assert_eq!(found, Found { size: 5, content_type: Some("image/png".to_owned()) });
-        for (path, expected) in [
-            ("/inside", NOT_PUBLIC),
-            ("/name", NOT_PUBLIC),
-            ("/file", NOT_A_URL),
-            ("/loop", FetchError::Failed("it redirects too often".to_owned())),
-            ("/gone", FetchError::Failed("it answers 404".to_owned())),
-        ] {
-            assert_eq!(fetch(true).get(&url(path)).await.unwrap_err(), expected, "{path}");
-        }
-        // A body-less request with nothing of anybody's in it.
-        for seen in stub.seen() {
-            assert!(
-                seen.headers.keys().all(|name| ["host", "user-agent"].contains(&name.as_str())),
-                "{seen:?}"
-            );
-        }
-    }
-}
+mod tests;

@@ -37,7 +37,7 @@ pub use headers::{
     PAYMENT_REQUIRED, PAYMENT_RESPONSE, PAYMENT_SIGNATURE, Strip, X_PAYMENT, X_PAYMENT_RESPONSE, X402_PAYMENT,
 };
 pub use observe::{Exchange, Observe, Refusal, RouteLabel};
-pub use paid::{Paid, Parts};
+pub use paid::{Hooks, Paid, Parts};
 pub use peer::Peer;
 pub use problem::{answer, expose};
 pub use request_body::{RequestBody, RequestBodyError};

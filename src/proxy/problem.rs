@@ -17,7 +17,7 @@ const ANY: HeaderValue = HeaderValue::from_static("*");
 const EXPOSED: HeaderValue =
     HeaderValue::from_static("PAYMENT-REQUIRED, PAYMENT-RESPONSE, X-PAYMENT-RESPONSE, Location, Retry-After");
 const ALLOWED: HeaderValue = HeaderValue::from_static(
-    "PAYMENT-SIGNATURE, X-PAYMENT, X402-PAYMENT, Content-Type, Idempotency-Key, Prefer, Authorization",
+    "PAYMENT-SIGNATURE, X-PAYMENT, X402-PAYMENT, Content-Type, Idempotency-Key, Prefer, Webhook-Secret, Authorization",
 );
 const DAY: HeaderValue = HeaderValue::from_static("86400");
 

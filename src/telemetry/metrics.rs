@@ -8,6 +8,7 @@ use super::guards::GuardMetrics;
 use super::money::MoneyMetrics;
 use super::paid::PaidMetrics;
 use super::quotes::QuoteMetrics;
+use super::webhooks::WebhookMetrics;
 
 /// Every metric of the gateway. Shared by reference; observing takes no lock of ours and, for what happens on
 /// every request, no look-up: see [`Metrics::route`].
@@ -20,6 +21,7 @@ pub struct Metrics {
     pub(super) quotes: QuoteMetrics,
     pub(super) money: MoneyMetrics,
     pub(super) guards: GuardMetrics,
+    pub(super) webhooks: WebhookMetrics,
 }
 
 impl Metrics {
@@ -33,8 +35,9 @@ impl Metrics {
         let quotes = QuoteMetrics::new(&mut catalogue);
         let money = MoneyMetrics::new(&mut catalogue);
         let guards = GuardMetrics::new(&mut catalogue);
+        let webhooks = WebhookMetrics::new(&mut catalogue);
         let Catalogue { registry, described } = catalogue;
-        Metrics { registry, described, edge, paid, quotes, money, guards }
+        Metrics { registry, described, edge, paid, quotes, money, guards, webhooks }
     }
 
     /// The text exposition, format 0.0.4. Series that were never touched are left out.

@@ -15,6 +15,7 @@ mod paid;
 mod quotes;
 mod store;
 mod striped;
+mod webhooks;
 
 #[cfg(test)]
 mod tests;
@@ -28,3 +29,4 @@ pub use metrics::Metrics;
 pub use money::Audited;
 pub use paid::{Settled, Verified};
 pub use store::CountedStore;
+pub use webhooks::Told;

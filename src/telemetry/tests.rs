@@ -55,6 +55,8 @@ fn touched() -> Metrics {
     metrics.gas_left(Network(84_532), 12_000_000_000);
     metrics.audited(crate::telemetry::Audited::Missing);
     metrics.to_be_audited(1);
+    metrics.webhook_told(crate::telemetry::Told::Heard);
+    metrics.webhooks_waiting(1);
     metrics
 }
 

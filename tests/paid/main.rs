@@ -38,3 +38,4 @@ mod secrets;
 mod seller;
 mod sold;
 mod time;
+mod webhooks;

@@ -236,6 +236,12 @@ impl Stage {
         self.setup = setup.text(section, key, value);
     }
 
+    /// The same for a setting that is a list of texts.
+    pub(crate) fn change_list(&mut self, section: &'static str, key: &'static str, values: &[&str]) {
+        let setup = std::mem::replace(&mut self.setup, Setup::new());
+        self.setup = setup.list(section, key, values);
+    }
+
     pub(crate) fn sandbox(&self) -> &Sandbox {
         self.sandbox.as_ref().unwrap()
     }

@@ -1,6 +1,7 @@
 //! A seller that does as a test says, on a thread and a loopback port of its own. It asks for money and takes none, so what
 //! it was sent is all there is to say about it.
 
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
@@ -21,6 +22,8 @@ pub(crate) const PAYEE: &str = "0x209693Bc6afc0C5328bA36FaF03C514EF312287C";
 pub(crate) struct Seen {
     /// Its payment header.
     pub(crate) payment: Option<String>,
+    /// Its header fields, by name in lower case.
+    pub(crate) headers: BTreeMap<String, String>,
     pub(crate) body: Vec<u8>,
 }
 
@@ -97,7 +100,7 @@ pub(crate) fn terms(amount: u64, payee: &str) -> Value {
 fn serve(stream: TcpStream, log: &Mutex<Vec<Seen>>, script: &Script) -> std::io::Result<()> {
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;
     let mut stream = BufReader::new(stream);
-    let (mut payment, mut length) = (None, 0);
+    let (mut payment, mut length, mut headers) = (None, 0, BTreeMap::new());
     loop {
         let mut line = String::new();
         if stream.read_line(&mut line)? == 0 {
@@ -112,10 +115,11 @@ fn serve(stream: TcpStream, log: &Mutex<Vec<Seen>>, script: &Script) -> std::io:
             "content-length" => length = value.parse().unwrap(),
             _ => {}
         }
+        headers.insert(name.to_ascii_lowercase(), value.to_owned());
     }
     let mut body = vec![0; length];
     stream.read_exact(&mut body)?;
-    let seen = Seen { payment, body };
+    let seen = Seen { payment, headers, body };
     let before = {
         let mut log = log.lock();
         log.push(seen.clone());

@@ -32,6 +32,8 @@ const STILL: &[(&str, &str)] = &[
     ("galaksio_gas_gwei", "the facilitator is not the gateway's own"),
     ("galaksio_settlements_audited_total", "there is no chain to ask"),
     ("galaksio_settlements_to_be_audited", "there is no chain to ask"),
+    ("galaksio_webhooks_told_total", "none are taken"),
+    ("galaksio_webhooks_waiting", "none are taken"),
     ("galaksio_guard_refusals_total", "nothing is over a limit"),
     ("galaksio_losses_microdollars_total", "nothing is lost"),
     ("galaksio_wallet_frozen", "it is not"),

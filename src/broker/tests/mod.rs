@@ -136,6 +136,7 @@ impl Stage {
             job: Some(JobId::new()),
             key: None,
             names: Vec::new(),
+            webhook: None,
             kind: JobKind::Run,
             sold: Sold {
                 provider: "merit".into(),

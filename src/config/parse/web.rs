@@ -53,6 +53,24 @@ pub(in crate::config) fn ip_block(node: &Node) -> Parsed<IpBlock> {
     Ok(IpBlock { address, prefix })
 }
 
+/// A host name or address as it stands in a URL, or `*.` and the end of one. In lower case.
+pub(in crate::config) fn host(node: &Node) -> Parsed<String> {
+    let text = text(node)?;
+    let name = text.strip_prefix("*.").unwrap_or(&text);
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._".contains(&b);
+    let address = name.strip_prefix('[').and_then(|name| name.strip_suffix(']'));
+    let is_address = address.is_some_and(|address| address.parse::<std::net::Ipv6Addr>().is_ok());
+    let is_name =
+        !name.is_empty() && !name.starts_with('.') && !name.ends_with('.') && name.bytes().all(plain);
+    match is_name || is_address {
+        true => Ok(text.to_ascii_lowercase()),
+        false => Err(Wrong::new(
+            format!("{text:?} is not a host"),
+            "write a name without scheme, port and path: \"hooks.example.com\", or \"*.example.com\" for all below it",
+        )),
+    }
+}
+
 /// `http://` or `https://` with a host; no user name, query or fragment. A trailing slash is dropped.
 pub(in crate::config) fn base_url(node: &Node) -> Parsed<Uri> {
     let text = text(node)?;

@@ -60,6 +60,9 @@ pub(super) fn paid(section: &Section<'_>) -> Option<Paid> {
     let max_body_memory = section.setting("max_body_memory", "256MiB", parse::size);
     let fetch_urls = section.setting("fetch_urls", false, parse::boolean);
     let fetch_private = section.list("fetch_private", vec![], parse::ip_block);
+    let webhooks = section.setting("webhooks", false, parse::boolean);
+    let webhook_hosts = section.list("webhook_hosts", vec![], parse::host);
+    let webhook_private = section.list("webhook_private", vec![], parse::ip_block);
     let max_timeout = section.setting("max_timeout", "5m", parse::duration);
     let work_timeout = section.setting("work_timeout", "2m", parse::duration);
     let settle_margin = section.setting("settle_margin", "30s", parse::duration);
@@ -88,6 +91,9 @@ pub(super) fn paid(section: &Section<'_>) -> Option<Paid> {
         max_body_memory: max_body_memory?,
         fetch_urls: fetch_urls?,
         fetch_private: fetch_private?,
+        webhooks: webhooks?,
+        webhook_hosts: webhook_hosts?,
+        webhook_private: webhook_private?,
         max_timeout: max_timeout?,
         work_timeout: work_timeout?,
         settle_margin: settle_margin?,

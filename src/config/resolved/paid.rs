@@ -54,6 +54,12 @@ pub struct Paid {
     pub fetch_urls: bool,
     /// Addresses that may be fetched from though they are not public.
     pub fetch_private: Vec<IpBlock>,
+    /// Clients may have a URL told when their job is done.
+    pub webhooks: bool,
+    /// Hosts that may be told; empty: all that are public. `*.example.com` is everything below it.
+    pub webhook_hosts: Vec<String>,
+    /// Addresses that may be told though they are not public.
+    pub webhook_private: Vec<IpBlock>,
     /// `maxTimeoutSeconds` of challenges.
     pub max_timeout: Duration,
     /// Deadline of the provider's whole part.

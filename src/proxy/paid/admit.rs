@@ -318,6 +318,7 @@ impl Inner {
             job: admission.job,
             key: asked.idempotency_key()?,
             names: asked.names(verified.payment())?,
+            webhook: asked.webhook()?,
             kind,
             sold,
             offer,

@@ -18,10 +18,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use super::Inner;
-use super::endpoints::{document, whole};
+use super::endpoints::document;
 use super::prefer::Prefer;
 use super::reply;
-use crate::broker::{DeliveryBody, charged_so_far, released};
+use crate::broker::{DeliveryBody, description, released};
 use crate::ids::JobId;
 use crate::jobs::{ClaimKey, Job};
 use crate::proxy::{Answer, Body};
@@ -69,7 +69,7 @@ impl Inner {
         let job = self.at_rest_within(id, wait).await?;
         let answer = shown.and_then(|payment| show_result(&job, &payment));
         Ok(answer.unwrap_or_else(|| {
-            let mut response = document(&describe(&job));
+            let mut response = document(&description::of(&job));
             if !job.state.at_rest() {
                 response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("2"));
             }
@@ -215,7 +215,7 @@ impl Follower {
         }
         self.last = Some(job.version);
         let name = if self.over { "end" } else { "state" };
-        Some(event(name, Some(job.version), &describe(&job)))
+        Some(event(name, Some(job.version), &description::of(&job)))
     }
 }
 
@@ -223,12 +223,6 @@ impl Follower {
 fn event(name: &str, id: Option<u64>, data: &Value) -> String {
     let id = id.map(|id| format!("id: {id}\n")).unwrap_or_default();
     format!("event: {name}\n{id}data: {data}\n\n")
-}
-
-fn describe(job: &Job) -> Value {
-    let mut body = whole(job);
-    body["charged"] = json!(charged_so_far(job));
-    body
 }
 
 /// The result, for who has the payment with its quote id.

@@ -21,6 +21,7 @@ mod request;
 mod rule;
 mod source;
 mod take;
+mod webhook;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -60,6 +61,7 @@ use progress::Uploads;
 use read::{Held, Memory};
 use request::Asked;
 use rule::Rule;
+pub use webhook::Hooks;
 
 /// Everything that sold routes are answered with.
 pub struct Paid(Arc<Inner>);
@@ -84,6 +86,8 @@ pub struct Parts {
     pub metrics: Arc<Metrics>,
     /// Why nothing is sold just now, if nothing is; kept by whoever watches store and wallet.
     pub closed: Arc<ArcSwapOption<Problem>>,
+    /// Which webhooks are told, if any are.
+    pub hooks: Option<Hooks>,
 }
 
 struct Inner {
@@ -160,6 +164,9 @@ impl Inner {
     async fn answer(&self, rule: usize, asked: &mut Asked) -> Result<Answer, Problem> {
         let began = Instant::now();
         let rule = self.rules.get(rule).and_then(Option::as_ref).ok_or(Reason::Internal)?;
+        if rule.work.is_some() {
+            self.take_webhook(asked);
+        }
         let refusal = match Payment::from_headers(&asked.parts.headers, self.paid.max_payment_header) {
             Ok(Some(payment)) => {
                 // In an allocation of its own: what paid work keeps in mind is a hundred times what a challenge does,
@@ -185,6 +192,7 @@ impl Inner {
         }
         let attempted = refusal.is_some();
         let said = |problem| if attempted { paid_attempt(problem) } else { problem };
+        asked.webhook().map_err(said)?;
         self.measure(rule, asked, false).await.map_err(said)?;
         let answer = self.challenge(rule, asked, refusal).await;
         self.parts.metrics.challenged(began.elapsed());
@@ -201,7 +209,12 @@ impl Inner {
             asked.prefer = Prefer::of(&asked.parts.headers);
         }
         self.measure(rule, asked, true).await?;
-        match self.admit(rule, asked, payment).await? {
+        // Which webhooks are taken changes with time; a payment that was taken keeps its answer all the same.
+        let admitted = match asked.webhook() {
+            Ok(_) => self.admit(rule, asked, payment).await?,
+            Err(problem) => Admitted::Not(problem.charged(Charged::No)),
+        };
+        match admitted {
             Admitted::Sale(sale) => {
                 let delivery = self.run(asked, *sale).await?;
                 self.deliver(rule, asked, delivery).await

@@ -81,7 +81,7 @@ impl Inner {
         let upload = self.uploads.begin(job, size);
         if let Some(source) = &mut asked.body {
             source.show(upload.received());
-            asked.upload = Some(upload);
+            asked.upload = Some(Box::new(upload));
         }
     }
 }

@@ -44,10 +44,12 @@ pub(super) struct Asked {
     pub(super) data: Option<(Data, [u8; 32])>,
     /// The memory the body takes.
     pub(super) held: Option<Held>,
+    /// Where the client wants to be told that it is done, or why it is not.
+    pub(super) webhook: Option<Box<Result<broker::Webhook, Problem>>>,
     /// How long the client waits for an answer.
     pub(super) prefer: Prefer,
     /// Where those who watch the job see how much of the body there is.
-    pub(super) upload: Option<Upload>,
+    pub(super) upload: Option<Box<Upload>>,
 }
 
 impl Asked {
@@ -76,6 +78,7 @@ impl Asked {
             content: None,
             data: None,
             held: None,
+            webhook: None,
             prefer: Prefer::default(),
             upload: None,
         }
@@ -91,6 +94,11 @@ impl Asked {
             url: &self.url,
             ask: self.ask.as_ref(),
         }
+    }
+
+    /// Where the client wants to be told that it is done, if it may be.
+    pub(super) fn webhook(&self) -> Result<Option<broker::Webhook>, Problem> {
+        self.webhook.as_deref().cloned().transpose()
     }
 
     /// Decoded bytes; of a body not read yet, as declared.

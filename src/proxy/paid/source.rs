@@ -189,7 +189,8 @@ impl Remote {
         let opened = match &mut self.opened {
             Some(opened) => opened,
             None => {
-                let fetched = self.fetch.get(&self.url).await.map_err(unfetched)?;
+                // Rare, and no part of the future of every challenge.
+                let fetched = Box::pin(self.fetch.get(&self.url)).await.map_err(unfetched)?;
                 if matches!(bound, Bound::Exactly(size) if size != fetched.size) {
                     let what = "it has another size by now; ask for the price again";
                     return Err(unfetched(FetchError::Failed(what.to_owned())));

@@ -74,6 +74,10 @@ price = "$0.01"
             (15, 1, "routes[4].path", "the gateway itself answers /status/{id}", "paid.status_path"),
         ],
     );
+    let twice = "[paid]\njobs_path = \"/job\"\n";
+    expect_after(PAYABLE, twice, &[(2, 1, "paid.jobs_path", "already another endpoint's", "another")]);
+    let host = "[paid]\nwebhook_hosts = [\"*.example.com\", \"https://a\"]\n";
+    expect_after(PAYABLE, host, &[(2, 35, "paid.webhook_hosts", "not a host", "without scheme")]);
     // A prefix takes its base too, and a sold GET takes HEAD.
     let hidden = "[[routes]]\npath = \"/a/*\"\nmethods = [\"GET\"]\nprice = \"$1\"\n\
                   [[routes]]\npath = \"/a\"\nmethods = [\"HEAD\"]\n";
