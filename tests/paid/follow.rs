@@ -95,7 +95,7 @@ fn events_tell_of_every_state_to_the_end_and_go_on_where_they_were() {
         assert!(events.iter().all(|event| !event.data.to_string().contains("print")), "{events:?}");
 
         let resumed = Events::open(&client, &id, settling.id).await.rest().await;
-        assert_eq!(resumed, [end.clone()]);
+        assert_eq!(resumed, std::slice::from_ref(end));
         // Who has seen the end is told not to come back.
         let over = Request::get(&format!("/jobs/{id}/events"));
         let over = client.send(&over.header("last-event-id", &end.id.unwrap().to_string())).await;

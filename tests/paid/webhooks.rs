@@ -67,8 +67,7 @@ fn words(seen: &Seen) -> (String, Value) {
 async fn metric(admin: &Client, line: &str) -> Option<u64> {
     let text = admin.send(&Request::get("/metrics")).await;
     let text = String::from_utf8(text.body.to_vec()).unwrap();
-    let value = text.lines().find_map(|found| found.strip_prefix(line)?.trim().parse().ok());
-    value
+    text.lines().find_map(|found| found.strip_prefix(line)?.trim().parse().ok())
 }
 
 async fn counted(admin: &Client, line: &str, count: u64) {
@@ -185,6 +184,35 @@ fn what_was_not_heard_is_told_by_the_next_process() {
         let seen = receiver.seen();
         assert_eq!(words(&seen[0]), words(&seen[1]));
     });
+}
+
+#[test]
+fn a_job_that_a_crash_interrupts_is_told_by_who_brings_it_to_rest() {
+    let stage = telling().start();
+    let first = stage.process();
+    let payer = Payer::new();
+    let receiver = receiver(&[200]);
+    let id = stage.run(async {
+        let (client, request) = (first.client(), run(&receiver.url()).header("prefer", "respond-async"));
+        let offered = priced(&client, &request).await;
+        let stuck = Rule::next(1, Fault::Slow(Duration::from_secs(600))).at("/verify");
+        stage.sandbox().faults.add(Service::Facilitator, stuck);
+        let accepted = client.send(&request.paid(&payer.pay(&offered.offer(Version::V2)))).await;
+        assert_eq!(accepted.status, 202, "{accepted:?}");
+        accepted.json()["jobId"].as_str().unwrap().to_owned()
+    });
+    first.kill();
+    let second = stage.process();
+    stage.run(async {
+        let (webhook, told) = words(&heard(&receiver, 1).await[0]);
+        assert_eq!(webhook, format!("{id}-1"));
+        assert_eq!((&told["type"], &told["data"]["code"]), (&json!("job.failed"), &json!("interrupted")));
+        assert_eq!(told["data"]["charged"], "no");
+        // Who was told 202 finds the same where it was sent to.
+        let job = second.client().send(&Request::get(&format!("/jobs/{id}"))).await;
+        assert_eq!(job.json(), told["data"]);
+    });
+    assert_eq!(stage.sales(), 0);
 }
 
 #[test]

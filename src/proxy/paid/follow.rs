@@ -64,8 +64,8 @@ impl Inner {
     /// shows the payment and what of it is on no chain.
     pub(super) async fn watch(&self, id: JobId, head: &Parts) -> Result<Answer, Problem> {
         let wait = longest_wait(head)?;
-        let shown = Payment::from_headers(&head.headers, self.paid.max_payment_header);
-        let shown = shown.map_err(|error| Problem::new(error.reason()))?;
+        // One that cannot be read shows nothing.
+        let shown = Payment::from_headers(&head.headers, self.paid.max_payment_header).ok().flatten();
         let job = self.at_rest_within(id, wait).await?;
         let answer = shown.and_then(|payment| show_result(&job, &payment));
         Ok(answer.unwrap_or_else(|| {
