@@ -48,7 +48,8 @@ impl InventoryWallet for Stock {
         let mut reserved = reserved.map_err(|problem| PurseError::Guarded(problem.reason))?;
         let signed = self.wallet.pay(&spend, None, self.clock.now(), order.valid_before)?;
         let lapses = Duration::from_secs(order.valid_before.saturating_sub(self.clock.now()));
-        reserved.sign(&ClaimKey::inventory(&order.scope), asset, signed.payment.amount, lapses);
+        let (claim, payment) = (ClaimKey::inventory(&order.scope), &signed.payment);
+        reserved.sign(&claim, payment.nonce, asset, payment.amount, lapses);
         Ok(signed.header)
     }
 }

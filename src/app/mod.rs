@@ -27,7 +27,7 @@ use crate::clock::Clock;
 use crate::config::resolved::{Action, Config, Store};
 use crate::facilitator::local::{LocalError, LocalFacilitator};
 use crate::facilitator::{Facilitator, Pool};
-use crate::guard::{Guards, Switch, Watched};
+use crate::guard::{Guards, OutlayWatch, Switch, Watched};
 use crate::jobs::embedded::{self, Embedded};
 use crate::jobs::redis::{OpenError as RedisError, Redis};
 use crate::jobs::{JobStore, ValueStore};
@@ -250,8 +250,18 @@ impl Build<'_> {
         }
         if let (Some(wallet), Some(settings)) = (&wallet, &config.wallet) {
             let (account, assets) = (wallet.address(), settings.assets.clone());
-            guards.watch_balance(Watched { account, assets, chains: chains.clone() });
+            guards.watch_balance(Watched { account, assets: assets.clone(), chains: chains.clone() });
             runtime.spawn(refunds::returns(config, account, &jobs, chains.clone(), metrics).run());
+            let assets = assets.into_iter().filter(|asset| chains.of(asset.network).is_some()).collect();
+            let watch = OutlayWatch::new(
+                Arc::clone(&guards),
+                Arc::clone(&jobs),
+                Arc::clone(wallet),
+                chains.clone(),
+                assets,
+                Some(config.paid.retention),
+            );
+            runtime.spawn(watch.run(stopped.clone()));
         }
         let broker = Broker::new(
             Arc::clone(&jobs),

@@ -117,7 +117,7 @@ impl AttemptPurse {
             }
         };
         let lapses = Duration::from_secs(payment.valid_before.saturating_sub(self.clock.now()));
-        reserved.sign(&job.claim, &payment.asset, payment.amount, lapses);
+        reserved.sign(&job.claim, payment.nonce, &payment.asset, payment.amount, lapses);
         if let Some(loss) = loss {
             loss.made();
         }

@@ -6,6 +6,7 @@
 //! heads       where the chain stands; endpoints that are stale, behind or lie are left out
 //! proof       what the chain proves about one authorization
 //! income      what a payee received in a range of blocks
+//! outlays     what an account paid in a range of blocks
 //! check       whether the chain and its tokens are what the configuration says
 //! mined       waiting for transactions, one look for everybody
 //! ```
@@ -18,6 +19,7 @@ mod check;
 mod heads;
 mod income;
 mod mined;
+mod outlays;
 mod pool;
 mod proof;
 mod rpc;
@@ -40,6 +42,7 @@ use secrecy::ExposeSecret;
 pub use check::Misfit;
 pub use heads::Head;
 pub use income::Income;
+pub use outlays::Outlay;
 pub use proof::{Proof, Since, Sought, Unpaid};
 
 use crate::clock::Clock;

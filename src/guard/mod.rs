@@ -2,7 +2,7 @@
 //!
 //! Limits hold for all gateways on one store together. Each draws slices of them (`rate` for what is spent in an hour,
 //! `level` for what is out at one time) and works on those alone, so that a sale asks nobody; `freeze` is a switch that
-//! the operator, or a gateway, throws for all. Nothing here signs, journals or answers: the broker asks
+//! the operator, or a gateway, throws for all; `outlays` throws it for what leaves the wallet without a record. Nothing here signs, journals or answers: the broker asks
 //! before it spends, the edge before it sells.
 //!
 //! Sums of tokens with different decimals are counted in millionths of a dollar, rounded up.
@@ -12,7 +12,10 @@ mod freeze;
 mod lacking;
 mod level;
 mod losses;
+mod nonces;
+mod outlays;
 mod rate;
+mod reserved;
 #[cfg(test)]
 mod tests;
 
@@ -35,12 +38,16 @@ use crate::x402::{Address, Asset};
 
 pub use balance::{Balance, Watched};
 pub use freeze::{Frozen, Switch, SwitchError};
+pub use nonces::note;
+pub use outlays::{OutlayWatch, Outlays, looked_until};
+pub use reserved::{BornLoss, Reserved};
 
 use balance::Balances;
 use lacking::Lacking;
 use level::{Level, Out};
 use losses::Losses;
-use rate::{Allowance, Rate};
+use nonces::Nonces;
+use rate::Rate;
 
 /// The store's space of limits.
 pub const SPACE: &str = "limits";
@@ -63,15 +70,6 @@ pub struct Wish<'a> {
     pub payer: Address,
     /// When that lapses; `None` if it is settled, or settled before: then nothing is exposed.
     pub until: Option<UnixSeconds>,
-}
-
-/// What a payment to a provider may be made of. What is not spent of it goes back when it is dropped.
-pub struct Reserved {
-    guards: Arc<Guards>,
-    left: u64,
-    spend: Allowance,
-    provider: Allowance,
-    exposed: Option<(Out, Out)>,
 }
 
 /// Why a limit gives nothing.
@@ -101,6 +99,8 @@ pub struct Guards {
     losses: Losses,
     /// Empty where no provider is paid.
     balances: OnceLock<Balances>,
+    /// What was signed here, for the watch over what leaves the wallet.
+    nonces: Nonces,
     switch: Switch,
     seen: ArcSwap<freeze::Seen>,
 }
@@ -126,6 +126,7 @@ impl Guards {
             payers: Mutex::default(),
             balances: OnceLock::new(),
             exposed: Mutex::default(),
+            nonces: Nonces::default(),
             seen: ArcSwap::default(),
             limits: limits.clone(),
             store,
@@ -249,16 +250,15 @@ impl Guards {
         self.seen.load().frozen.clone()
     }
 
-    /// Freezes the wallet, here at once and everywhere within seconds.
-    pub async fn freeze(&self, frozen: Frozen) {
+    /// Freezes the wallet, here at once and everywhere within seconds; here only, and for a moment, if the switch cannot
+    /// be thrown.
+    pub async fn freeze(&self, frozen: Frozen) -> Result<(), SwitchError> {
         tracing::error!(
             reason = frozen.reason,
             "the wallet is frozen: no provider is paid until it is unfrozen"
         );
         self.saw(Some(frozen.clone()));
-        if let Err(error) = self.switch.throw(&frozen).await {
-            tracing::error!(%error, "only this process knows that the wallet is frozen");
-        }
+        self.switch.throw(&frozen).await
     }
 
     /// Whether so much was lost in the last hour that clients of brokered work pay upfront.
@@ -315,7 +315,7 @@ impl Guards {
                 Some((all, one.map_err(|refused| self.refused(Guard::PayerExposure, refused))?))
             }
         };
-        Ok(Reserved { guards: Arc::clone(self), left: amount, spend, provider, exposed })
+        Ok(Reserved::new(Arc::clone(self), amount, spend, provider, exposed))
     }
 
     /// Takes what is lost where work is sold for less than it costs by now; back if that is not spent.
@@ -323,7 +323,7 @@ impl Guards {
         self.quote_loss
             .take(loss)
             .await
-            .map(BornLoss)
+            .map(BornLoss::new)
             .map_err(|refused| self.refused(Guard::QuoteLoss, refused))
             .ok()
     }
@@ -423,39 +423,6 @@ impl Guards {
             Level::new(Arc::clone(&self.store), self.clock.clone(), names, self.limits.payer_exposure, 8)
         };
         Arc::clone(self.payers.lock().entry(payer).or_insert_with(made))
-    }
-}
-
-impl Reserved {
-    /// Whether there is enough of it for this payment, and it is not too old.
-    pub fn covers(&self, asset: &Asset, amount: Amount) -> bool {
-        micros(amount, asset) <= self.left && self.spend.is_good() && self.provider.is_good()
-    }
-
-    /// A payment of this much, which lapses in `lapses`, is about to be signed for this job: it is spent, and out until
-    /// the job is settled.
-    pub fn sign(&mut self, claim: &ClaimKey, asset: &Asset, amount: Amount, lapses: Duration) {
-        if let Some(balances) = self.guards.balances.get() {
-            balances.signed(claim, asset, amount, lapses);
-        }
-        let amount = micros(amount, asset);
-        self.left = self.left.saturating_sub(amount);
-        self.spend.spend(amount);
-        self.provider.spend(amount);
-        if let Some((all, one)) = &mut self.exposed {
-            let out = (all.split(amount), one.split(amount));
-            self.guards.exposed.lock().entry(claim.clone()).or_default().push(out);
-        }
-    }
-}
-
-/// A loss that may be made.
-pub struct BornLoss(Allowance);
-
-impl BornLoss {
-    /// It is made.
-    pub fn made(mut self) {
-        self.0.spend(u64::MAX);
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod balance;
 mod limits;
+mod outlays;
 mod switch;
 
 use std::collections::VecDeque;

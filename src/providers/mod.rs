@@ -21,7 +21,9 @@ pub use merit::Merit;
 pub use openx402::OpenX402;
 pub use registry::{Registry, Surroundings};
 pub use returned::{Returned, Sum, returned};
-pub use xcache::{InventoryOrder, InventoryWallet, StockOutcome, StockPurchase, XCache, stock_purchases};
+pub use xcache::{
+    InventoryOrder, InventoryWallet, StockOutcome, StockPurchase, XCache, stock_purchases, stock_steps,
+};
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};

@@ -50,6 +50,8 @@ pub(super) struct GuardMetrics {
     lost: IntCounter,
     frozen: IntGauge,
     balance: IntGaugeVec,
+    foreign_outlays: IntCounter,
+    watched: IntGaugeVec,
 }
 
 impl GuardMetrics {
@@ -69,6 +71,15 @@ impl GuardMetrics {
                 "wallet_balance_atomic",
                 &["network", "asset"],
                 "What the wallet has, in atomic units, where [[chains]] has an endpoint to ask.",
+            ),
+            foreign_outlays: catalogue.counter(
+                "wallet_foreign_outlays_total",
+                "Transfers out of the wallet that nobody here signed for: an alarm, and the wallet is frozen.",
+            ),
+            watched: catalogue.gauges(
+                "wallet_watched_block",
+                &["network", "asset"],
+                "The last block that was looked through for transfers out of the wallet.",
             ),
         }
     }
@@ -91,6 +102,18 @@ impl Metrics {
         let units = i64::try_from(balance.units()).unwrap_or(i64::MAX);
         let [network, address] = super::money::labels(asset);
         self.guards.balance.with_label_values(&[&network, &address]).set(units);
+    }
+
+    /// So many transfers out of the wallet are nobody's.
+    pub fn foreign_outlays(&self, transfers: usize) {
+        self.guards.foreign_outlays.inc_by(u64::try_from(transfers).unwrap_or(u64::MAX));
+    }
+
+    /// What leaves the wallet in this token was looked at up to this block.
+    pub fn watched(&self, asset: &Asset, block: u64) {
+        let [network, address] = super::money::labels(asset);
+        let block = i64::try_from(block).unwrap_or(i64::MAX);
+        self.guards.watched.with_label_values(&[&network, &address]).set(block);
     }
 
     /// Whether the wallet is frozen.

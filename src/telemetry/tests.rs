@@ -50,6 +50,8 @@ fn touched() -> Metrics {
     metrics.lost(280);
     metrics.frozen(true);
     metrics.balance(&asset, Amount::new(280));
+    metrics.foreign_outlays(1);
+    metrics.watched(&asset, 7);
     metrics.gas_left(Network(84_532), 12_000_000_000);
     metrics.audited(crate::telemetry::Audited::Missing);
     metrics.to_be_audited(1);

@@ -19,6 +19,7 @@ mod itself;
 mod local;
 mod matrix;
 mod official;
+mod outlays;
 #[allow(dead_code, reason = "shared with the tests of the paid flow, which use all of it")]
 #[path = "../paid/payer.rs"]
 mod payer;

@@ -36,6 +36,8 @@ const STILL: &[(&str, &str)] = &[
     ("galaksio_losses_microdollars_total", "nothing is lost"),
     ("galaksio_wallet_frozen", "it is not"),
     ("galaksio_wallet_balance_atomic", "no chain is configured to be asked"),
+    ("galaksio_wallet_foreign_outlays_total", "no chain is configured to be asked"),
+    ("galaksio_wallet_watched_block", "no chain is configured to be asked"),
 ];
 
 #[test]

@@ -29,7 +29,7 @@ fn stage(limits: Money) -> Stage {
 
 async fn freeze(stage: &Stage) {
     let frozen = Frozen { reason: "a test".into(), by: "operator".into(), since: 1 };
-    stage.broker.guards().freeze(frozen).await;
+    stage.broker.guards().freeze(frozen).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]

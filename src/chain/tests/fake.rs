@@ -201,7 +201,10 @@ impl Says {
             let topics = log["topics"].as_array().unwrap();
             let mut wanted = filter["topics"].as_array().unwrap().iter().enumerate();
             blocks.contains(&number(&log["blockNumber"]))
-                && wanted.all(|(at, any)| topics.get(at).is_some_and(|t| any.as_array().unwrap().contains(t)))
+                && wanted.all(|(at, any)| {
+                    let any = any.as_array().unwrap();
+                    topics.get(at).is_some_and(|topic| any.is_empty() || any.contains(topic))
+                })
         };
         let all = self.transactions.iter().filter(|(_, block, _)| *block <= self.newest);
         let all = all.flat_map(|(hash, block, events)| self.logs_of(*hash, *block, events));

@@ -2,6 +2,7 @@
 
 mod check;
 mod fake;
+mod outlays;
 mod proof;
 
 use std::time::Duration;

@@ -47,7 +47,7 @@ async fn what_the_wallet_has_not_is_not_promised() {
 async fn what_is_signed_is_not_there_any_more() {
     let (guards, chain) = watched(units(100)).await;
     let mut reserved = reserve(&guards, "a", 1, 70, None).await.unwrap();
-    reserved.sign(&claim(1), &usdc(), Amount::new(70), MINUTE);
+    reserved.sign(&claim(1), B256::ZERO, &usdc(), Amount::new(70), MINUTE);
     let left = |guards: &Guards| guards.left()[0].1.map(Amount::units);
     assert_eq!(left(&guards), Some(30));
     assert_eq!(reserve(&guards, "a", 1, 31, None).await.err(), Some(Reason::WalletLow));
@@ -63,7 +63,13 @@ async fn what_is_signed_is_not_there_any_more() {
     assert_eq!(left(&guards), Some(30));
     // One that is never done with counts until it lapses.
     drop(reserved);
-    reserve(&guards, "a", 1, 30, None).await.unwrap().sign(&claim(2), &usdc(), Amount::new(30), MINUTE);
+    reserve(&guards, "a", 1, 30, None).await.unwrap().sign(
+        &claim(2),
+        B256::ZERO,
+        &usdc(),
+        Amount::new(30),
+        MINUTE,
+    );
     balances.age(Duration::from_secs(11));
     balances.look(&guards.metrics).await;
     assert!(guards.is_low());

@@ -295,7 +295,7 @@ async fn each_limit_stops_what_it_is_for_and_nothing_is_kept_of_a_refusal() {
     let guards = guards(&store, &clock).await;
     let until = Some(NOW / 1000 + 60);
     let sign = |mut reserved: Reserved, number, amount| {
-        reserved.sign(&claim(number), &usdc(), Amount::new(amount), MINUTE);
+        reserved.sign(&claim(number), B256::ZERO, &usdc(), Amount::new(amount), MINUTE);
     };
     // One payer, then all payers.
     sign(reserve(&guards, "a", 1, 300, until).await.unwrap(), 1, 300);
@@ -327,7 +327,7 @@ async fn a_dead_process_exposes_until_its_payments_lapse() {
     let store = Moody::new(&clock);
     let dead = guards(&store, &clock).await;
     let mut reserved = reserve(&dead, "a", 1, 300, Some(NOW / 1000 + 60)).await.unwrap();
-    reserved.sign(&claim(1), &usdc(), Amount::new(300), MINUTE);
+    reserved.sign(&claim(1), B256::ZERO, &usdc(), Amount::new(300), MINUTE);
     std::mem::forget((dead, reserved));
 
     let heir = guards(&store, &clock).await;
@@ -349,7 +349,7 @@ async fn room_is_given_back_and_what_is_out_is_kept_alive() {
     let guards = guards(&store, &clock).await;
     let until = Some(NOW / 1000 + 60);
     let mut reserved = reserve(&guards, "a", 1, 100, until).await.unwrap();
-    reserved.sign(&claim(1), &usdc(), Amount::new(60), MINUTE);
+    reserved.sign(&claim(1), B256::ZERO, &usdc(), Amount::new(60), MINUTE);
     drop(reserved);
     let drawn = async || {
         let all = store.inner.drawn(SPACE, "exposure").await.unwrap();

@@ -25,7 +25,7 @@ async fn a_freeze_stops_every_process_at_its_next_look() {
     assert!(a.closed().is_none() && reserve(&a, "a", 1, 1, None).await.is_ok());
 
     // By a gateway itself: at once here, and there soon.
-    b.freeze(frozen("spent behind our back")).await;
+    b.freeze(frozen("spent behind our back")).await.unwrap();
     assert!(b.closed().is_some());
     a.tend().await;
     assert_eq!(a.frozen(), Some(frozen("spent behind our back")));

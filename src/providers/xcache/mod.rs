@@ -31,7 +31,9 @@ use crate::outgoing::Call;
 use crate::x402::Address;
 use inventory::{Inventory, Slot};
 
-pub use purchase::{InventoryOrder, InventoryWallet, StockOutcome, StockPurchase, stock_purchases};
+pub use purchase::{
+    InventoryOrder, InventoryWallet, StockOutcome, StockPurchase, stock_purchases, stock_steps,
+};
 
 const NAME: &str = "xcache";
 const SET: Operation = "set";

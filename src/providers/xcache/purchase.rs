@@ -155,6 +155,16 @@ pub async fn stock_purchases(
     store.list(PURCHASES).await?.into_iter().map(purchase).collect()
 }
 
+/// What the nonces of all purchases that were ever begun are derived from: scope, step and attempt.
+pub async fn stock_steps(
+    store: &(impl ValueStore + ?Sized),
+) -> Result<Vec<(String, &'static str, u32)>, ProviderError> {
+    // The last is never let go, and the numbers before it were all taken.
+    let numbers = store.list(PURCHASES).await?;
+    let last = numbers.iter().filter_map(|(key, _)| key.parse::<u32>().ok()).max().unwrap_or(0);
+    Ok((1..=last).map(|number| (scope(number), STEP, number)).collect())
+}
+
 impl Buyer {
     pub(super) fn new(
         line: Line,
@@ -225,7 +235,7 @@ impl Buyer {
         let now = self.clock.now();
         let valid_before = now + VALIDITY;
         let order = InventoryOrder {
-            scope: format!("inventory/xcache/{number}"),
+            scope: scope(number),
             step: STEP,
             attempt: number,
             offer: offer.clone(),
@@ -331,6 +341,10 @@ impl Buyer {
     ) -> Result<(), ProviderError> {
         Ok(self.store.put(PURCHASES, &number.to_string(), &serialize(purchase)?, ttl).await?)
     }
+}
+
+fn scope(number: u32) -> String {
+    format!("inventory/xcache/{number}")
 }
 
 fn serialize(purchase: &Purchase) -> Result<Vec<u8>, ProviderError> {
