@@ -3,6 +3,7 @@
 //! Several runtimes. Each worker of the edge has one. Paid work, and every call it makes, runs on one of our own, which ends last:
 //! a connection to a facilitator must not die under a settlement because clients are gone.
 
+mod archive;
 mod facilitators;
 mod health;
 mod inventory;
@@ -11,6 +12,7 @@ mod refunds;
 mod trust;
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,7 +32,7 @@ use crate::facilitator::{Facilitator, Pool};
 use crate::guard::{Guards, OutlayWatch, Switch, Watched};
 use crate::jobs::embedded::{self, Embedded};
 use crate::jobs::redis::{OpenError as RedisError, Redis};
-use crate::jobs::{JobStore, ValueStore};
+use crate::jobs::{JobStore, Retention, ValueStore};
 use crate::ledger;
 use crate::listener::{ListenError, Listener};
 use crate::outgoing::{self, Outgoing};
@@ -44,6 +46,7 @@ use crate::reason::{Problem, Reason};
 use crate::refunds::Watch;
 use crate::telemetry::{CountedStore, Metrics, Open};
 use crate::wallet::{Payees, Wallet, WalletError};
+use crate::x402::Asset;
 use health::Health;
 use inventory::Stock;
 use observer::Observer;
@@ -158,7 +161,7 @@ impl App {
         let admin = match config.admin.listen {
             Some(address) => {
                 let jobs = jobs.filter(|_| address.ip().is_loopback());
-                Some(serve_admin(&runtime, address, &metrics, &health, jobs, stopped)?)
+                Some(serve_admin(&runtime, address, &metrics, &health, jobs, config.archive(), stopped)?)
             }
             None => None,
         };
@@ -248,18 +251,21 @@ impl Build<'_> {
         for chain in chains.iter() {
             runtime.spawn(chain.clone().watch(CHAINS_EVERY));
         }
+        let mut watched = None;
         if let (Some(wallet), Some(settings)) = (&wallet, &config.wallet) {
             let (account, assets) = (wallet.address(), settings.assets.clone());
             guards.watch_balance(Watched { account, assets: assets.clone(), chains: chains.clone() });
             runtime.spawn(refunds::returns(config, account, &jobs, chains.clone(), metrics).run());
-            let assets = assets.into_iter().filter(|asset| chains.of(asset.network).is_some()).collect();
+            let assets: Vec<Asset> =
+                assets.into_iter().filter(|asset| chains.of(asset.network).is_some()).collect();
+            watched = Some((account, assets.clone()));
             let watch = OutlayWatch::new(
                 Arc::clone(&guards),
                 Arc::clone(&jobs),
                 Arc::clone(wallet),
                 chains.clone(),
                 assets,
-                Some(config.paid.retention),
+                config.archive().is_none().then_some(config.paid.retention),
             );
             runtime.spawn(watch.run(stopped.clone()));
         }
@@ -280,6 +286,10 @@ impl Build<'_> {
         runtime.spawn(watch.run());
         let broker = Arc::new(broker.proved_by(chains));
         runtime.spawn(Arc::clone(&guards).watch(stopped.clone()));
+        if let Some(folder) = config.archive() {
+            let keeper = archive::keeper(config, folder, &jobs, clock, watched);
+            runtime.spawn(keeper.run(stopped.clone()));
+        }
         runtime.spawn(Arc::clone(&quotes).run(stopped));
         runtime.spawn(pool.watch());
         runtime.spawn(Audit::new(Arc::clone(&broker)).run());
@@ -369,7 +379,7 @@ fn switch(config: &Config, values: &Arc<dyn ValueStore>) -> Switch {
 }
 
 async fn open_store(config: &Config, clock: &Clock) -> Result<Arc<dyn JobStore>, StartError> {
-    let retention = config.paid.retention;
+    let retention = Retention { time: config.paid.retention, archived: config.archive().is_some() };
     Ok(match &config.store {
         Store::Embedded { path } => Arc::new(Embedded::open(path, retention, clock.clone())?),
         Store::Redis { url, prefix } => {
@@ -404,6 +414,7 @@ fn serve_admin(
     metrics: &Arc<Metrics>,
     health: &Arc<Health>,
     jobs: Option<Arc<dyn JobStore>>,
+    archive: Option<PathBuf>,
     mut stopped: watch::Receiver<bool>,
 ) -> Result<SocketAddr, StartError> {
     let _inside = runtime.enter();
@@ -412,7 +423,7 @@ fn serve_admin(
     let health = Arc::clone(health);
     let mut pages = Pages::new(Arc::clone(metrics), Clock::system(), move || health.readiness());
     if let Some(jobs) = jobs {
-        pages = pages.keep_books(keep_books(Arc::clone(&jobs))).list_jobs(find_jobs(jobs));
+        pages = pages.keep_books(keep_books(Arc::clone(&jobs), archive)).list_jobs(find_jobs(jobs));
     }
     runtime.spawn(async move {
         let until = async move {
@@ -437,11 +448,11 @@ fn open(drain: &Drain) -> impl Fn() -> Open + use<> {
 }
 
 /// How the admin pages make the books.
-fn keep_books(jobs: Arc<dyn JobStore>) -> KeepBooks {
+fn keep_books(jobs: Arc<dyn JobStore>, archive: Option<PathBuf>) -> KeepBooks {
     Box::new(move |check| {
-        let jobs = Arc::clone(&jobs);
+        let (jobs, archive) = (Arc::clone(&jobs), archive.clone());
         Box::pin(async move {
-            let books = ledger::collect(&*jobs).await.map_err(|error| error.to_string())?;
+            let books = ledger::collect(&*jobs, archive).await.map_err(|error| error.to_string())?;
             let found = check.then(|| books.check());
             Ok(ledger::Report::new(&books, found.as_deref()).to_string())
         })

@@ -60,7 +60,7 @@ async fn books(config: &Config, check: bool) -> Result<String, String> {
             };
         }
     };
-    let books = ledger::collect(&*store).await.map_err(|error| error.to_string())?;
+    let books = ledger::collect(&*store, config.archive()).await.map_err(|error| error.to_string())?;
     let found = check.then(|| books.check());
     Ok(Report::new(&books, found.as_deref()).to_string())
 }

@@ -13,7 +13,7 @@ use crate::config::{self, Loaded};
 use crate::guard::Switch;
 use crate::jobs::embedded::{Embedded, OpenError};
 use crate::jobs::redis::Redis;
-use crate::jobs::{JobStore, ValueStore};
+use crate::jobs::{JobStore, Retention, ValueStore};
 
 /// Why there is no store.
 pub(super) enum Closed {
@@ -44,7 +44,7 @@ pub(super) fn runtime() -> Result<Runtime, Exit> {
 
 /// The store.
 pub(super) async fn open(config: &Config) -> Result<Arc<dyn JobStore>, Closed> {
-    let retention = config.paid.retention;
+    let retention = Retention { time: config.paid.retention, archived: config.archive().is_some() };
     match &config.store {
         Store::Embedded { path } => {
             // A command that only looks makes no store.

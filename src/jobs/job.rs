@@ -282,18 +282,29 @@ pub enum State {
 /// differs most.
 const EXPIRY_MARGIN: Duration = Duration::from_secs(600);
 
+/// How long a store keeps what is finished, and what becomes of it then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retention {
+    /// After the last event.
+    pub time: Duration,
+    /// Jobs that money was moved for are not forgotten, but wait to be archived.
+    pub archived: bool,
+}
+
+impl From<Duration> for Retention {
+    fn from(time: Duration) -> Self {
+        Retention { time, archived: false }
+    }
+}
+
 impl Job {
-    /// When a store may forget this job, if it is kept for `retention` after its last event. `None`: never
-    /// by itself, because it is unfinished, or somebody's money is outstanding. A record outlives its
-    /// payment, so a forgotten payment is an expired one.
-    pub fn keep_until(&self, retention: Duration) -> Option<UnixMillis> {
+    /// When a store may forget this job by itself. `None`: never, because it is unfinished, somebody's money is
+    /// outstanding, or it is to be archived first. A record outlives its payment, so a forgotten payment is an expired one.
+    pub fn keep_until(&self, retention: impl Into<Retention>) -> Option<UnixMillis> {
+        let retention = retention.into();
         match self.state {
-            State::Completed | State::Refunded | State::Voided => {
-                let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-                let kept = self.updated.saturating_add(millis(retention));
-                let payable = self.client.valid_before.saturating_mul(1000);
-                Some(kept.max(payable).saturating_add(millis(EXPIRY_MARGIN)))
-            }
+            State::Completed | State::Refunded if retention.archived => None,
+            State::Completed | State::Refunded | State::Voided => Some(self.old_at(retention.time)),
             State::Claimed
             | State::Working
             | State::SettlingUpfront
@@ -305,9 +316,27 @@ impl Job {
             | State::ProviderLost => None,
         }
     }
+
+    /// When this job may go to the archive; `None`: never, because it is unfinished, somebody's money is outstanding, or
+    /// none was moved for it.
+    pub fn archive_at(&self, retention: Duration) -> Option<UnixMillis> {
+        self.state.is_archived().then(|| self.old_at(retention))
+    }
+
+    fn old_at(&self, retention: Duration) -> UnixMillis {
+        let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        let kept = self.updated.saturating_add(millis(retention));
+        let payable = self.client.valid_before.saturating_mul(1000);
+        kept.max(payable).saturating_add(millis(EXPIRY_MARGIN))
+    }
 }
 
 impl State {
+    /// Whether jobs in it are archived, once they are old: money was moved for them, and none of it is outstanding.
+    pub fn is_archived(self) -> bool {
+        matches!(self, State::Completed | State::Refunded)
+    }
+
     /// Every state, for tables and metrics.
     pub const ALL: [State; 12] = [
         State::Claimed,

@@ -1,8 +1,9 @@
 //! Jobs: the durable record of paid work, and the stores that keep it.
 //!
 //! `job` is the record, `transition` the one table of what may happen to it, `record` its bytes, `store`
-//! what a store must offer. A store knows versions, leases and bytes, never which state follows which.
+//! what a store must offer, `archive` what becomes of jobs that a store lets go. A store knows versions, leases and bytes, never which state follows which.
 
+pub mod archive;
 pub mod embedded;
 pub mod job;
 #[cfg(test)]
@@ -17,7 +18,9 @@ pub mod transition;
 
 pub use self::redis::Redis;
 pub use embedded::Embedded;
-pub use job::{Answer, ClaimKey, Failure, Fingerprint, Job, JobKind, Kept, ProviderPayment, Refund, State};
+pub use job::{
+    Answer, ClaimKey, Failure, Fingerprint, Job, JobKind, Kept, ProviderPayment, Refund, Retention, State,
+};
 pub use record::Entry;
 pub use store::{Appended, Claim, Draw, JobStore, Lease, StoreError, ValueStore};
 pub use transition::{Event, Illegal};

@@ -110,10 +110,14 @@ pub trait JobStore: ValueStore {
     /// which is in the record.
     async fn journal(&self, claim: &ClaimKey) -> Result<Vec<Entry>, StoreError>;
 
+    /// Forgets a job at rest, with its journal, if it is still the version that `job` is. Its claim is free again then.
+    /// Whether it was forgotten by this call.
+    async fn forget(&self, job: &Job) -> Result<bool, StoreError>;
+
     /// Jobs not at rest whose lease has ended, oldest first, at most `limit`.
     async fn due(&self, limit: usize) -> Result<Vec<ClaimKey>, StoreError>;
 
-    /// Jobs in this state, at most `limit`: for the operator's lists.
+    /// Jobs in this state, at most `limit`: for the operator's lists. Of those that never expire, roughly the oldest.
     async fn in_state(&self, state: State, limit: usize) -> Result<Vec<JobId>, StoreError>;
 
     /// Every job there is, some at a time: `after` is what the call before returned with them, and `None` begins. A job that

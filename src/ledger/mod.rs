@@ -145,6 +145,8 @@ pub struct Books {
     nonces: HashMap<B256, JobId>,
     found: Vec<Discrepancy>,
     jobs: u64,
+    /// So many of them were read from the archive.
+    archived: u64,
     events: u64,
 }
 

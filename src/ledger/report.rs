@@ -20,10 +20,11 @@ impl<'a> Report<'a> {
 
 impl Display for Report<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Books { accounts, jobs, events, .. } = self.books;
+        let Books { accounts, jobs, archived, events, .. } = self.books;
         writeln!(
             f,
-            "{jobs} jobs with {events} events. Finished jobs are in it as long as they are kept (paid.retention)."
+            "{jobs} jobs with {events} events; {archived} of the jobs are archived. Without paid.archive, finished jobs are in \
+             it as long as they are kept (paid.retention)."
         )?;
         let mut last = None;
         for ((token, account), sides) in accounts {

@@ -279,7 +279,7 @@ async fn the_books_of_a_store_are_those_of_its_jobs() {
             job = next;
         }
     }
-    let books = collect(&*store).await.unwrap();
+    let books = collect(&*store, None).await.unwrap();
     assert_eq!((books.jobs, books.events), (40, 80));
     assert_eq!(books.check(), []);
     let found = balances(&books);
@@ -288,5 +288,5 @@ async fn the_books_of_a_store_are_those_of_its_jobs() {
     assert_eq!(found[&Account::Exposure], 8 * 10_000);
 
     store.put("xcache.purchases", "1", b"half", None).await.unwrap();
-    assert!(matches!(collect(&*store).await, Err(CollectError::Stock(_))));
+    assert!(matches!(collect(&*store, None).await, Err(CollectError::Stock(_))));
 }

@@ -69,6 +69,10 @@ impl JobStore for CountedStore {
         self.counted("journal", self.store.journal(claim)).await
     }
 
+    async fn forget(&self, job: &Job) -> Result<bool, StoreError> {
+        self.counted("forget", self.store.forget(job)).await
+    }
+
     async fn due(&self, limit: usize) -> Result<Vec<ClaimKey>, StoreError> {
         self.counted("due", self.store.due(limit)).await
     }

@@ -85,7 +85,7 @@ impl Site {
 
     /// The gateway's own books say the same.
     async fn ledger(&self, store: &dyn JobStore, books: &Books) {
-        let kept = ledger::collect(store).await.unwrap();
+        let kept = ledger::collect(store, None).await.unwrap();
         assert_eq!(kept.check(), [], "the ledger does not balance, or is not what the records say");
         let holds = |account| kept.balance(&self.client.asset, account).unwrap();
         let is = |sum: u128| i128::try_from(sum).unwrap();

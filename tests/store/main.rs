@@ -6,6 +6,7 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a failed expectation is what ends a test")]
 
+mod archive;
 mod crash;
 mod cut;
 mod embedded;

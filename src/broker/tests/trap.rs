@@ -130,6 +130,11 @@ impl JobStore for Trap {
         self.on(async move { inner.journal(&claim).await }).await
     }
 
+    async fn forget(&self, job: &Job) -> Result<bool, StoreError> {
+        let (inner, job) = (Arc::clone(&self.inner), job.clone());
+        self.on(async move { inner.forget(&job).await }).await
+    }
+
     async fn due(&self, limit: usize) -> Result<Vec<ClaimKey>, StoreError> {
         let inner = Arc::clone(&self.inner);
         self.on(async move { inner.due(limit).await }).await

@@ -4,7 +4,7 @@ use secrecy::SecretString;
 
 use crate::config::document::Section;
 use crate::config::parse::{self, Wrong};
-use crate::config::resolved::{Paid, Pricing, Store};
+use crate::config::resolved::{Archive, Paid, Pricing, Store};
 
 /// The legal kinds of `store.kind`.
 #[derive(Clone, Copy, PartialEq)]
@@ -65,6 +65,10 @@ pub(super) fn paid(section: &Section<'_>) -> Option<Paid> {
     let settle_margin = section.setting("settle_margin", "30s", parse::duration);
     let upfront_above = section.optional("upfront_above", super::limits::micros);
     let retention = section.setting("retention", "1d", parse::duration);
+    let archive = section.optional("archive", |node| match parse::text(node)?.as_str() {
+        "" => Ok(Archive::Off),
+        folder => Ok(Archive::At(folder.into())),
+    });
     let result_max = section.setting("result_max", "1MiB", parse::size);
     let lease = section.setting("lease", "15s", parse::duration);
     let max_jobs = section.setting("max_jobs", 256, parse::count);
@@ -87,6 +91,7 @@ pub(super) fn paid(section: &Section<'_>) -> Option<Paid> {
         settle_margin: settle_margin?,
         upfront_above: upfront_above?,
         retention: retention?,
+        archive: archive?.unwrap_or(Archive::Usual),
         result_max: result_max?,
         lease: lease?,
         max_jobs: max_jobs?,

@@ -16,7 +16,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use redb::Database;
 
-use super::job::{ClaimKey, Job, State};
+use super::job::{ClaimKey, Job, Retention, State};
 use super::record::Entry;
 use super::slices::Slices;
 use super::store::{Appended, Claim, Draw, JobStore, Lease, StoreError, ValueStore};
@@ -34,7 +34,7 @@ pub struct Embedded {
     // First, so that it is dropped first: it holds the file until its last commit.
     writer: Writer,
     database: Arc<Database>,
-    retention: Duration,
+    retention: Retention,
     clock: Clock,
 }
 
@@ -42,11 +42,11 @@ impl Embedded {
     /// Opens the store at `path`, or creates it with its directories, readable by its owner only. Jobs are kept for
     /// `retention` after their last event. After a crash this checks the whole file, so it may take a while: not for
     /// an async thread.
-    pub fn open(path: &Path, retention: Duration, clock: Clock) -> Result<Self, OpenError> {
+    pub fn open(path: &Path, retention: impl Into<Retention>, clock: Clock) -> Result<Self, OpenError> {
         let database = Arc::new(file::open(path)?);
         let writer = Writer::start(Arc::clone(&database), clock.clone())
             .map_err(|source| OpenError::Thread { source })?;
-        Ok(Embedded { writer, database, retention, clock })
+        Ok(Embedded { writer, database, retention: retention.into(), clock })
     }
 
     /// Reads on a thread that may block: a page that is not cached comes from the disk.
@@ -116,6 +116,11 @@ impl JobStore for Embedded {
     async fn journal(&self, claim: &ClaimKey) -> Result<Vec<Entry>, StoreError> {
         let claim = claim.clone();
         self.read(move |snapshot| snapshot.journal(claim.as_str())).await
+    }
+
+    async fn forget(&self, job: &Job) -> Result<bool, StoreError> {
+        let (claim, version) = (job.claim.clone(), job.version);
+        self.writer.write(move |tables| Ok(tables.forget(&claim, version)?)).await
     }
 
     async fn due(&self, limit: usize) -> Result<Vec<ClaimKey>, StoreError> {

@@ -203,6 +203,15 @@ impl<'t> Tables<'t> {
         Ok(Some((job, Lease { claim, epoch })))
     }
 
+    pub(super) fn forget(&mut self, claim: &ClaimKey, version: u64) -> Result<bool, redb::Error> {
+        let at_rest = |head: &Head| head.version == version && head.lease_until == ENDED;
+        let found = self.head(claim)?.filter(at_rest).is_some();
+        if found {
+            self.remove(claim.as_str())?;
+        }
+        Ok(found)
+    }
+
     /// Removes expired jobs and values, oldest first, at most `limit` of each.
     pub(super) fn sweep(&mut self, limit: usize) -> Result<(), redb::Error> {
         let now = self.now();

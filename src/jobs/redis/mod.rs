@@ -13,7 +13,7 @@ use redis::aio::ConnectionManager;
 use redis::{Cmd, FromRedisValue, RedisError, Script, ScriptInvocation};
 use uuid::Uuid;
 
-use super::job::{ClaimKey, Job, SCHEMA, State};
+use super::job::{ClaimKey, Job, Retention, SCHEMA, State};
 use super::record::Entry;
 use super::store::{Appended, Claim, Draw, JobStore, Lease, StoreError, ValueStore};
 use super::transition::Event;
@@ -27,13 +27,14 @@ use keys::Keys;
 pub struct Redis {
     connection: ConnectionManager,
     keys: Keys,
-    retention: Duration,
+    retention: Retention,
     scripts: Scripts,
 }
 
 struct Scripts {
     claim: Script,
     append: Script,
+    forget: Script,
     renew: Script,
     take_over: Script,
     put: Script,
@@ -68,7 +69,11 @@ impl Redis {
     /// Connects to the server at `url` (`redis://`, `rediss://`, `unix://`). Every key starts with `{prefix}`. Jobs are
     /// kept for `retention` after their last event. Refuses a server that may evict jobs; warns of one that a
     /// crash makes forget.
-    pub async fn connect(url: &str, prefix: &str, retention: Duration) -> Result<Self, OpenError> {
+    pub async fn connect(
+        url: &str,
+        prefix: &str,
+        retention: impl Into<Retention>,
+    ) -> Result<Self, OpenError> {
         if prefix.is_empty() || prefix.contains(['{', '}']) {
             return Err(OpenError::Prefix);
         }
@@ -76,10 +81,11 @@ impl Redis {
         Ok(Redis {
             connection: connect::connect(url).await?,
             keys: Keys::new(prefix),
-            retention,
+            retention: retention.into(),
             scripts: Scripts {
                 claim: script(include_str!("scripts/claim.lua")),
                 append: script(include_str!("scripts/append.lua")),
+                forget: script(include_str!("scripts/forget.lua")),
                 renew: script(include_str!("scripts/renew.lua")),
                 take_over: script(include_str!("scripts/take_over.lua")),
                 put: script(include_str!("scripts/put.lua")),
@@ -219,6 +225,14 @@ impl JobStore for Redis {
         let command = Cmd::lrange(self.keys.journal(claim), 0, -1);
         let lines: Vec<Vec<u8>> = self.query(&command, Again::Harmless).await?;
         lines.iter().map(|line| Entry::decode(line)).collect()
+    }
+
+    async fn forget(&self, job: &Job) -> Result<bool, StoreError> {
+        let mut script = self.scripts.forget.key(self.keys.job(&job.claim));
+        script.key(self.keys.journal(&job.claim)).key(self.keys.id(job.id)).key(self.keys.due());
+        script.arg(job.claim.as_str()).arg(job.version);
+        // Sent again it may say that it did nothing, of what it did before: then it is done all the same.
+        self.run(&script, Again::Harmless).await
     }
 
     async fn due(&self, limit: usize) -> Result<Vec<ClaimKey>, StoreError> {

@@ -68,6 +68,29 @@ pub(crate) async fn a_reopened_job_does_not_expire(s: &Subject) {
     assert_eq!(s.store.journal(&at.claim).await.unwrap().len(), 2);
 }
 
+pub(crate) async fn a_job_at_rest_is_forgotten_when_told(s: &Subject) {
+    let (at, lease) = win(&*s.store, &job(1, s.now()), LONG).await;
+    assert!(!s.store.forget(&at).await.unwrap(), "somebody works on it");
+    let mut paid = at;
+    for event in paid_run(&paid) {
+        paid = append(&*s.store, &lease, &event, &paid).await;
+    }
+    let earlier = Job { version: paid.version - 1, ..paid.clone() };
+    assert!(!s.store.forget(&earlier).await.unwrap(), "it has moved on");
+    // Somebody may have taken it over to write more.
+    let (_, lease) = s.other.take_over(&paid.claim, LONG).await.unwrap().unwrap();
+    assert!(!s.store.forget(&paid).await.unwrap());
+    s.other.release(&lease).await.unwrap();
+    assert!(s.store.forget(&paid).await.unwrap());
+    assert!(!s.store.forget(&paid).await.unwrap(), "it is gone");
+    assert!(s.other.by_claim(&paid.claim).await.unwrap().is_none());
+    assert!(s.other.by_id(paid.id).await.unwrap().is_none());
+    assert!(s.other.in_state(paid.state, 10).await.unwrap().is_empty());
+    assert!(s.other.count_by_state().await.unwrap().iter().all(|(_, count)| *count == 0));
+    let Claim::Won(..) = s.other.claim(&job(1, s.now()), LONG).await.unwrap() else { panic!("not free") };
+    assert!(s.other.journal(&paid.claim).await.unwrap().is_empty(), "the new job has the old one's journal");
+}
+
 pub(crate) async fn jobs_are_listed_and_counted_by_state(s: &Subject) {
     let mut working = Vec::new();
     for n in 0..4 {

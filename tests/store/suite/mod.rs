@@ -33,6 +33,7 @@ macro_rules! conformance {
             expiry::finished_jobs_are_forgotten_in_time,
             expiry::money_outstanding_is_never_forgotten,
             expiry::a_reopened_job_does_not_expire,
+            expiry::a_job_at_rest_is_forgotten_when_told,
             expiry::jobs_are_listed_and_counted_by_state,
             expiry::a_scan_finds_every_job,
             expiry::a_scan_misses_no_job_that_moves_on,

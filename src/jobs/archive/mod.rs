@@ -1,0 +1,165 @@
+//! The archive: finished jobs that the store lets go, one on a line, for the books and for whoever asks later.
+//!
+//! A folder of `2026-01-02-….jsonl` files. Each file is one process's, written for a day at most and never again after the
+//! process has ended or a write has failed: so an unfinished last line is the only damage a crash can do, and what should
+//! have been on it is still in the store. A job may be on two lines, of a process that died before the store let it go and
+//! of the one that came after; they are the same. `keeper` moves jobs from the store to here. Nothing here removes a line.
+
+mod keeper;
+
+use std::collections::HashSet;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufRead, BufReader, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use uuid::Uuid;
+
+pub use keeper::{AccountedFor, KeepError, Keeper};
+
+use super::job::{Job, SCHEMA};
+use super::record::Entry;
+use crate::clock::{UnixMillis, rfc3339};
+
+/// What the archive's files are called at their end.
+const ENDING: &str = "jsonl";
+
+/// Why the archive could not be written or read.
+#[derive(Debug, thiserror::Error)]
+pub enum ArchiveError {
+    /// The file system.
+    #[error("the archive {}: {source}", .path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A line that was finished is none of ours, or of a newer version.
+    #[error("the archive {} cannot be read at line {line}: {why}", .path.display())]
+    Line {
+        /// The file.
+        path: PathBuf,
+        /// Which line.
+        line: usize,
+        /// What is wrong with it, without what it says.
+        why: String,
+    },
+}
+
+/// A job, and how it came about.
+#[derive(Serialize, Deserialize)]
+struct Line {
+    job: Job,
+    journal: Vec<Entry>,
+}
+
+/// The file that this process writes.
+struct Open {
+    day: String,
+    path: PathBuf,
+    file: File,
+}
+
+/// One process's way into the archive.
+pub(super) struct Archive {
+    folder: PathBuf,
+    open: Option<Open>,
+}
+
+impl Archive {
+    /// The archive in `folder`. Nothing is made before something is written.
+    pub(super) fn new(folder: PathBuf) -> Archive {
+        Archive { folder, open: None }
+    }
+
+    /// Writes these, and returns once they are on disk.
+    pub(super) fn append(
+        &mut self,
+        jobs: Vec<(Job, Vec<Entry>)>,
+        now: UnixMillis,
+    ) -> Result<(), ArchiveError> {
+        let mut text = Vec::new();
+        for (job, journal) in jobs {
+            // A job that was read is one that can be written.
+            let Ok(line) = serde_json::to_vec(&Line { job, journal }) else { continue };
+            text.extend(line);
+            text.push(b'\n');
+        }
+        let day = rfc3339(now).chars().take(10).collect::<String>();
+        // Taken out: after an error nobody knows how much of it was written, and nothing may follow that.
+        let mut open = match self.open.take().filter(|open| open.day == day) {
+            Some(open) => open,
+            None => self.create(day)?,
+        };
+        let written = open.file.write_all(&text).and_then(|()| open.file.sync_data());
+        written.map_err(io_error(&open.path))?;
+        self.open = Some(open);
+        Ok(())
+    }
+
+    /// A new file, which is in its folder even after a crash of the machine.
+    fn create(&self, day: String) -> Result<Open, ArchiveError> {
+        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.folder);
+        made.map_err(io_error(&self.folder))?;
+        let path = self.folder.join(format!("{day}-{}.{ENDING}", Uuid::new_v4()));
+        let file = OpenOptions::new().append(true).create_new(true).mode(0o600).open(&path);
+        let file = file.map_err(io_error(&path))?;
+        let folder = File::open(&self.folder).and_then(|folder| folder.sync_all());
+        folder.map_err(io_error(&self.folder))?;
+        Ok(Open { day, path, file })
+    }
+}
+
+/// Gives every job of the archive in `folder` to `each`, once. An archive that is not there is empty. Blocks.
+pub fn read(folder: &Path, mut each: impl FnMut(Job, Vec<Entry>)) -> Result<(), ArchiveError> {
+    let mut files = match fs::read_dir(folder) {
+        Ok(files) => files
+            .map(|file| file.map(|file| file.path()))
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(io_error(folder))?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(io_error(folder)(error)),
+    };
+    files.retain(|path| path.extension().is_some_and(|ending| ending == ENDING));
+    files.sort();
+    let mut seen = HashSet::new();
+    for path in files {
+        let mut file = BufReader::new(File::open(&path).map_err(io_error(&path))?);
+        let mut text = Vec::new();
+        for line in 1.. {
+            text.clear();
+            file.read_until(b'\n', &mut text).map_err(io_error(&path))?;
+            // The end; or a line that was never finished, whose jobs the store still has.
+            if text.last() != Some(&b'\n') {
+                break;
+            }
+            let wrong = |why: String| ArchiveError::Line { path: path.clone(), line, why };
+            let Line { job, journal } = serde_json::from_slice(&text)
+                .map_err(|error| wrong(format!("it is damaged at column {}", error.column())))?;
+            if job.schema != SCHEMA {
+                return Err(wrong(format!("it is of schema {}; this version reads {SCHEMA}", job.schema)));
+            }
+            if seen.insert(job.id) {
+                each(job, journal);
+            }
+        }
+    }
+    Ok(())
+}
+
+fn io_error(path: &Path) -> impl Fn(io::Error) -> ArchiveError {
+    let path = path.to_owned();
+    move |source| ArchiveError::Io { path: path.clone(), source }
+}
+
+/// The job without what it was answered and how its client signed: nobody is answered again, and nothing is settled again,
+/// after a payment has lapsed.
+fn stripped(mut job: Job) -> Job {
+    job.answer = None;
+    (job.client.payload, job.client.requirements) = (RawValue::NULL.to_owned(), RawValue::NULL.to_owned());
+    job.client.quote_id = None;
+    job
+}
