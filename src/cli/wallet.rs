@@ -41,7 +41,7 @@ enum Action {
     /// List the addresses that providers are paid at
     Payees(ConfigFile),
     /// Pay a provider at another address from now on
-    Trust {
+    Pin {
         /// The provider's name, as in the list of payees
         provider: String,
         /// The address
@@ -72,7 +72,7 @@ impl From<Closed> for Error {
 
 pub(super) fn run(arguments: &Wallet) -> Exit {
     let file: &PathBuf = match &arguments.action {
-        Action::Freeze { file, .. } | Action::Trust { file, .. } => &file.config,
+        Action::Freeze { file, .. } | Action::Pin { file, .. } => &file.config,
         Action::Unfreeze(file) | Action::Status(file) | Action::Payees(file) => &file.config,
     };
     let (config, runtime) =
@@ -120,9 +120,9 @@ async fn act(action: &Action, config: &Config) -> Result<String, Error> {
             let named = named.map(|payee| format!("{payee}  wallet.payees\n"));
             Ok(named.chain(lines).collect())
         }
-        Action::Trust { provider, address, .. } => {
+        Action::Pin { provider, address, .. } => {
             let store = store::open(config).await?;
-            match Payees::trust(&*store, provider, *address).await? {
+            match Payees::pin(&*store, provider, *address).await? {
                 0 => Err(Error::Unknown(provider.clone())),
                 _ => Ok(format!("{provider} is paid at {address} from now on\n")),
             }
@@ -216,13 +216,13 @@ mod tests {
         let old = Address::repeat_byte(1).to_string();
         store.put("payees", "merit/eip155:1/0x01", old.as_bytes(), None).await.unwrap();
         drop(store);
-        let trust = |provider: &str| Action::Trust {
+        let pin = |provider: &str| Action::Pin {
             provider: provider.into(),
             address: Address::repeat_byte(2),
             file: file(),
         };
-        assert!(matches!(act(&trust("meri"), &config).await, Err(Error::Unknown(_))));
-        act(&trust("merit"), &config).await.unwrap();
+        assert!(matches!(act(&pin("meri"), &config).await, Err(Error::Unknown(_))));
+        act(&pin("merit"), &config).await.unwrap();
         let said = act(&Action::Payees(file()), &config).await.unwrap();
         assert_eq!(said, format!("{}  merit/eip155:1/0x01\n", Address::repeat_byte(2)));
     }

@@ -16,16 +16,16 @@ mod nonces;
 mod outlays;
 mod rate;
 mod reserved;
+mod tend;
 #[cfg(test)]
 mod tests;
 
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
-use tokio::sync::watch;
 use uuid::Uuid;
 
 use crate::clock::{Clock, UnixMillis, UnixSeconds};
@@ -52,8 +52,6 @@ use rate::Rate;
 /// The store's space of limits.
 pub const SPACE: &str = "limits";
 
-/// Between two looks at the switch, and at limits that are used up.
-const TEND: Duration = Duration::from_secs(1);
 /// The switch counts as thrown if it could not be read for this long.
 const STALE: Duration = Duration::from_secs(10);
 
@@ -164,56 +162,9 @@ impl Guards {
     /// As if the switch and the losses had just been looked at, and will be for as long as a test takes.
     #[cfg(test)]
     pub(crate) fn assume_well(&self) {
-        let at = Some(Instant::now() + Duration::from_secs(3600));
+        let at = Some(std::time::Instant::now() + Duration::from_secs(3600));
         self.seen.store(Arc::new(freeze::Seen { at, frozen: None }));
         self.losses.assume_none();
-    }
-
-    /// Looks after the limits and the switch until `stopped`, then gives back what is not used.
-    pub async fn watch(self: Arc<Self>, mut stopped: watch::Receiver<bool>) {
-        let end = async move { stopped.wait_for(|stopped| *stopped).await.map(drop) };
-        let mut end = std::pin::pin!(end);
-        // Apart: an endpoint that hangs must not keep the switch from being looked at.
-        let balances = async {
-            match self.balances.get() {
-                Some(balances) => balances.watch(&self.metrics).await,
-                None => std::future::pending().await,
-            }
-        };
-        let mut balances = std::pin::pin!(balances);
-        let mut tick = tokio::time::interval(TEND);
-        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        loop {
-            tokio::select! {
-                _ = tick.tick() => self.tend().await,
-                () = &mut balances => {}
-                _ = &mut end => break,
-            }
-        }
-        for rate in self.rates() {
-            rate.give_back().await;
-        }
-    }
-
-    /// One look. The first must come before anything is sold.
-    pub async fn tend(&self) {
-        self.look_at_switch().await;
-        if let Some(balances) = self.balances.get() {
-            balances.tend();
-        }
-        self.losses.tend().await;
-        for rate in self.rates() {
-            rate.tend().await;
-        }
-        self.exposure.tend().await;
-        let payers: Vec<_> =
-            self.payers.lock().iter().map(|(payer, level)| (*payer, Arc::clone(level))).collect();
-        for (payer, level) in payers {
-            if !level.tend().await {
-                // Ours and the map's: whoever has it in hand may be about to take of it.
-                self.payers.lock().retain(|other, level| *other != payer || Arc::strong_count(level) > 2);
-            }
-        }
     }
 
     /// Why brokered work that costs this much of this provider is not sold just now. From memory.
@@ -264,6 +215,11 @@ impl Guards {
     /// Whether so much was lost in the last hour that clients of brokered work pay upfront.
     pub fn losses_spent(&self) -> bool {
         self.losses.total().is_none_or(|lost| lost >= self.limits.loss_per_hour)
+    }
+
+    /// Whether the budget for all providers together was found to have less left than this: then no other is of help.
+    pub fn all_spent(&self, asset: &Asset, amount: Amount) -> bool {
+        self.spend.lacks(micros(amount, asset))
     }
 
     /// Books a loss: a provider was, or may have been, paid for work that its client did not pay for.
@@ -374,32 +330,6 @@ impl Guards {
                 Problem::new(Reason::StoreAway)
             }
         }
-    }
-
-    async fn look_at_switch(&self) {
-        match self.switch.look().await {
-            Ok(frozen) => {
-                let before = self.frozen();
-                if before != frozen {
-                    match &frozen {
-                        Some(frozen) => tracing::error!(reason = frozen.reason, "the wallet is frozen"),
-                        None => tracing::warn!("the wallet is unfrozen"),
-                    }
-                }
-                self.saw(frozen);
-            }
-            Err(error) => tracing::warn!(%error, "whether the wallet is frozen is not known"),
-        }
-    }
-
-    fn saw(&self, frozen: Option<Frozen>) {
-        self.metrics.frozen(frozen.is_some());
-        self.seen.store(Arc::new(freeze::Seen { at: Some(Instant::now()), frozen }));
-    }
-
-    fn rates(&self) -> Vec<Arc<Rate>> {
-        let providers = self.providers.load();
-        [&self.spend, &self.quote_loss].into_iter().chain(providers.values()).cloned().collect()
     }
 
     fn provider(&self, name: &str) -> Arc<Rate> {

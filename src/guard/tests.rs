@@ -1,6 +1,7 @@
 //! The guards against replicas that crash, stores that lose answers, and clocks that run on.
 
 mod balance;
+mod cases;
 mod limits;
 mod outlays;
 mod switch;
@@ -8,7 +9,7 @@ mod switch;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use parking_lot::Mutex;

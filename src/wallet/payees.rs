@@ -25,7 +25,7 @@ pub struct Payees {
 pub enum PayeeError {
     /// The provider was paid elsewhere before.
     #[error(
-        "{provider} asks to be paid at {found}, and was pinned to {pinned}; if that is right, run `galaksio wallet trust {provider} {found}`"
+        "{provider} asks to be paid at {found}, and was pinned to {pinned}; if that is right, run `galaksio wallet pin {provider} {found}`"
     )]
     Changed {
         /// Who.
@@ -94,7 +94,7 @@ impl Payees {
     }
 
     /// Pins every token of `provider` that is pinned to `payee` from now on. How many.
-    pub async fn trust(store: &dyn ValueStore, provider: &str, payee: Address) -> Result<usize, StoreError> {
+    pub async fn pin(store: &dyn ValueStore, provider: &str, payee: Address) -> Result<usize, StoreError> {
         let mut changed = 0;
         for (key, _) in Payees::list(store).await? {
             if key.strip_prefix(provider).is_some_and(|rest| rest.starts_with('/')) {
@@ -150,11 +150,11 @@ mod tests {
         let payees = Payees::new(store.clone(), Vec::new());
         payees.check("merit", &usdc(), A).await.unwrap();
         payees.check("merit-2", &usdc(), A).await.unwrap();
-        assert_eq!(Payees::trust(&*store, "merit", B).await.unwrap(), 1);
+        assert_eq!(Payees::pin(&*store, "merit", B).await.unwrap(), 1);
         assert_eq!(payees.check("merit", &usdc(), B).await, Ok(()));
         assert!(payees.check("merit", &usdc(), A).await.is_err(), "what was right before is not any more");
         assert!(payees.check("merit-2", &usdc(), B).await.is_err());
-        assert_eq!(Payees::trust(&*store, "nobody", B).await.unwrap(), 0);
+        assert_eq!(Payees::pin(&*store, "nobody", B).await.unwrap(), 0);
         let pinned = Payees::list(&*store).await.unwrap();
         assert_eq!(pinned.iter().map(|(_, payee)| *payee).collect::<Vec<_>>(), [A, B]);
     }

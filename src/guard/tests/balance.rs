@@ -109,3 +109,38 @@ async fn a_providers_word_counts_for_a_while_where_the_chain_has_none() {
     guards.balances.get().unwrap().look(&guards.metrics).await;
     assert!(!guards.is_low());
 }
+
+/// See docs/decisions/0007-balance-per-gateway.md.
+#[tokio::test]
+async fn two_gateways_may_promise_the_same_money_for_a_moment() {
+    let clock = Clock::manual(NOW);
+    let (store, chain) = (Moody::new(&clock), Arc::new(Told(Mutex::new(units(100)))));
+    let mut gateways = Vec::new();
+    for _ in 0..2 {
+        let guards = guards(&store, &clock).await;
+        let watched =
+            Watched { account: Address::repeat_byte(9), assets: vec![usdc()], chains: chain.clone() };
+        guards.watch_balance(watched);
+        guards.balances.get().unwrap().look(&guards.metrics).await;
+        gateways.push(guards);
+    }
+    for (number, guards) in (0..).zip(&gateways) {
+        let reserved = reserve(guards, "a", number, 100, None).await;
+        reserved.unwrap().sign(&claim(number), B256::ZERO, &usdc(), Amount::new(100), MINUTE);
+        assert!(guards.is_low(), "of what it signed itself each knows");
+    }
+    // The one of which the token takes nothing is told so by its provider; both by the next look.
+    for guards in &gateways {
+        guards.settled(&claim(0));
+        guards.settled(&claim(1));
+        guards.balances.get().unwrap().age(MINUTE);
+        assert!(!guards.is_low());
+    }
+    gateways[1].refused_for_funds(&usdc());
+    assert_eq!(reserve(&gateways[1], "a", 1, 1, None).await.err(), Some(Reason::WalletLow));
+    *chain.0.lock() = units(0);
+    for guards in &gateways {
+        guards.balances.get().unwrap().look(&guards.metrics).await;
+        assert_eq!(reserve(guards, "a", 1, 1, None).await.err(), Some(Reason::WalletLow));
+    }
+}
