@@ -1,11 +1,15 @@
 //! What the broker asks of the guards: before it takes a client's money, and before it signs.
 
+use tracing::warn;
+
 use super::attempt::{Stop, failure};
 use super::delivery::Delivery;
 use super::journal::Journal;
 use super::{Broker, Sale};
 use crate::guard::Wish;
-use crate::jobs::Event;
+use crate::jobs::job::Sold;
+use crate::jobs::{Event, Job};
+use crate::reason::{Problem, Reason};
 use crate::x402::{Address, PaymentFlow};
 
 impl Broker {
@@ -14,15 +18,50 @@ impl Broker {
         self.spending.guards.losses_spent()
     }
 
-    /// Takes from the wallet's limits what the work will cost, before anybody is charged or paid. Where one refuses, the
-    /// job is voided: the same payment may try again.
+    /// Takes from the wallet's limits what the work will cost, before anybody is charged or paid. Where no more may be spent
+    /// with one provider, another does it whom the payment covers. Where a limit refuses all the same, the job is voided: the
+    /// same payment may try again.
     pub(super) async fn reserve(&self, journal: &Journal, sale: &mut Sale) -> Result<(), Stop> {
+        let job = journal.job().await;
+        loop {
+            let refused = match self.reserve_once(&job, sale).await {
+                Ok(()) => return Ok(()),
+                Err(refused) => refused,
+            };
+            // Each was passed over once, so this ends.
+            let passed_on = match refused.reason {
+                Reason::BudgetSpent if !self.all_spent(sale) => sale.work.passed_on().await,
+                _ => None,
+            };
+            let Some(next) = passed_on else {
+                let failure = failure(refused.reason, refused.reason.text());
+                let job = journal.record(Event::WorkFailed { failure }).await?;
+                return Err(Stop::Answer(Box::new(Delivery::of_rest(&job, true))));
+            };
+            warn!(job = %job.id, spent = sale.sold.provider, provider = next.provider,
+                "no more may be spent with a provider; turned to another");
+            sale.sold = Sold {
+                provider: next.provider,
+                operation: next.operation,
+                cost: next.offer.cost,
+                passed_over: next.passed_over,
+                ..sale.sold.clone()
+            };
+            // No loss is made on it.
+            (sale.offer, sale.loss) = (Some(next.offer), None);
+        }
+    }
+
+    fn all_spent(&self, sale: &Sale) -> bool {
+        sale.offer.as_ref().is_some_and(|offer| self.spending.guards.all_spent(&offer.asset, offer.cost))
+    }
+
+    async fn reserve_once(&self, job: &Job, sale: &mut Sale) -> Result<(), Problem> {
         let Some(offer) = &sale.offer else { return Ok(()) };
         // Out of stock: paid for long ago.
         if offer.pay_to == Address::ZERO {
             return Ok(());
         }
-        let job = journal.job().await;
         let wish = Wish {
             provider: &sale.sold.provider,
             asset: &offer.asset,
@@ -33,16 +72,7 @@ impl Broker {
                 PaymentFlow::Upfront => None,
             },
         };
-        match self.spending.guards.reserve(wish).await {
-            Ok(reserved) => {
-                sale.reserved = Some(reserved);
-                Ok(())
-            }
-            Err(problem) => {
-                let failure = failure(problem.reason, problem.reason.text());
-                let job = journal.record(Event::WorkFailed { failure }).await?;
-                Err(Stop::Answer(Box::new(Delivery::of_rest(&job, true))))
-            }
-        }
+        sale.reserved = Some(self.spending.guards.reserve(wish).await?);
+        Ok(())
     }
 }

@@ -54,7 +54,7 @@ pub use audit::Audit;
 pub use delivery::{Delivery, DeliveryBody};
 pub use idempotency::{IdempotencyKey, NameSort, NamedRoute, RequestName};
 pub use recovery::Recovery;
-pub use work::{Another, BodyStream, FILES, Product, ProviderWork, Work, WorkError, WorkFault};
+pub use work::{Another, BodyStream, FILES, PassedOn, Product, ProviderWork, Work, WorkError, WorkFault};
 
 /// A payment, as it was presented with a request.
 #[derive(Clone, Debug)]

@@ -25,6 +25,9 @@ pub type BodyStream =
 /// The store's space for the handles behind `GET /files/{id}`.
 pub const FILES: &str = "files";
 
+/// What is held against a provider that was passed over since nothing more may be spent with it.
+const BUDGET: &str = "budget";
+
 /// One piece of work, done once.
 #[async_trait]
 pub trait Work: Send {
@@ -41,6 +44,24 @@ pub trait Work: Send {
     async fn by_another(self: Box<Self>) -> Option<Another> {
         None
     }
+
+    /// Leaves it to somebody else before it was begun, because whoever was to do it may not be paid. `None`: there is nobody
+    /// else, and it is as it was.
+    async fn passed_on(&mut self) -> Option<PassedOn> {
+        None
+    }
+}
+
+/// To whom work was passed on.
+pub struct PassedOn {
+    /// Who does it.
+    pub provider: String,
+    /// As what.
+    pub operation: String,
+    /// On which terms, fresh.
+    pub offer: Offer,
+    /// Who was to do it before, in order.
+    pub passed_over: Vec<PassedOver>,
 }
 
 /// Work that somebody else does in place of one that failed unpaid.
@@ -186,6 +207,30 @@ impl Work for ProviderWork {
                 Err(WorkError { undone: Some(self), ..error.into() })
             }
         }
+    }
+
+    async fn passed_on(&mut self) -> Option<PassedOn> {
+        // It has the bytes, and we have not.
+        if matches!(self.content.data, Data::Received(_)) {
+            return None;
+        }
+        let provider = self.provider.name().to_owned();
+        self.passed_over.push(PassedOver { provider, fault: BUDGET.to_owned() });
+        let without: Vec<&str> = self.passed_over.iter().map(|passed| passed.provider.as_str()).collect();
+        let Some(found) = self.quotes.substitute(&self.ask, &without, self.at_most).await else {
+            self.passed_over.pop();
+            return None;
+        };
+        self.metrics.provider_failed_over(self.provider.name());
+        self.provider = found.provider;
+        self.operation = found.operation.to_owned();
+        self.offer = found.offer;
+        Some(PassedOn {
+            provider: self.provider.name().to_owned(),
+            operation: self.operation.clone(),
+            offer: self.offer.clone(),
+            passed_over: self.passed_over.clone(),
+        })
     }
 
     async fn by_another(self: Box<Self>) -> Option<Another> {

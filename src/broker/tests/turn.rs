@@ -343,3 +343,81 @@ async fn what_is_reserved_is_for_the_one_who_is_paid() {
         stage.sell(stage.sale(2, &[Do::Pay("execute", 1_001)])).await.is(Reason::BudgetSpent, Charged::No)
     );
 }
+
+/// The same work, for another payment.
+fn numbered(stage: &Stage, number: u8, Sale { work, offer, sold, .. }: Sale) -> Sale {
+    Sale { work, offer, sold, ..stage.sale(number, &[]) }
+}
+
+/// So much may be spent with each provider in an hour.
+fn with_budget(budget: u64) -> Stage {
+    Stage::guarded(64, move |store, clock, metrics| {
+        let limits = crate::config::resolved::Limits {
+            spend_per_hour: 1 << 40,
+            provider_spend_per_hour: budget,
+            exposure: 1 << 40,
+            payer_exposure: 1 << 40,
+            loss_per_hour: 1 << 40,
+            quote_loss_per_hour: 0,
+            profit_floor: None,
+        };
+        let switch = crate::guard::Switch::Store(Arc::clone(&store));
+        let guards = crate::guard::Guards::new(store, clock, metrics, &limits, switch);
+        guards.assume_well();
+        guards
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_whose_budget_is_spent_is_replaced_before_anything_is_begun() {
+    for upfront in [false, true] {
+        let stage = with_budget(9_000);
+        let a = Seller::new("a", 5_000, Does::Works);
+        let b = Seller::new("b", 7_000, Does::Works);
+        let c = Seller::new("c", 8_000, Does::Works);
+        for (number, provider, passed_over) in [
+            (1, "a", vec![]),
+            (2, "b", vec![passed("a", "budget")]),
+            (3, "c", vec![passed("a", "budget"), passed("b", "budget")]),
+        ] {
+            let mut sale = numbered(&stage, number, sale(&stage, &[&a, &b, &c]).await);
+            if upfront {
+                sale.requirement.flow = PaymentFlow::Upfront;
+            }
+            let said = stage.sell(sale).await;
+            assert_eq!(said.reason, Reason::Paid, "{number}: {said:?}");
+            let job = stage.job(number).await;
+            assert_eq!((job.quote.provider.as_str(), &job.quote.passed_over), (provider, &passed_over));
+            assert_eq!(job.provider.len(), 1);
+        }
+        // Nobody is left: nothing is charged, and the payment stays good.
+        let mut last = numbered(&stage, 4, sale(&stage, &[&a, &b, &c]).await);
+        if upfront {
+            last.requirement.flow = PaymentFlow::Upfront;
+        }
+        let said = stage.sell(last).await;
+        assert!(said.is(Reason::BudgetSpent, Charged::No), "{said:?}");
+        let job = stage.job(4).await;
+        assert_eq!((job.state, job.quote.provider.as_str()), (State::Voided, "a"));
+        assert_eq!([a.orders(), b.orders(), c.orders(), stage.facilitator.moved()], [1, 1, 1, 3]);
+    }
+}
+
+/// What another does for more than the payment covers is not done, and what arrived already is nowhere else.
+#[tokio::test(start_paused = true)]
+async fn one_whose_budget_is_spent_is_not_replaced_at_any_price() {
+    let stage = with_budget(9_000);
+    let a = Seller::new("a", 9_000, Does::Works);
+    let b = Seller::new("b", PRICE + 1, Does::Works);
+    let c = Seller::new("c", 1, Does::Works);
+    assert_eq!(stage.sell(sale(&stage, &[&a, &b]).await).await.reason, Reason::Paid);
+    for (number, sellers, data) in [
+        (2, [&a, &b], bytes::Bytes::from_static(b"1+1").into()),
+        (3, [&a, &c], Data::Received(Received { handle: "upload".into(), size: 3 })),
+    ] {
+        let sale = numbered(&stage, number, sale_of(&stage, &sellers, data).await);
+        let said = stage.sell(sale).await;
+        assert!(said.is(Reason::BudgetSpent, Charged::No), "{number}: {said:?}");
+    }
+    assert_eq!([a.orders(), b.orders(), c.orders()], [1, 0, 0]);
+}
