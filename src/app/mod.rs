@@ -258,16 +258,19 @@ impl Build<'_> {
             runtime.spawn(refunds::returns(config, account, &jobs, chains.clone(), metrics).run());
             let assets: Vec<Asset> =
                 assets.into_iter().filter(|asset| chains.of(asset.network).is_some()).collect();
-            watched = Some((account, assets.clone()));
-            let watch = OutlayWatch::new(
-                Arc::clone(&guards),
-                Arc::clone(&jobs),
-                Arc::clone(wallet),
-                chains.clone(),
-                assets,
-                config.archive().is_none().then_some(config.paid.retention),
-            );
-            runtime.spawn(watch.run(stopped.clone()));
+            // Where nobody can be asked, nothing is noted either.
+            if !assets.is_empty() {
+                watched = Some((account, assets.clone()));
+                let watch = OutlayWatch::new(
+                    Arc::clone(&guards),
+                    Arc::clone(&jobs),
+                    Arc::clone(wallet),
+                    chains.clone(),
+                    assets,
+                    config.archive().is_none().then_some(config.paid.retention),
+                );
+                runtime.spawn(watch.run(stopped.clone()));
+            }
         }
         let broker = Broker::new(
             Arc::clone(&jobs),
