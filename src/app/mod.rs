@@ -257,19 +257,22 @@ impl Build<'_> {
         if let (Some(wallet), Some(settings)) = (&wallet, &config.wallet) {
             let (account, assets) = (wallet.address(), settings.assets.clone());
             guards.watch_balance(Watched { account, assets: assets.clone(), chains: chains.clone() });
+            runtime.spawn(refunds::returns(config, account, &jobs, chains.clone(), metrics).run());
             let assets: Vec<Asset> =
                 assets.into_iter().filter(|asset| chains.of(asset.network).is_some()).collect();
-            watched = Some((account, assets.clone()));
-            let watch = OutlayWatch::new(
-                Arc::clone(&guards),
-                Arc::clone(&jobs),
-                Arc::clone(wallet),
-                chains.clone(),
-                assets,
-                config.archive().is_none().then_some(config.paid.retention),
-            );
-            runtime.spawn(watch.run(stopped.clone()));
-            runtime.spawn(refunds::returns(config, account, &jobs, chains.clone(), metrics).run());
+            // Where nobody can be asked, nothing is noted either.
+            if !assets.is_empty() {
+                watched = Some((account, assets.clone()));
+                let watch = OutlayWatch::new(
+                    Arc::clone(&guards),
+                    Arc::clone(&jobs),
+                    Arc::clone(wallet),
+                    chains.clone(),
+                    assets,
+                    config.archive().is_none().then_some(config.paid.retention),
+                );
+                runtime.spawn(watch.run(stopped.clone()));
+            }
         }
         let broker = Broker::new(
             Arc::clone(&jobs),

@@ -269,11 +269,9 @@ impl OutlayWatch {
             let (part, mark) = self.jobs.scan(after.as_deref(), PART).await?;
             for id in part {
                 if let Some(job) = self.jobs.by_id(id).await? {
-                    for payment in &job.provider {
-                        unknown.remove(&payment.nonce);
-                    }
-                    for refund in &job.refunds {
-                        unknown.remove(&refund.nonce);
+                    let refunds = job.refunds.iter().map(|refund| refund.nonce);
+                    for nonce in job.provider.iter().map(|payment| payment.nonce).chain(refunds) {
+                        unknown.remove(&nonce);
                     }
                 }
             }

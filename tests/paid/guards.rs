@@ -1,5 +1,6 @@
 //! What the wallet may not do is not sold: 503 before anybody signs. The app's own routes go on.
 
+use galaksio::clock::Clock;
 use galaksio::guard::Frozen;
 use galaksio::money::Amount;
 use galaksio::sandbox::Service;
@@ -190,6 +191,40 @@ fn the_books_are_those_of_the_chain() {
         assert_eq!(dollars(&books, "provider_cost"), decimal(merit), "{books}");
         let xcache = paid_by_the_wallet(&stage, Service::XCache);
         assert_eq!(dollars(&books, "inventory"), decimal(xcache), "{books}");
+    });
+}
+
+#[test]
+fn the_books_of_what_was_sold_long_ago_are_the_same() {
+    let clock = Clock::manual(Clock::system().now_millis());
+    let stage = Setup::new().clock(&clock).text("paid", "retention", "1h").start();
+    let gateway = stage.gateway();
+    let accounts = |books: &str| -> Vec<String> {
+        let lines = books.lines().skip(1).take_while(|line| !line.starts_with("the books"));
+        lines.map(str::to_owned).collect()
+    };
+    let before = stage.run(async {
+        for number in 0..3 {
+            let (request, payer) = (Request::run(&number.to_string()), Payer::by(clock.clone()));
+            let answer = gateway.client().buy(&request, &payer, Version::V2).await;
+            assert_eq!(answer.status, 200, "{answer:?}");
+        }
+        ledger(&gateway).await
+    });
+    assert!(before.contains("; 0 of the jobs are archived"), "{before}");
+    assert_eq!(stage.archived(), 0);
+    gateway.end();
+    clock.advance(2 * 3_600_000);
+    let gateway = stage.cold_gateway();
+    stage.run(async {
+        let books = eventually("old jobs to be archived", async || {
+            let books = ledger(&gateway).await;
+            books.contains("; 3 of the jobs are archived").then_some(books)
+        });
+        let books = books.await;
+        assert!(books.contains("the books balance"), "{books}");
+        assert_eq!(accounts(&books), accounts(&before));
+        assert_eq!(stage.archived(), 3);
     });
 }
 

@@ -256,6 +256,14 @@ impl Stage {
         Switch::beside(&self.folder.path().join("jobs.redb"))
     }
 
+    /// How many jobs are in its archive.
+    pub(crate) fn archived(&self) -> usize {
+        let mut jobs = 0;
+        galaksio::jobs::archive::read(&self.folder.path().join("jobs.redb.archive"), |_, _| jobs += 1)
+            .unwrap();
+        jobs
+    }
+
     /// The gateway's own wallet.
     pub(crate) fn wallet(&self) -> Address {
         Wallet::new(SecretString::from(self.key.clone()), "1", vec![asset()]).unwrap().address()

@@ -118,9 +118,9 @@ impl Keeper {
 
     fn is_ready(&self, job: &Job, accounted_for: UnixSeconds) -> bool {
         let old = job.archive_at(self.retention).is_some_and(|at| at <= self.clock.now_millis());
-        let mut signed = job.provider.iter().map(|payment| payment.valid_before);
-        let mut refunded = job.refunds.iter().map(|refund| refund.valid_before);
-        old && signed.all(|lapsed| lapsed < accounted_for) && refunded.all(|lapsed| lapsed < accounted_for)
+        let mut lapse = job.provider.iter().map(|payment| payment.valid_before);
+        let mut refunds_lapse = job.refunds.iter().map(|refund| refund.valid_before);
+        old && lapse.all(|at| at < accounted_for) && refunds_lapse.all(|at| at < accounted_for)
     }
 
     async fn write(&mut self, jobs: Vec<(Job, Vec<Entry>)>) -> Result<(), KeepError> {
