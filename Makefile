@@ -27,13 +27,14 @@ CLIENTS_READY := $(patsubst %/package-lock.json,%/node_modules/.package-lock.jso
 # A shop on the Rust middleware of the ecosystem; a crate of its own, with a lock file of its own.
 SELLER := tests/servers/axum
 SELLER_READY := target/peers/debug/axum-seller
+SELLER_FAST := target/peers/release/axum-seller
 SCRIPTS := .ci/run scripts/ensure scripts/timed scripts/audit scripts/chaos scripts/fuzz
 
 .PHONY: help
 help: ## list these targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-12s %s\n", $$1, $$2 }'
 	@echo
-	@echo '  Variables: LISTEN=$(LISTEN) for demo, MINUTES=$(MINUTES) for fuzz, ROUNDS=$(ROUNDS) and SECONDS_EACH=$(SECONDS_EACH) for bench,'
+	@echo '  Variables: LISTEN=$(LISTEN) for demo, MINUTES=$(MINUTES) for fuzz, ROUNDS=$(ROUNDS) and SECONDS_EACH=$(SECONDS_EACH) for bench and bench-paid,'
 	@echo '  SETTLEMENTS=$(SETTLEMENTS) and AT_ONCE=$(AT_ONCE) for bench-settle.'
 
 .PHONY: demo
@@ -77,6 +78,11 @@ bench-bodies: build-tools ## large bodies against nginx and curl: throughput, pr
 	@scripts/ensure nginx curl
 	BENCH_MIB=$(MIB) $(CARGO) bench --locked --bench bodies
 
+.PHONY: bench-paid
+bench-paid: build-tools $(CLIENTS_READY) $(SELLER_FAST) ## paid requests beside x402-axum and @x402/express, as a table and in target/bench/paid.json (under five minutes after the build)
+	@scripts/ensure redis-server
+	$(CARGO) bench --locked --bench paid -- --rounds $(ROUNDS) --seconds $(SECONDS_EACH)
+
 .PHONY: audit
 audit: ## advisories, licences, bans and sources of the dependencies, by deny.toml
 	scripts/audit
@@ -115,6 +121,10 @@ $(CLIENTS)/node_modules/.package-lock.json: $(CLIENTS)/package-lock.json
 
 $(SELLER_READY): $(SELLER)/Cargo.toml $(SELLER)/Cargo.lock $(SELLER)/src/main.rs
 	@scripts/timed seller $(CARGO) build --locked --manifest-path $(SELLER)/Cargo.toml --target-dir target/peers
+	@touch $@
+
+$(SELLER_FAST): $(SELLER)/Cargo.toml $(SELLER)/Cargo.lock $(SELLER)/src/main.rs
+	$(CARGO) build --release --locked --manifest-path $(SELLER)/Cargo.toml --target-dir target/peers
 	@touch $@
 
 .PHONY: scripts-check

@@ -47,12 +47,28 @@ impl Peer {
 
     /// A shop on `x402-axum`, of this version: `/work` for a tenth of a cent.
     pub(crate) fn server_axum(facilitator: &str, pay_to: Address, version: u8) -> Peer {
-        let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/peers/debug/axum-seller");
-        assert!(program.is_file(), "run `make test-tools`, or `make test`");
-        let (pay_to, version) = (pay_to.to_string(), version.to_string());
+        Peer::axum("debug", facilitator, pay_to, &["--version", &version.to_string()])
+    }
+
+    /// The same of version 2 to be measured: optimised, on so many threads.
+    #[allow(dead_code, reason = "for the benchmark")]
+    pub(crate) fn server_axum_release(facilitator: &str, pay_to: Address, threads: usize) -> Peer {
+        let options = ["--version", "2", "--threads", &threads.to_string()];
+        Peer::axum("release", facilitator, pay_to, &options)
+    }
+
+    fn axum(profile: &str, facilitator: &str, pay_to: Address, options: &[&str]) -> Peer {
+        let built = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/peers");
+        let program = built.join(profile).join("axum-seller");
+        assert!(program.is_file(), "{} is missing: run it by make", program.display());
         let mut command = Command::new(program);
-        command.args(["--facilitator", facilitator, "--pay-to", &pay_to, "--version", &version]);
+        command.args(["--facilitator", facilitator, "--pay-to", &pay_to.to_string()]).args(options);
         Peer::launch(command)
+    }
+
+    #[allow(dead_code, reason = "for the benchmark")]
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     fn start(program: &str, arguments: &[&str]) -> Peer {

@@ -30,6 +30,11 @@ impl RedisServer {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
+    #[allow(dead_code, reason = "for the benchmark")]
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
     /// Ends the server as a crash would.
     pub(crate) fn kill(&mut self) {
         self.process.kill().unwrap();

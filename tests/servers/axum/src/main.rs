@@ -1,6 +1,6 @@
 //! A shop on `x402-axum`, the Rust middleware of the ecosystem: what a gateway under test buys from.
 //!
-//! `axum-seller --facilitator <url> --pay-to <address> --version <1|2>` takes a free port of loopback, says where in one line
+//! `axum-seller --facilitator <url> --pay-to <address> --version <1|2> [--threads <n>]` takes a free port of loopback, says where in one line
 //! of JSON, and ends when its standard input does, so that it does not outlive the test that started it. `POST /work` costs
 //! a tenth of a cent of USDC on Base Sepolia and says what was sent, and how often that was done; `GET /done` says the
 //! latter for nothing. As the shops of `tests/clients` do.
@@ -24,13 +24,18 @@ const PRICE: u64 = 1_000;
 
 type Done = Arc<AtomicU64>;
 
-#[tokio::main(flavor = "multi_thread", worker_threads = 1)]
-async fn main() -> Result<(), Box<dyn std::error::Error>> {
+fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let options: HashMap<&str, &str> = arguments
         .chunks_exact(2)
         .filter_map(|pair| Some((pair[0].strip_prefix("--")?, pair[1].as_str())))
         .collect();
+    let threads = options.get("threads").map_or(Ok(1), |threads| threads.parse())?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()?;
+    runtime.block_on(serve(&options))
+}
+
+async fn serve(options: &HashMap<&str, &str>) -> Result<(), Box<dyn std::error::Error>> {
     let option = |name: &str| options.get(name).copied().ok_or_else(|| format!("--{name} is missing"));
 
     let pay_to: Address = option("pay-to")?.parse()?;
