@@ -22,5 +22,5 @@ pub use job::{
     Answer, ClaimKey, Failure, Fingerprint, Job, JobKind, Kept, ProviderPayment, Refund, Retention, State,
 };
 pub use record::Entry;
-pub use store::{Appended, Claim, Draw, JobStore, Lease, StoreError, ValueStore};
+pub use store::{Appended, Claim, Draw, JobStore, Lease, Step, StoreError, ValueStore};
 pub use transition::{Event, Illegal};

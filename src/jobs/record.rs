@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::job::{Answer, Job, Kept, SCHEMA};
-use super::store::StoreError;
+use super::store::{Step, StoreError};
 use super::transition::Event;
 use crate::clock::UnixMillis;
 
@@ -40,15 +40,16 @@ impl Job {
 }
 
 impl Entry {
-    /// The line for an event that made `job` what it is. The body of an answer stays out: the record has
-    /// it, and a journal with it would keep every answer twice.
-    pub(super) fn line(event: &Event, job: &Job) -> Vec<u8> {
+    /// The line of a step. The body of an answer stays out: the record has it, and a journal with it would keep every
+    /// answer twice.
+    pub(super) fn line(step: &Step<'_>) -> Vec<u8> {
+        let Step { event, at } = *step;
         let Event::Answered { answer } = event else {
-            return json(&Written { at: job.updated, event });
+            return json(&Written { at, event });
         };
         let headers = answer.headers.clone();
         let answer = Answer { status: answer.status, headers, body: Kept::Not };
-        json(&Written { at: job.updated, event: &Event::Answered { answer } })
+        json(&Written { at, event: &Event::Answered { answer } })
     }
 
     /// The entry of a line.

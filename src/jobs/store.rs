@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use super::job::{ClaimKey, Job, State};
 use super::record::Entry;
 use super::transition::Event;
+use crate::clock::UnixMillis;
 use crate::ids::JobId;
 
 /// The right to write a job, for a while. A larger epoch makes every smaller one void.
@@ -28,7 +29,16 @@ pub enum Claim {
     Taken(Job),
 }
 
-/// The outcome of [`JobStore::append`].
+/// What happened to a job, to be written to its journal.
+#[derive(Clone, Copy, Debug)]
+pub struct Step<'a> {
+    /// The event.
+    pub event: &'a Event,
+    /// When it was applied: [`Job::updated`] of the record it made.
+    pub at: UnixMillis,
+}
+
+/// The outcome of [`JobStore::append_all`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Appended {
     /// Durable.
@@ -83,11 +93,17 @@ pub trait JobStore: ValueStore {
     /// `Taken`: nobody can tell it from another claimant's, so the job is for recovery once that lease ends.
     async fn claim(&self, job: &Job, lease: Duration) -> Result<Claim, StoreError>;
 
-    /// Writes `event` to the journal and `job` (the state after it, `job.version` one more than the stored) in one step.
-    /// Where `job.state.at_rest()`, the lease ends and the job leaves the due list. The lease is not prolonged.
-    /// A repeat of a call whose outcome is unknown is `Written` if the first was. A lease on another job is `Fenced`.
-    /// `event` and `job` must belong together: [`Job::apply`] made one from the other.
-    async fn append(&self, lease: &Lease, event: &Event, job: &Job) -> Result<Appended, StoreError>;
+    /// Writes `steps` to the journal and `job` (the state after the last of them, `job.version` as much more than the
+    /// stored as there are steps) at once, all or nothing. Where `job.state.at_rest()`, the lease ends and the job leaves
+    /// the due list. The lease is not prolonged. A repeat of a call whose outcome is unknown is `Written` if the first was;
+    /// a repeat has the same steps. A lease on another job, and no step at all, are `Fenced`.
+    /// Steps and `job` must belong together: [`Job::apply`] made one from the other.
+    async fn append_all(&self, lease: &Lease, steps: &[Step<'_>], job: &Job) -> Result<Appended, StoreError>;
+
+    /// [`JobStore::append_all`] of one step.
+    async fn append(&self, lease: &Lease, event: &Event, job: &Job) -> Result<Appended, StoreError> {
+        self.append_all(lease, &[Step { event, at: job.updated }], job).await
+    }
 
     /// Prolongs a lease; `Fenced` when it is no longer ours.
     async fn renew(&self, lease: &Lease, duration: Duration) -> Result<Appended, StoreError>;

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use super::Metrics;
 use crate::ids::JobId;
 use crate::jobs::{
-    Appended, Claim, ClaimKey, Draw, Entry, Event, Job, JobStore, Lease, State, StoreError, ValueStore,
+    Appended, Claim, ClaimKey, Draw, Entry, Job, JobStore, Lease, State, Step, StoreError, ValueStore,
 };
 
 /// A store whose calls are in `galaksio_store_duration_seconds`.
@@ -41,8 +41,8 @@ impl JobStore for CountedStore {
         self.counted("claim", self.store.claim(job, lease)).await
     }
 
-    async fn append(&self, lease: &Lease, event: &Event, job: &Job) -> Result<Appended, StoreError> {
-        self.counted("append", self.store.append(lease, event, job)).await
+    async fn append_all(&self, lease: &Lease, steps: &[Step<'_>], job: &Job) -> Result<Appended, StoreError> {
+        self.counted("append", self.store.append_all(lease, steps, job)).await
     }
 
     async fn renew(&self, lease: &Lease, duration: Duration) -> Result<Appended, StoreError> {

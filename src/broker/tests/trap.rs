@@ -4,11 +4,13 @@ use std::collections::HashMap;
 use std::sync::atomic::AtomicBool;
 
 use super::*;
-use crate::jobs::{Appended, Claim, ClaimKey, Draw, Entry, Event, Lease, StoreError, ValueStore};
+use crate::jobs::{Appended, Claim, ClaimKey, Draw, Entry, Event, Lease, Step, StoreError, ValueStore};
 
 pub(in crate::broker) struct Trap {
     pub(super) inner: Arc<Embedded>,
     tricks: Mutex<HashMap<&'static str, VecDeque<Trick>>>,
+    /// The events of each append, in the order in which they were begun.
+    pub(super) appends: Mutex<Vec<Vec<&'static str>>>,
     away: AtomicBool,
     no_values: AtomicBool,
 }
@@ -28,7 +30,13 @@ pub(super) enum Trick {
 
 impl Trap {
     pub(super) fn new(inner: Embedded) -> Self {
-        Trap { inner: Arc::new(inner), tricks: Mutex::default(), away: false.into(), no_values: false.into() }
+        Trap {
+            inner: Arc::new(inner),
+            tricks: Mutex::default(),
+            appends: Mutex::default(),
+            away: false.into(),
+            no_values: false.into(),
+        }
     }
 
     /// The next appends of this event meet these, one each.
@@ -74,8 +82,12 @@ impl JobStore for Trap {
         self.on(async move { inner.claim(&job, lease).await }).await
     }
 
-    async fn append(&self, lease: &Lease, event: &Event, job: &Job) -> Result<Appended, StoreError> {
-        let trick = self.tricks.lock().get_mut(event.name()).and_then(VecDeque::pop_front);
+    async fn append_all(&self, lease: &Lease, steps: &[Step<'_>], job: &Job) -> Result<Appended, StoreError> {
+        self.appends.lock().push(steps.iter().map(|step| step.event.name()).collect());
+        let trick = {
+            let mut tricks = self.tricks.lock();
+            steps.iter().find_map(|step| tricks.get_mut(step.event.name())?.pop_front())
+        };
         match &trick {
             Some(Trick::Before) => return Err(gone()),
             Some(Trick::Held(until)) => until.notified().await,
@@ -88,9 +100,13 @@ impl JobStore for Trap {
         let appended = {
             let inner = Arc::clone(&self.inner);
             let lease = lease.clone();
-            let event = event.clone();
+            let events: Vec<(Event, u64)> = steps.iter().map(|step| (step.event.clone(), step.at)).collect();
             let job = job.clone();
-            self.on(async move { inner.append(&lease, &event, &job).await }).await
+            self.on(async move {
+                let steps: Vec<Step<'_>> = events.iter().map(|(event, at)| Step { event, at: *at }).collect();
+                inner.append_all(&lease, &steps, &job).await
+            })
+            .await
         };
         if matches!(trick, Some(Trick::After)) { Err(gone()) } else { appended }
     }

@@ -19,8 +19,7 @@ use redb::Database;
 use super::job::{ClaimKey, Job, Retention, State};
 use super::record::Entry;
 use super::slices::Slices;
-use super::store::{Appended, Claim, Draw, JobStore, Lease, StoreError, ValueStore};
-use super::transition::Event;
+use super::store::{Appended, Claim, Draw, JobStore, Lease, Step, StoreError, ValueStore};
 use crate::clock::{Clock, UnixMillis};
 use crate::ids::JobId;
 
@@ -72,8 +71,8 @@ impl JobStore for Embedded {
         self.writer.write(move |tables| tables.claim(job, lease)).await
     }
 
-    async fn append(&self, lease: &Lease, event: &Event, job: &Job) -> Result<Appended, StoreError> {
-        if lease.claim != job.claim {
+    async fn append_all(&self, lease: &Lease, steps: &[Step<'_>], job: &Job) -> Result<Appended, StoreError> {
+        if lease.claim != job.claim || steps.is_empty() {
             return Ok(Appended::Fenced);
         }
         let append = Append {
@@ -84,7 +83,7 @@ impl JobStore for Embedded {
             at_rest: job.state.at_rest(),
             keep_until: job.keep_until(self.retention).unwrap_or(NEVER),
             record: job.encode(),
-            line: Entry::line(event, job),
+            lines: steps.iter().map(Entry::line).collect(),
         };
         self.writer.write(move |tables| Ok(tables.append(&append)?)).await
     }

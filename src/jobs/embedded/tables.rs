@@ -82,7 +82,8 @@ pub(super) struct Append {
     pub(super) at_rest: bool,
     pub(super) keep_until: UnixMillis,
     pub(super) record: Vec<u8>,
-    pub(super) line: Vec<u8>,
+    /// One for each version after the stored one, up to `version`.
+    pub(super) lines: Vec<Vec<u8>>,
 }
 
 impl<'t> Tables<'t> {
@@ -145,12 +146,15 @@ impl<'t> Tables<'t> {
         if head.version == append.version && self.record(claim)? == append.record {
             return Ok(Appended::Written);
         }
-        if head.lease_until == ENDED || append.version.checked_sub(1) != Some(head.version) {
+        let before = append.version.checked_sub(append.lines.len() as u64);
+        if head.lease_until == ENDED || before != Some(head.version) {
             return Ok(Appended::Fenced);
         }
         self.changed = true;
         self.records.insert(claim.as_str(), append.record.as_slice())?;
-        self.journal.insert((claim.as_str(), append.version), append.line.as_slice())?;
+        for (version, line) in (head.version + 1..).zip(&append.lines) {
+            self.journal.insert((claim.as_str(), version), line.as_slice())?;
+        }
         self.leave_state(&head)?;
         self.expiry.remove((head.keep_until, claim.as_str()))?;
         self.due.remove((head.lease_until, claim.as_str()))?;

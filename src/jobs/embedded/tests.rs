@@ -4,7 +4,7 @@ use redb::{ReadableDatabase, ReadableTableMetadata, TableDefinition};
 
 use super::tables::{COUNTS, DUE, HEADS, IDS, JOURNAL, RECORDS, STATES, VALUES};
 use super::*;
-use crate::jobs::sample;
+use crate::jobs::{Event, sample};
 
 const NOW: UnixMillis = 1_700_000_000_000;
 const LONG: Duration = Duration::from_secs(3600);

@@ -147,7 +147,7 @@ fn a_newer_shape_is_refused_by_its_schema() {
 fn journal_lines_keep_the_event_and_its_time_but_no_answer_body() {
     let job = sample::job(1);
     for event in sample::events(sample::payment("a", 1, 1)) {
-        let entry = Entry::decode(&Entry::line(&event, &job)).unwrap();
+        let entry = Entry::decode(&Entry::line(&Step { event: &event, at: job.updated })).unwrap();
         assert_eq!(entry.at, job.updated);
         if let Event::Answered { answer } = &event {
             let Event::Answered { answer: kept } = &entry.event else { panic!("another event") };

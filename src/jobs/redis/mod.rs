@@ -15,8 +15,7 @@ use uuid::Uuid;
 
 use super::job::{ClaimKey, Job, Retention, SCHEMA, State};
 use super::record::Entry;
-use super::store::{Appended, Claim, Draw, JobStore, Lease, StoreError, ValueStore};
-use super::transition::Event;
+use super::store::{Appended, Claim, Draw, JobStore, Lease, Step, StoreError, ValueStore};
 use crate::ids::JobId;
 
 pub use connect::OpenError;
@@ -163,8 +162,9 @@ impl JobStore for Redis {
         }
     }
 
-    async fn append(&self, lease: &Lease, event: &Event, job: &Job) -> Result<Appended, StoreError> {
-        let (true, Some(before)) = (lease.claim == job.claim, job.version.checked_sub(1)) else {
+    async fn append_all(&self, lease: &Lease, steps: &[Step<'_>], job: &Job) -> Result<Appended, StoreError> {
+        let ours = lease.claim == job.claim && !steps.is_empty();
+        let (true, Some(before)) = (ours, job.version.checked_sub(steps.len() as u64)) else {
             return Ok(Appended::Fenced);
         };
         let keep_until = job.keep_until(self.retention).map_or_else(String::new, |at| at.to_string());
@@ -172,8 +172,11 @@ impl JobStore for Redis {
         script.key(self.keys.journal(&lease.claim)).key(self.keys.id(job.id));
         script.key(self.keys.due()).key(self.keys.state(job.state));
         script.arg(lease.claim.as_str()).arg(lease.epoch).arg(before).arg(job.version);
-        script.arg(job.encode()).arg(Entry::line(event, job)).arg(job.schema);
+        script.arg(job.encode()).arg(job.schema);
         script.arg(if job.state.at_rest() { "rest" } else { "" }).arg(keep_until);
+        for step in steps {
+            script.arg(Entry::line(step));
+        }
         let written: bool = self.run(&script, Again::Harmless).await?;
         Ok(if written { Appended::Written } else { Appended::Fenced })
     }

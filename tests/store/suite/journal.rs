@@ -1,6 +1,6 @@
 //! Appending: in order, once, by the holder of the lease only.
 
-use galaksio::jobs::{Appended, Event, Job, Kept, Lease, State};
+use galaksio::jobs::{Appended, Event, Job, Kept, Lease, State, Step};
 
 use crate::sample::{answered, append, failed, job, paid_run, signed, text, win};
 use crate::subject::{LONG, Subject};
@@ -67,6 +67,53 @@ pub(crate) async fn a_repeated_append_is_written_once(s: &Subject) {
     }
     assert_eq!(s.store.journal(&at.claim).await.unwrap().len(), 4);
     assert_eq!(s.store.due(10).await.unwrap(), []);
+}
+
+pub(crate) async fn several_steps_are_written_at_once_or_not_at_all(s: &Subject) {
+    let (at, lease) = win(&*s.store, &job(1, s.now()), LONG).await;
+    let mut jobs = vec![at.clone()];
+    let events = paid_run(&at);
+    for (n, event) in events.iter().enumerate() {
+        let last = jobs.last().unwrap();
+        jobs.push(last.apply(event, at.updated + 1 + n as u64).unwrap());
+    }
+    let step = |n: usize| Step { event: &events[n], at: jobs[n + 1].updated };
+    let signed = [step(0), step(1)];
+    assert_eq!(s.store.append_all(&lease, &[], &jobs[0]).await.unwrap(), Appended::Fenced);
+    // As many steps as versions: with one too few, or too many, they were made from something else.
+    for (steps, job) in [(&signed[..1], &jobs[2]), (&signed[..], &jobs[1]), (&signed[..], &jobs[3])] {
+        assert_eq!(s.store.append_all(&lease, steps, job).await.unwrap(), Appended::Fenced);
+    }
+    let stolen = Lease { epoch: 2, ..lease.clone() };
+    assert_eq!(s.store.append_all(&stolen, &signed, &jobs[2]).await.unwrap(), Appended::Fenced);
+    assert_eq!(text(&s.store.by_claim(&at.claim).await.unwrap().unwrap()), text(&at));
+    assert!(s.store.journal(&at.claim).await.unwrap().is_empty(), "half of it was written");
+
+    for (steps, job) in [(signed, &jobs[2]), ([step(2), step(3)], &jobs[4])] {
+        // A repeat of the same is written once.
+        for n in 0..3 {
+            assert_eq!(s.client(n).append_all(&lease, &steps, job).await.unwrap(), Appended::Written);
+        }
+        assert_eq!(text(&s.other.by_claim(&at.claim).await.unwrap().unwrap()), text(job));
+    }
+    let journal = s.other.journal(&at.claim).await.unwrap();
+    let found: Vec<_> = journal.iter().map(|entry| (entry.event.name(), entry.at - at.updated)).collect();
+    assert_eq!(found, [("verified", 1), ("signed", 2), ("answered", 3), ("settled", 4)]);
+    let Event::Answered { answer } = &journal[2].event else { panic!("{:?}", journal[2]) };
+    assert_eq!(answer.body, Kept::Not);
+    assert!(s.store.due(10).await.unwrap().is_empty(), "it came to rest");
+}
+
+/// The first half was written by itself, by whoever took the job over: the whole must not be, on top of it.
+pub(crate) async fn steps_that_were_written_in_part_are_fenced(s: &Subject) {
+    let (at, lease) = win(&*s.store, &job(1, s.now()), LONG).await;
+    let verified = append(&*s.store, &lease, &Event::Verified, &at).await;
+    let signing = signed(&verified);
+    let both = verified.apply(&signing, verified.updated).unwrap();
+    let steps = [Step { event: &Event::Verified, at: at.updated }, Step { event: &signing, at: at.updated }];
+    assert_eq!(s.store.append_all(&lease, &steps, &both).await.unwrap(), Appended::Fenced);
+    assert_eq!(s.store.journal(&at.claim).await.unwrap().len(), 1);
+    append(&*s.store, &lease, &signing, &verified).await;
 }
 
 pub(crate) async fn one_of_two_appends_wins(s: &Subject) {

@@ -19,6 +19,8 @@ macro_rules! conformance {
             journal::a_job_lives_and_its_journal_tells,
             journal::a_wrong_version_is_fenced,
             journal::a_repeated_append_is_written_once,
+            journal::several_steps_are_written_at_once_or_not_at_all,
+            journal::steps_that_were_written_in_part_are_fenced,
             journal::one_of_two_appends_wins,
             journal::nothing_follows_rest_without_a_new_lease,
             journal::a_large_answer_comes_back,

@@ -1,6 +1,6 @@
--- Writes the next version of a job and its journal line, if the lease and the version allow it.
+-- Writes a later version of a job and the journal lines that made it, if the lease and the version allow it.
 -- KEYS: job, journal, id, due, state
--- ARGV: claim, epoch, version before, version, record, line, schema, 'rest' or '', expiry in ms or ''
+-- ARGV: claim, epoch, version before, version, record, schema, 'rest' or '', expiry in ms or '', lines
 -- Returns 1 if written, now or by the same call before; 0 if fenced.
 local job = redis.call('HMGET', KEYS[1], 'epoch', 'version', 'lease', 'id', 'state')
 if job[1] ~= ARGV[2] then
@@ -12,9 +12,9 @@ end
 if job[2] ~= ARGV[3] or job[3] == '0' then
   return 0
 end
-redis.call('HSET', KEYS[1], 'record', ARGV[5], 'version', ARGV[4], 'schema', ARGV[7], 'state', KEYS[5])
-redis.call('RPUSH', KEYS[2], ARGV[6])
-if ARGV[8] == 'rest' then
+redis.call('HSET', KEYS[1], 'record', ARGV[5], 'version', ARGV[4], 'schema', ARGV[6], 'state', KEYS[5])
+redis.call('RPUSH', KEYS[2], unpack(ARGV, 9))
+if ARGV[7] == 'rest' then
   redis.call('HSET', KEYS[1], 'lease', '0')
   redis.call('ZREM', KEYS[4], ARGV[1])
 else
@@ -23,7 +23,7 @@ end
 if job[5] ~= KEYS[5] then
   redis.call('ZREM', job[5], job[4])
 end
-if ARGV[9] == '' then
+if ARGV[8] == '' then
   redis.call('ZADD', KEYS[5], '+inf', job[4])
   for key = 1, 3 do redis.call('PERSIST', KEYS[key]) end
 else
@@ -32,7 +32,7 @@ else
   local now = string.format('%d', time[1] * 1000 + math.floor(time[2] / 1000))
   local past = redis.call('ZRANGEBYSCORE', KEYS[5], '-inf', now, 'LIMIT', 0, 2)
   if #past > 0 then redis.call('ZREM', KEYS[5], unpack(past)) end
-  redis.call('ZADD', KEYS[5], ARGV[9], job[4])
-  for key = 1, 3 do redis.call('PEXPIREAT', KEYS[key], ARGV[9]) end
+  redis.call('ZADD', KEYS[5], ARGV[8], job[4])
+  for key = 1, 3 do redis.call('PEXPIREAT', KEYS[key], ARGV[8]) end
 end
 return 1
