@@ -11,7 +11,7 @@ use super::journal::{Journal, JournalError};
 use super::purse::{AttemptPurse, Hand, NoPurse};
 use super::settlement::{Settled, payment_request};
 use super::work::{Product, WorkError, WorkFault};
-use super::{Broker, Sale};
+use super::{Broker, Presented, Sale};
 use crate::facilitator::Verdict;
 use crate::jobs::job::{ClientLeg, SCHEMA, Sold};
 use crate::jobs::{Claim, Event, Failure, Job, JobKind, Lease, State};
@@ -33,14 +33,21 @@ impl Broker {
         }
         let Some(slot) = self.slot() else { return self.overloaded(&sale.payment).await };
         let fresh = self.fresh_job(&sale);
-        let (job, lease, slot) = match self.jobs.claim(&fresh, self.limits.lease).await {
-            Ok(Claim::Won(job, lease)) => (job, lease, slot),
+        let brokered = sale.offer.is_some();
+        // Asked at once: the store is waited for one time.
+        let owes = self.pays_first(&sale.payment, brokered);
+        let (claimed, owes) = tokio::join!(self.jobs.claim(&fresh, self.limits.lease), owes);
+        let (job, lease, slot, owes) = match claimed {
+            Ok(Claim::Won(job, lease)) => (job, lease, slot, owes),
             Ok(Claim::Taken(job)) => {
                 // Waiting for another's work takes no slot: one payment, sent often, must not take them all.
                 drop(slot);
                 match self.seen_before(&sale.payment, Some(&sale.sold), job).await {
                     Again::Answer(delivery) => return *delivery,
-                    Again::GoOn(job, lease, slot) => (*job, lease, slot),
+                    // That may have taken a while.
+                    Again::GoOn(job, lease, slot) => {
+                        (*job, lease, slot, self.pays_first(&sale.payment, brokered).await)
+                    }
                 }
             }
             Err(away) => {
@@ -51,7 +58,7 @@ impl Broker {
         };
         let journal = self.journal(job, lease);
         let keeper = journal.keep_lease(self.limits.lease).await;
-        let outcome = self.attempt(&journal, sale).await;
+        let outcome = self.attempt(&journal, sale, owes).await;
         let lease_for = self.limits.lease;
         // The answer does not wait for a store that is away; the lease is kept until it is back.
         tokio::spawn(async move {
@@ -62,9 +69,13 @@ impl Broker {
         outcome
     }
 
-    async fn attempt(&self, journal: &Journal, mut sale: Sale) -> Delivery {
+    /// Whether the client is charged before anything is bought for it, whatever it signed.
+    async fn pays_first(&self, payment: &Presented, brokered: bool) -> bool {
+        brokered && (self.loses_too_much() || self.owes(payment).await)
+    }
+
+    async fn attempt(&self, journal: &Journal, mut sale: Sale, owes: bool) -> Delivery {
         let job = journal.job().await;
-        let owes = sale.offer.is_some() && (self.loses_too_much() || self.owes(&sale.payment).await);
         let flow = match job.state {
             // Begun upfront, so it goes on upfront, whatever the reason was.
             State::SettlingUpfront => PaymentFlow::Upfront,
@@ -125,7 +136,8 @@ impl Broker {
         };
         match self.settle(&job, true, self.limits.unknown_hold).await {
             Settled::Yes(receipt) => {
-                let job = self.settled(journal, receipt).await?;
+                // The client need not wait for the record: what it paid for is on record, and the chain has the proof.
+                let job = journal.keep(Event::Settled { receipt }).await?;
                 info!(job = %job.id, provider = job.quote.provider, "sold");
                 Ok(Delivery::fresh(&job, stream, once))
             }
@@ -189,7 +201,8 @@ impl Broker {
         self.metrics.verified(asked.elapsed(), telemetry::Verified::from(&verdict));
         let failure = match verdict {
             Ok(Verdict::Valid) => {
-                journal.record(Event::Verified).await?;
+                // Until something is signed or answered a crash loses nothing that it would save.
+                journal.note(Event::Verified).await?;
                 return Ok(());
             }
             Ok(Verdict::Invalid { reason, message }) => {

@@ -201,6 +201,9 @@ impl Broker {
         let give_up = tokio::time::Instant::now() + patience;
         let mut pause = FIRST_POLL;
         loop {
+            if let Some(ended) = self.running.ended(&job.claim) {
+                job = ended;
+            }
             if job.state.at_rest() && (job.state != State::Voided || sold.is_none()) {
                 let mut delivery = Delivery::of_rest(&job, may_release(payment, &job));
                 // In the header that this client looks for.

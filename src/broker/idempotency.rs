@@ -122,7 +122,7 @@ impl Broker {
     pub async fn unresolved(&self, key: &IdempotencyKey) -> Result<Option<Delivery>, Problem> {
         let Some(record) = self.jobs.get(KEYS, &key.0).await.map_err(away)? else { return Ok(None) };
         let id = std::str::from_utf8(&record).ok().and_then(|id| id.parse().ok()).ok_or(Reason::Internal)?;
-        let job = self.jobs.by_id(id).await.map_err(away)?;
+        let job = self.job(id).await.map_err(away)?;
         Ok(job.filter(|job| !job.state.at_rest()).map(|job| Delivery::unfinished(&job)))
     }
 

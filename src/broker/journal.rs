@@ -9,7 +9,7 @@ use tracing::{error, warn};
 use super::running::Entered;
 use super::tally::Tally;
 use crate::clock::Clock;
-use crate::jobs::{Appended, Event, Illegal, Job, JobStore, Lease, StoreError};
+use crate::jobs::{Appended, Event, Illegal, Job, JobStore, Lease, Step, StoreError};
 
 /// How often a store that does not answer is asked again before a record counts as not made.
 const TRIES: u32 = 3;
@@ -25,15 +25,21 @@ struct Inner {
     tally: Arc<Tally>,
     lease: Lease,
     job: Job,
-    /// Events that happened but could not be written: the store is away and the money is already
-    /// spent, so the job goes on from memory. Written before anything else once the store is back.
-    carried: Vec<(Event, Job)>,
-    /// The last event, if it counts as not made but may have reached the store all the same. It had no effect; when
+    /// Events that the store need not know of by themselves. Written together with the next that it must know of.
+    noted: Record,
+    /// Records that were made but could not be written: the store is away and the money is already
+    /// spent, so the job goes on from memory. Written before anything else once the store is back. Each as it was
+    /// sent at first: a store knows what it holds already by that.
+    carried: Vec<Record>,
+    /// The last record, if it counts as not made but may have reached the store all the same. It had no effect; when
     /// another event follows it is taken as made, or memory and store would part here.
-    doubtful: Option<(Event, Job)>,
+    doubtful: Option<Record>,
     /// As long as it is there, nobody in this process takes the job for an orphan.
     running: Option<Entered>,
 }
+
+/// Events that are written at once, each with the job after it.
+type Record = Vec<(Event, Job)>;
 
 /// What becomes of an event that the store does not take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,15 +76,25 @@ impl Journal {
         running: Entered,
     ) -> Self {
         tally.taken(&job);
-        let (carried, doubtful) = (Vec::new(), None);
+        let (noted, carried, doubtful) = (Record::new(), Vec::new(), None);
         let running = Some(running);
-        let inner = Inner { jobs, clock, tally, lease, job, carried, doubtful, running };
+        let inner = Inner { jobs, clock, tally, lease, job, noted, carried, doubtful, running };
         Journal(Arc::new(Mutex::new(inner)))
     }
 
     /// The job as it stands.
     pub(super) async fn job(&self) -> Job {
         self.0.lock().await.job.clone()
+    }
+
+    /// Notes `event`, which nothing depends on until the next one is recorded: it is written with that one. A crash
+    /// until then leaves the job as it was before it.
+    pub(super) async fn note(&self, event: Event) -> Result<(), JournalError> {
+        let mut inner = self.0.lock().await;
+        let record = inner.next(&event)?;
+        inner.happened(&event, &record);
+        inner.noted = record;
+        Ok(())
     }
 
     /// Records `event`, durably, and returns the job after it.
@@ -99,6 +115,19 @@ impl Journal {
     /// [`Journal::close`] takes it back and writes it.
     pub(super) async fn insist(&self, event: Event) -> Result<Job, JournalError> {
         self.spawn(event, Carry::Always).await
+    }
+
+    /// As [`Journal::insist`], by [`Journal::close`] alone: whoever is told of it need not wait until it is written.
+    /// Until then this process knows better than the store.
+    pub(super) async fn keep(&self, event: Event) -> Result<Job, JournalError> {
+        let mut inner = self.0.lock().await;
+        let record = inner.next(&event)?;
+        let job = inner.happened(&event, &record);
+        inner.carried.push(record);
+        if let Some(running) = inner.running.as_ref().filter(|_| job.state.at_rest()) {
+            running.ended(&job);
+        }
+        Ok(job)
     }
 
     async fn spawn(&self, event: Event, carry: Carry) -> Result<Job, JournalError> {
@@ -164,46 +193,66 @@ impl Journal {
 }
 
 impl Inner {
-    async fn write(&mut self, event: Event, carry: Carry) -> Result<Job, JournalError> {
-        if let Some((event, job)) = self.doubtful.take() {
-            self.job = job.clone();
-            self.carried.push((event, job));
+    /// What `event` is written with: all that was noted before it.
+    fn next(&mut self, event: &Event) -> Result<Record, Illegal> {
+        if let Some(record) = self.doubtful.take() {
+            if let Some((_, job)) = record.last() {
+                self.job = job.clone();
+            }
+            self.carried.push(record);
         }
-        let next = self.job.apply(&event, self.clock.now_millis())?;
+        let job = self.job.apply(event, self.clock.now_millis())?;
+        let mut record = std::mem::take(&mut self.noted);
+        record.push((event.clone(), job));
+        Ok(record)
+    }
+
+    /// `event`, the last of `record`, has happened.
+    fn happened(&mut self, event: &Event, record: &Record) -> Job {
+        if let Some((_, job)) = record.last() {
+            self.tally.recorded(event, job);
+            self.job = job.clone();
+        }
+        self.job.clone()
+    }
+
+    async fn write(&mut self, event: Event, carry: Carry) -> Result<Job, JournalError> {
+        let record = self.next(&event)?;
         let outcome = match self.write_carried().await {
-            Ok(()) => self.append(&event, &next).await,
+            Ok(()) => self.append(&record).await,
             Err(problem) => Err(problem),
         };
-        match outcome {
-            Ok(()) => {}
-            Err(JournalError::Store(away)) if carry != Carry::Never => {
-                error!(claim = self.job.claim.as_str(), event = event.name(), %away,
+        let away_or_lost = match outcome {
+            Ok(()) => return Ok(self.happened(&event, &record)),
+            Err(problem) => problem,
+        };
+        let claim = self.job.claim.as_str();
+        match &away_or_lost {
+            JournalError::Store(away) if carry != Carry::Never => {
+                error!(claim, event = event.name(), %away,
                     "the store is away after money moved; the job goes on from memory");
-                self.carried.push((event.clone(), next.clone()));
             }
-            Err(JournalError::Fenced) if carry == Carry::Always => {
+            JournalError::Fenced if carry == Carry::Always => {
                 error!(
-                    claim = self.job.claim.as_str(),
+                    claim,
                     event = event.name(),
                     "the lease was lost after money moved; the job goes on from memory"
                 );
-                self.carried.push((event.clone(), next.clone()));
             }
-            Err(problem) => {
-                if matches!(problem, JournalError::Store(_)) {
-                    self.doubtful = Some((event, next));
-                }
-                return Err(problem);
+            JournalError::Store(_) => {
+                self.doubtful = Some(record);
+                return Err(away_or_lost);
             }
+            _ => return Err(away_or_lost),
         }
-        self.tally.recorded(&event, &next);
-        self.job = next.clone();
-        Ok(next)
+        let job = self.happened(&event, &record);
+        self.carried.push(record);
+        Ok(job)
     }
 
     async fn write_carried(&mut self) -> Result<(), JournalError> {
-        while let Some((event, job)) = self.carried.first().cloned() {
-            self.append(&event, &job).await?;
+        while let Some(record) = self.carried.first() {
+            self.append(record).await?;
             self.carried.remove(0);
         }
         Ok(())
@@ -221,8 +270,8 @@ impl Inner {
             let _ = self.jobs.release(&lease).await;
             return Ok(());
         }
-        let mut carried = Vec::with_capacity(self.carried.len());
-        for (event, _) in &self.carried {
+        let mut carried = Record::new();
+        for (event, _) in self.carried.iter().flatten() {
             job = match job.apply(event, self.clock.now_millis()) {
                 Ok(job) => job,
                 Err(illegal) => {
@@ -233,16 +282,19 @@ impl Inner {
             };
             carried.push((event.clone(), job.clone()));
         }
-        (self.job, self.lease, self.carried) = (job, lease, carried);
+        (self.job, self.lease, self.carried) = (job, lease, vec![carried]);
         Ok(())
     }
 
     /// Appends until the store says what became of it. Repeating the identical append is safe: a
     /// store recognises the version it already holds.
-    async fn append(&self, event: &Event, job: &Job) -> Result<(), JournalError> {
+    async fn append(&self, record: &Record) -> Result<(), JournalError> {
+        let Some((_, job)) = record.last() else { return Ok(()) };
+        let steps: Vec<Step<'_>> =
+            record.iter().map(|(event, job)| Step { event, at: job.updated }).collect();
         let mut tries = 1;
         loop {
-            match self.jobs.append(&self.lease, event, job).await {
+            match self.jobs.append_all(&self.lease, &steps, job).await {
                 Ok(Appended::Written) => return Ok(()),
                 Ok(Appended::Fenced) => return Err(JournalError::Fenced),
                 Err(_) if tries < TRIES => tokio::time::sleep(RETRY_PAUSE * tries).await,

@@ -42,7 +42,7 @@ use crate::facilitator::Facilitator;
 use crate::guard::{BornLoss, Guards, Reserved};
 use crate::ids::JobId;
 use crate::jobs::job::Sold;
-use crate::jobs::{ClaimKey, Fingerprint, Job, JobKind, JobStore, Lease};
+use crate::jobs::{ClaimKey, Fingerprint, Job, JobKind, JobStore, Lease, State, StoreError};
 use crate::providers::Offer;
 use crate::telemetry::Metrics;
 use crate::wallet::{Payees, Wallet};
@@ -183,7 +183,20 @@ impl Broker {
         self
     }
 
-    /// The store, for lookups by id.
+    /// The job with this public id.
+    pub async fn job(&self, id: JobId) -> Result<Option<Job>, StoreError> {
+        let Some(job) = self.jobs.by_id(id).await? else { return Ok(None) };
+        if job.state != State::Settling {
+            return Ok(Some(job));
+        }
+        // Its end may be on its way to the store, or have come there by now: who was told of it must find it so.
+        match self.running.ended(&job.claim) {
+            Some(ended) => Ok(Some(ended)),
+            None => self.jobs.by_claim(&job.claim).await,
+        }
+    }
+
+    /// The store, for lookups.
     pub fn jobs(&self) -> &Arc<dyn JobStore> {
         &self.jobs
     }

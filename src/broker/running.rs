@@ -8,11 +8,18 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::jobs::ClaimKey;
+use crate::jobs::{ClaimKey, Job};
 
-/// Counts the journals that are open, by claim.
+/// The journals that are open, by claim.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Running(Arc<Mutex<HashMap<ClaimKey, usize>>>);
+pub(super) struct Running(Arc<Mutex<HashMap<ClaimKey, Open>>>);
+
+#[derive(Debug, Default)]
+struct Open {
+    journals: usize,
+    /// What the job came to, while that is being written.
+    ended: Option<Box<Job>>,
+}
 
 /// One journal; counted until dropped.
 #[derive(Debug)]
@@ -23,21 +30,35 @@ pub(super) struct Entered {
 
 impl Running {
     pub(super) fn enter(&self, claim: ClaimKey) -> Entered {
-        *self.0.lock().entry(claim.clone()).or_default() += 1;
+        self.0.lock().entry(claim.clone()).or_default().journals += 1;
         Entered { claim, running: self.clone() }
     }
 
     pub(super) fn has(&self, claim: &ClaimKey) -> bool {
         self.0.lock().contains_key(claim)
     }
+
+    /// What a job came to that is being written just now. The store may not know it yet.
+    pub(super) fn ended(&self, claim: &ClaimKey) -> Option<Job> {
+        self.0.lock().get(claim)?.ended.as_deref().cloned()
+    }
+}
+
+impl Entered {
+    /// The job has ended so, whatever the store says until that is written.
+    pub(super) fn ended(&self, job: &Job) {
+        if let Some(open) = self.running.0.lock().get_mut(&self.claim) {
+            open.ended = Some(Box::new(job.clone()));
+        }
+    }
 }
 
 impl Drop for Entered {
     fn drop(&mut self) {
         let mut running = self.running.0.lock();
-        if let Some(count) = running.get_mut(&self.claim) {
-            *count -= 1;
-            if *count == 0 {
+        if let Some(open) = running.get_mut(&self.claim) {
+            open.journals -= 1;
+            if open.journals == 0 {
                 running.remove(&self.claim);
             }
         }

@@ -63,9 +63,7 @@ impl Step {
 use Effect::{Done, Never};
 
 const REDONE: &[&str] = &["work_failed", "reopened", "verified", "signed", "answered", "settled"];
-const REDONE_WORKING: &[&str] =
-    &["verified", "work_failed", "reopened", "verified", "signed", "answered", "settled"];
-const REDONE_UNPAID: &[&str] = &["verified", "work_failed", "reopened", "verified", "answered", "settled"];
+const REDONE_UNPAID: &[&str] = &["work_failed", "reopened", "verified", "answered", "settled"];
 const HELD: &[&str] = &["verified", "signed", "work_failed"];
 
 pub(crate) const STEPS: &[Step] = &[
@@ -83,14 +81,14 @@ pub(crate) const STEPS: &[Step] = &[
         provider: 1,
     },
     Step {
-        name: "run: working, nothing signed",
+        name: "run: claimed, nothing signed",
         order: Order::Run,
         stalled: (Service::Merit, "/", 0),
         effect: Never,
-        killed_in: State::Working,
+        killed_in: State::Claimed,
         recovered: State::Voided,
         then: Then::Redone,
-        journal: REDONE_WORKING,
+        journal: REDONE,
         charged: 1,
         provider: 1,
     },
@@ -144,14 +142,14 @@ pub(crate) const STEPS: &[Step] = &[
     },
     // A file for good: a free upload, then a paid pin.
     Step {
-        name: "store: working, upload stalled",
+        name: "store: claimed, upload stalled",
         order: Order::StorePinned,
         stalled: (Service::OpenX402, "/upload", 0),
         effect: Done,
-        killed_in: State::Working,
+        killed_in: State::Claimed,
         recovered: State::Voided,
         then: Then::Redone,
-        journal: REDONE_WORKING,
+        journal: REDONE,
         charged: 1,
         provider: 1,
     },
@@ -160,10 +158,10 @@ pub(crate) const STEPS: &[Step] = &[
         order: Order::StorePinned,
         stalled: (Service::OpenX402, "/pin/", 0),
         effect: Never,
-        killed_in: State::Working,
+        killed_in: State::Claimed,
         recovered: State::Voided,
         then: Then::Redone,
-        journal: REDONE_WORKING,
+        journal: REDONE,
         charged: 1,
         provider: 1,
     },
@@ -181,11 +179,11 @@ pub(crate) const STEPS: &[Step] = &[
     },
     // A value in a cache of the operator's: nothing is signed for the job.
     Step {
-        name: "cache: working, the value not set",
+        name: "cache: claimed, the value not set",
         order: Order::StoreCached,
         stalled: (Service::XCache, "/", 0),
         effect: Never,
-        killed_in: State::Working,
+        killed_in: State::Claimed,
         recovered: State::Voided,
         then: Then::Redone,
         journal: REDONE_UNPAID,
@@ -193,11 +191,11 @@ pub(crate) const STEPS: &[Step] = &[
         provider: 0,
     },
     Step {
-        name: "cache: working, the value set",
+        name: "cache: claimed, the value set",
         order: Order::StoreCached,
         stalled: (Service::XCache, "/", 0),
         effect: Done,
-        killed_in: State::Working,
+        killed_in: State::Claimed,
         recovered: State::Voided,
         then: Then::Redone,
         journal: REDONE_UNPAID,
@@ -218,11 +216,11 @@ pub(crate) const STEPS: &[Step] = &[
     },
     // The app does the work.
     Step {
-        name: "app: working, the app not reached",
+        name: "app: claimed, the app not reached",
         order: Order::App,
         stalled: (Service::App, "/premium", 0),
         effect: Never,
-        killed_in: State::Working,
+        killed_in: State::Claimed,
         recovered: State::Voided,
         then: Then::Redone,
         journal: REDONE_UNPAID,

@@ -38,4 +38,5 @@ mod secrets;
 mod seller;
 mod sold;
 mod time;
+mod trips;
 mod webhooks;

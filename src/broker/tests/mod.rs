@@ -9,6 +9,7 @@ mod guards;
 mod named;
 mod proof;
 mod provider;
+mod records;
 mod settle;
 mod trap;
 mod turn;
@@ -159,10 +160,16 @@ impl Stage {
         sale
     }
 
-    /// Sells in a task of its own, as the edge does.
+    /// Sells in a task of its own, as the edge does, and waits until what can be written just now is.
     pub(super) fn start(&self, sale: Sale) -> tokio::task::JoinHandle<Said> {
         let broker = Arc::clone(&self.broker);
-        tokio::spawn(async move { Said::of(broker.sell(sale, ()).await) })
+        tokio::spawn(async move {
+            let (guard, written) = tokio::sync::oneshot::channel::<()>();
+            let said = Said::of(broker.sell(sale, guard).await);
+            // Paused time stands still while the store works.
+            let _ = tokio::time::timeout(Duration::from_millis(1), written).await;
+            said
+        })
     }
 
     pub(super) async fn sell(&self, sale: Sale) -> Said {

@@ -30,7 +30,7 @@ impl Inner {
 
     /// The state of a job. Never its result: an id may be shared, what was paid for is given to the payment again.
     async fn job(&self, id: JobId, describe: fn(&Job) -> Value) -> Result<Answer, Problem> {
-        let found = self.parts.broker.jobs().by_id(id).await;
+        let found = self.parts.broker.job(id).await;
         let job = found.map_err(|_| Reason::StoreAway)?.ok_or(Reason::JobUnknown)?;
         Ok(Answer { job: Some(id), ..Answer::new(document(&describe(&job)), Reason::Own) })
     }
