@@ -144,6 +144,9 @@ pub struct Limits {
     pub max_jobs: usize,
 }
 
+/// Who asks for a job that has just ended waits this long for the record of it.
+const WRITTEN_SOON: Duration = Duration::from_secs(1);
+
 /// What the broker works with. One for the whole process, shared.
 pub struct Broker {
     jobs: Arc<dyn JobStore>,
@@ -189,11 +192,9 @@ impl Broker {
         if job.state != State::Settling {
             return Ok(Some(job));
         }
-        // Its end may be on its way to the store, or have come there by now: who was told of it must find it so.
-        match self.running.ended(&job.claim) {
-            Some(ended) => Ok(Some(ended)),
-            None => self.jobs.by_claim(&job.claim).await,
-        }
+        // Its end may be on its way to the store: who has its answer must find it so, and a state that is told is on record.
+        let _ = tokio::time::timeout(WRITTEN_SOON, self.running.written(&job.claim)).await;
+        self.jobs.by_claim(&job.claim).await
     }
 
     /// The store, for lookups.

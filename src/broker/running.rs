@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 
 use crate::jobs::{ClaimKey, Job};
 
@@ -19,6 +20,8 @@ struct Open {
     journals: usize,
     /// What the job came to, while that is being written.
     ended: Option<Box<Job>>,
+    /// Nobody writes any more.
+    closed: Arc<Notify>,
 }
 
 /// One journal; counted until dropped.
@@ -42,6 +45,19 @@ impl Running {
     pub(super) fn ended(&self, claim: &ClaimKey) -> Option<Job> {
         self.0.lock().get(claim)?.ended.as_deref().cloned()
     }
+
+    /// Waits until what a job came to is written, if it came to something.
+    pub(super) async fn written(&self, claim: &ClaimKey) {
+        let closed = {
+            let running = self.0.lock();
+            let ended = running.get(claim).filter(|open| open.ended.is_some());
+            // Made under the lock: what closes from here on is heard.
+            ended.map(|open| Arc::clone(&open.closed).notified_owned())
+        };
+        if let Some(closed) = closed {
+            closed.await;
+        }
+    }
 }
 
 impl Entered {
@@ -58,8 +74,10 @@ impl Drop for Entered {
         let mut running = self.running.0.lock();
         if let Some(open) = running.get_mut(&self.claim) {
             open.journals -= 1;
-            if open.journals == 0 {
-                running.remove(&self.claim);
+            if open.journals == 0
+                && let Some(open) = running.remove(&self.claim)
+            {
+                open.closed.notify_waiters();
             }
         }
     }

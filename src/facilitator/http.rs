@@ -14,6 +14,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::{Method, Uri};
+use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::{Facilitator, FacilitatorError, PaymentRequest, Settlement, Supported, Verdict};
@@ -222,15 +223,35 @@ struct Expected {
 
 impl Expected {
     fn of(request: &PaymentRequest) -> Self {
-        let read = |raw: &serde_json::value::RawValue, pointer: &str| {
-            let value: Value = serde_json::from_str(raw.get()).ok()?;
-            Some(value.pointer(pointer)?.as_str()?.to_owned())
-        };
+        let paying = serde_json::from_str::<Paying>(request.payment_payload.get());
+        let wanted = serde_json::from_str::<Wanted>(request.payment_requirements.get());
         Expected {
-            payer: read(&request.payment_payload, "/payload/authorization/from"),
-            network: read(&request.payment_requirements, "/network"),
+            payer: paying.ok().map(|paying| paying.payload.authorization.from),
+            network: wanted.ok().map(|wanted| wanted.network),
         }
     }
+}
+
+/// As much of a payment as says who pays.
+#[derive(Deserialize)]
+struct Paying {
+    payload: Authorized,
+}
+
+#[derive(Deserialize)]
+struct Authorized {
+    authorization: Payer,
+}
+
+#[derive(Deserialize)]
+struct Payer {
+    from: String,
+}
+
+/// As much of a requirement as says where.
+#[derive(Deserialize)]
+struct Wanted {
+    network: String,
 }
 
 impl From<OutgoingError> for FacilitatorError {

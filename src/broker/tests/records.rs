@@ -41,9 +41,7 @@ async fn nobody_waits_for_the_record_of_the_settlement() {
     // What it was charged for is on record before that.
     assert_eq!(stage.state(1).await, State::Settling);
 
-    // Who asks this process hears of it, and nobody takes the job for an orphan.
-    let id = stage.job(1).await.id;
-    assert_eq!(stage.broker.job(id).await.unwrap().unwrap().state, State::Completed);
+    // Who presents it again has its answer, and nobody takes the job for an orphan.
     let began = tokio::time::Instant::now();
     let again = stage.sell(stage.sale(1, &[PAY])).await;
     assert_eq!((again.reason, again.body.as_str()), (Reason::Replayed, "run 1"));
@@ -51,10 +49,15 @@ async fn nobody_waits_for_the_record_of_the_settlement() {
     assert!(began.elapsed() < Duration::from_millis(25), "it waited for the store");
     assert_eq!((stage.facilitator.asked(), stage.state(1).await), (1, State::Settling));
 
+    // Who asks for its state is told what is on record, and waits a moment for that to be the end.
+    let id = stage.job(1).await.id;
+    assert_eq!(stage.broker.job(id).await.unwrap().unwrap().state, State::Settling);
+    let broker = Arc::clone(&stage.broker);
+    let asking = tokio::spawn(async move { broker.job(id).await.unwrap().unwrap().state });
     until.notify_one();
+    assert_eq!(asking.await.unwrap(), State::Completed);
     assert!(written.await.is_err(), "whoever waits for the end of it is told");
     assert_eq!(stage.state(1).await, State::Completed);
-    assert_eq!(stage.broker.job(id).await.unwrap().unwrap().state, State::Completed);
     assert_eq!(stage.events(1).await, ["verified", "signed", "answered", "settled"]);
 }
 

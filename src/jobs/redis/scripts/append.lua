@@ -12,10 +12,11 @@ end
 if job[2] ~= ARGV[3] or job[3] == '0' then
   return 0
 end
-redis.call('HSET', KEYS[1], 'record', ARGV[5], 'version', ARGV[4], 'schema', ARGV[6], 'state', KEYS[5])
+local rest = ARGV[7] == 'rest'
+redis.call('HSET', KEYS[1], 'record', ARGV[5], 'version', ARGV[4], 'schema', ARGV[6], 'state', KEYS[5],
+  'lease', rest and '0' or job[3])
 redis.call('RPUSH', KEYS[2], unpack(ARGV, 9))
-if ARGV[7] == 'rest' then
-  redis.call('HSET', KEYS[1], 'lease', '0')
+if rest then
   redis.call('ZREM', KEYS[4], ARGV[1])
 else
   redis.call('ZADD', KEYS[4], job[3], ARGV[1])
@@ -25,7 +26,10 @@ if job[5] ~= KEYS[5] then
 end
 if ARGV[8] == '' then
   redis.call('ZADD', KEYS[5], '+inf', job[4])
-  for key = 1, 3 do redis.call('PERSIST', KEYS[key]) end
+  -- All three expire, or none.
+  if redis.call('PERSIST', KEYS[1]) == 1 then
+    for key = 2, 3 do redis.call('PERSIST', KEYS[key]) end
+  end
 else
   -- Entries of a sorted set do not expire by themselves: each that comes takes two that are past with it.
   local time = redis.call('TIME')
