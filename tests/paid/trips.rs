@@ -32,7 +32,10 @@ impl Monitor {
 
     /// What it was asked about one payment and its payer, in order.
     fn of(&self, nonce: &str, payer: &str) -> Vec<String> {
-        let about = |line: &&String| line.contains(nonce) || line.contains(payer);
+        let about = |line: &&String| {
+            let line = line.to_ascii_lowercase();
+            line.contains(nonce) || line.contains(payer)
+        };
         self.0.lock().iter().filter(about).map(|line| name(line)).collect()
     }
 }

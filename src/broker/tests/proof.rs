@@ -277,6 +277,8 @@ async fn a_job_that_goes_on_from_memory_is_no_orphan() {
     assert_eq!(stage.state(1).await, State::Working, "taken for an orphan");
     let said = stage.sell(stage.sale(1, &[PAY])).await;
     assert_eq!((said.reason, said.body.as_str()), (Reason::Replayed, "run 1"));
+    // What is carried is written within a second of the store's return.
+    tokio::time::sleep(Duration::from_secs(5)).await;
     assert_eq!(stage.events(1).await, ["verified", "signed", "answered", "settled"]);
 }
 
@@ -291,14 +293,19 @@ async fn what_was_settled_from_memory_wins_over_who_took_the_job_for_an_orphan()
     assert_eq!(selling.await.unwrap().reason, Reason::Paid);
 
     stage.clock.advance(61_000);
-    let store = &stage.store.inner;
-    let lease = Duration::from_secs(15);
-    let (job, lease) = store.take_over(&presented(1).claim(), lease).await.unwrap().unwrap();
-    let failure = Failure { code: "provider_failed".into(), message: String::new(), status: 502 };
-    let event = Event::WorkFailed { failure };
-    let held = job.apply(&event, stage.clock.now_millis()).unwrap();
-    assert_eq!(held.state, State::Held);
-    store.append(&lease, &event, &held).await.unwrap();
+    let (store, clock) = (Arc::clone(&stage.store.inner), stage.clock.clone());
+    let handle = tokio::runtime::Handle::current();
+    let another = async move {
+        let lease = Duration::from_secs(15);
+        let (job, lease) = store.take_over(&presented(1).claim(), lease).await.unwrap().unwrap();
+        let failure = Failure { code: "provider_failed".into(), message: String::new(), status: 502 };
+        let event = Event::WorkFailed { failure };
+        let held = job.apply(&event, clock.now_millis()).unwrap();
+        assert_eq!(held.state, State::Held);
+        store.append(&lease, &event, &held).await.unwrap();
+    };
+    // On a thread that may block, or paused time would run on, past all patience, while the disk is waited for.
+    tokio::task::spawn_blocking(move || handle.block_on(another)).await.unwrap();
 
     stage.store.go_away(false);
     tokio::time::sleep(Duration::from_secs(5)).await;
