@@ -90,7 +90,7 @@ impl Inner {
             answer = &mut answer => return Ok(answer),
             id = job => id,
         };
-        match self.parts.broker.jobs().by_id(id).await {
+        match self.parts.broker.job(id).await {
             // Its answer is on its way.
             Ok(Some(job)) if job.state.at_rest() => Ok(answer.await),
             found => Err(Box::new(self.accepted(asked, id, found.ok().flatten().as_ref()))),

@@ -82,7 +82,7 @@ impl Inner {
         let mut watcher = None;
         let mut pause = FIRST_PAUSE;
         loop {
-            let found = self.parts.broker.jobs().by_id(id).await;
+            let found = self.parts.broker.job(id).await;
             let job = found.map_err(|_| Reason::StoreAway)?.ok_or(Reason::JobUnknown)?;
             let left = until.saturating_duration_since(Instant::now());
             if job.state.at_rest() || left.is_zero() || self.parts.drain.started() {
@@ -108,7 +108,7 @@ impl Inner {
     pub(super) async fn events(self: &Arc<Self>, id: JobId, head: &Parts) -> Result<Answer, Problem> {
         let watcher = self.watchers.begin()?;
         let last = head.headers.get(LAST_EVENT_ID).and_then(|id| id.to_str().ok()?.trim().parse().ok());
-        let job = self.parts.broker.jobs().by_id(id).await.map_err(|_| Reason::StoreAway)?;
+        let job = self.parts.broker.job(id).await.map_err(|_| Reason::StoreAway)?;
         match &job {
             None if self.uploads.of(id).is_none() => return Err(Reason::JobUnknown.into()),
             // It has seen the end. This, and only this, keeps a browser from coming back.
@@ -192,7 +192,7 @@ impl Follower {
     /// What is new, if anything is.
     async fn look(&mut self) -> Option<String> {
         let upload = self.inner.uploads.of(self.id);
-        let job = match self.inner.parts.broker.jobs().by_id(self.id).await {
+        let job = match self.inner.parts.broker.job(self.id).await {
             Ok(job) => job,
             // It will be back, or the stream ends by itself.
             Err(_) => return None,
