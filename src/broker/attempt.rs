@@ -11,7 +11,7 @@ use super::journal::{Journal, JournalError};
 use super::purse::{AttemptPurse, Hand, NoPurse};
 use super::settlement::{Settled, payment_request};
 use super::work::{Product, WorkError, WorkFault};
-use super::{Broker, Presented, Sale};
+use super::{Broker, Sale};
 use crate::facilitator::Verdict;
 use crate::jobs::job::{ClientLeg, SCHEMA, Sold};
 use crate::jobs::{Claim, Event, Failure, Job, JobKind, Lease, State};
@@ -67,11 +67,6 @@ impl Broker {
         });
         drop(slot);
         outcome
-    }
-
-    /// Whether the client is charged before anything is bought for it, whatever it signed.
-    async fn pays_first(&self, payment: &Presented, brokered: bool) -> bool {
-        brokered && (self.loses_too_much() || self.owes(payment).await)
     }
 
     async fn attempt(&self, journal: &Journal, mut sale: Sale, owes: bool) -> Delivery {

@@ -10,8 +10,13 @@ use crate::jobs::Job;
 const DEBTORS: &str = "debtors";
 
 impl Broker {
+    /// Whether the client is charged before anything is bought for it, whatever it signed.
+    pub(super) async fn pays_first(&self, payment: &Presented, brokered: bool) -> bool {
+        brokered && (self.loses_too_much() || self.owes(payment).await)
+    }
+
     /// Whether this payer left a provider's bill to us before. Where the store cannot tell, it counts as so.
-    pub(super) async fn owes(&self, payment: &Presented) -> bool {
+    async fn owes(&self, payment: &Presented) -> bool {
         let payer = payment.authorization.from.to_string();
         !matches!(self.jobs.get(DEBTORS, &payer).await, Ok(None))
     }
