@@ -4,12 +4,15 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::Payer;
 use crate::chain::{ChainError, Proof, Prove, Since, Sought, Unpaid};
-use crate::clock::UnixMillis;
+use crate::clock::{UnixMillis, UnixSeconds};
 use crate::jobs::{ClaimKey, Event, Job, JobStore, State, StoreError};
-use crate::x402::{Address, Network, Payment};
+use crate::wallet::REFUND_STEP;
+use crate::x402::{Address, B256, Network, Payment};
 
 /// Jobs listed at most; the rest is listed when these are paid.
 const MOST: usize = 10_000;
+/// Refunds signed for one job at most. Each before the last is looked for on the chain again.
+const MOST_NUMBERS: u32 = 16;
 /// Jobs read at once.
 const TOGETHER: usize = 16;
 
@@ -40,6 +43,14 @@ pub enum Unpayable {
     /// Nothing was paid, so nothing is owed.
     #[error("nothing is owed: the chain shows that the client's payment was never made: {0}")]
     NeverPaid(Unpaid),
+    /// Its record hides that.
+    #[error("the client has its money back, by {0}, whatever the record says")]
+    PaidBefore(B256),
+    /// Something is wrong with whoever settles, or with the record.
+    #[error(
+        "{MOST_NUMBERS} refunds of this job were signed, and none was paid; look into that, and pay it by hand"
+    )]
+    TooMany,
     /// The client's payment may still be undone.
     #[error("the client's payment is in no final block yet; try again later")]
     NotFinal,
@@ -78,8 +89,48 @@ impl Payer {
             return Err(Unpayable::Payee(requirement.pay_to));
         }
         self.wallet.cap(&requirement.asset).map_err(|_| Unpayable::Asset)?;
-        has_paid(&*self.chains, job).await
+        has_paid(&*self.chains, job).await?;
+        self.not_paid_back(job).await
     }
+
+    /// Whether no refund before the one that is open, or due next, was paid: by the nonces that this wallet signs them under,
+    /// not by what the record says of them.
+    async fn not_paid_back(&self, job: &Job) -> Result<(), Unpayable> {
+        let requirement = &job.client.requirement;
+        let network = requirement.asset.network;
+        let open = job.open_refund().map(|refund| refund.attempt);
+        let number = open.or(job.next_refund()).ok_or(Unpayable::Record("its refunds"))?;
+        if number > MOST_NUMBERS {
+            return Err(Unpayable::TooMany);
+        }
+        for earlier in 1..number {
+            let sought = Sought {
+                asset: requirement.asset.address,
+                from: self.wallet.address(),
+                nonce: self.wallet.nonce(&job.claim, REFUND_STEP, earlier),
+                to: job.requester,
+                value: requirement.amount,
+                // Also in blocks that are not final yet.
+                valid_before: UnixSeconds::MAX,
+                since: since(job),
+            };
+            match self.chains.prove(network, &sought).await {
+                None => return Err(Unpayable::NoChain(network)),
+                Some(Err(error)) => return Err(Unpayable::Unknown(error)),
+                Some(Ok(Proof::Paid { transaction, .. })) => return Err(Unpayable::PaidBefore(transaction)),
+                Some(Ok(Proof::Open { .. } | Proof::Unpaid(Unpaid::Lapsed | Unpaid::Canceled))) => {}
+                Some(Ok(Proof::Unpaid(Unpaid::Elsewhere | Unpaid::Before))) => {
+                    return Err(Unpayable::Record("its refunds"));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// When the client's payment was presented: what was mined before has nothing to do with it.
+fn since(job: &Job) -> Since {
+    job.client.height.map_or(Since::Time(job.created / 1000), Since::Block)
 }
 
 /// Whether the record is about the payment that the client signed.
@@ -114,7 +165,7 @@ async fn has_paid(chains: &dyn Prove, job: &Job) -> Result<(), Unpayable> {
         to: requirement.pay_to,
         value: requirement.amount,
         valid_before: job.client.valid_before,
-        since: job.client.height.map_or(Since::Time(job.created / 1000), Since::Block),
+        since: since(job),
     };
     match chains.prove(network, &sought).await {
         None => Err(Unpayable::NoChain(network)),

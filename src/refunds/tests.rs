@@ -390,6 +390,27 @@ async fn what_the_client_did_not_pay_here_is_not_paid_back() {
 }
 
 #[tokio::test]
+async fn a_record_that_hides_a_refund_gets_no_second_one() {
+    let stage = Stage::new();
+    let id = stage.owed(1).await;
+    let owed = stage.job(id).await;
+    stage.payer.pay(id).await.unwrap();
+    stage.world.finalize();
+    let Outcome::Refunded(transaction) = stage.payer.pay(id).await.unwrap() else { panic!("not paid") };
+    // As it was before, but for a first refund that has lapsed; under its own nonce or another.
+    for nonce in [transaction, B256::repeat_byte(9)] {
+        let lapsed = Refund { fate: Fate::Unspent, nonce, ..sample::refund(1, 9) };
+        let forged = Job { refunds: vec![lapsed], ..owed.clone() };
+        assert_eq!(stage.payer.examine(&forged).await, Err(Unpayable::PaidBefore(transaction)));
+    }
+    // Without any, the next would be the first: the same nonce, which the token takes once.
+    let next = stage.payer.wallet.next_refund(&owed, NOW, 5).unwrap();
+    assert_eq!(next.nonce, transaction);
+    let many = Job { refunds: vec![Refund { fate: Fate::Unspent, ..sample::refund(16, 9) }], ..owed };
+    assert_eq!(stage.payer.examine(&many).await, Err(Unpayable::TooMany));
+}
+
+#[tokio::test]
 async fn a_job_that_owes_nothing_is_paid_nothing() {
     let stage = Stage::new();
     let error = stage.payer.pay(JobId::new()).await.unwrap_err();
