@@ -7,7 +7,7 @@ use galaksio::x402::Version;
 use crate::client::Request;
 use crate::once::same;
 use crate::payer::Payer;
-use crate::rig::Setup;
+use crate::rig::{Setup, eventually};
 
 const SECOND: u64 = 1_000;
 const MINUTE: u64 = 60 * SECOND;
@@ -104,8 +104,12 @@ fn a_forgotten_payment_is_an_expired_one() {
     gateway.end();
     let gateway = stage.gateway();
     stage.run(async {
-        let answer = gateway.client().send(&paid).await;
-        answer.expect(402, "payment_expired", Some("no"), Some("new_payment"));
+        // As soon as it is archived.
+        let answer = eventually("it to be forgotten", async || {
+            let answer = gateway.client().send(&paid).await;
+            (answer.status != 200).then_some(answer)
+        });
+        answer.await.expect(402, "payment_expired", Some("no"), Some("new_payment"));
     });
     assert_eq!(stage.sales(), 1);
 }

@@ -103,13 +103,31 @@ impl World {
 
     /// A job with one payment to a provider, in the store.
     async fn job(&self, number: u64, nonce: B256) {
+        let payment = crate::jobs::ProviderPayment { nonce, ..sample::payment("execute", 1, 0) };
+        self.live(number, &[Event::Verified, Event::Signed { payment }]).await;
+    }
+
+    /// A job whose client gets its money back.
+    async fn refund(&self, number: u64, nonce: B256) {
+        let refund = crate::jobs::Refund { nonce, ..sample::refund(1, 0) };
+        let (receipt, failure) = (sample::receipt(), sample::failure());
+        let failed = [Event::SettleFirst, Event::Settled { receipt }, Event::WorkFailed { failure }];
+        self.live(number, &[&failed[..], &[Event::RefundSigned { refund }]].concat()).await;
+    }
+
+    async fn live(&self, number: u64, life: &[Event]) {
         let mut job = sample::job(number);
         (job.created, job.updated) = (self.clock.now_millis(), self.clock.now_millis());
-        let Claim::Won(mut job, lease) = self.store.claim(&job, LONG).await.unwrap() else { panic!("taken") };
-        let payment = crate::jobs::ProviderPayment { nonce, ..sample::payment("execute", 1, 0) };
-        for event in [Event::Verified, Event::Signed { payment }] {
-            let next = job.apply(&event, NOW).unwrap();
-            self.store.append(&lease, &event, &next).await.unwrap();
+        let Claim::Won(mut job, mut lease) = self.store.claim(&job, LONG).await.unwrap() else {
+            panic!("taken")
+        };
+        for event in life {
+            if job.state.at_rest() {
+                lease = self.store.take_over(&job.claim, LONG).await.unwrap().unwrap().1;
+            }
+            let next = job.apply(event, NOW).unwrap();
+            let appended = self.store.append(&lease, event, &next).await.unwrap();
+            assert_eq!(appended, crate::jobs::Appended::Written);
             job = next;
         }
     }
@@ -174,6 +192,7 @@ async fn what_was_signed_here_is_known() {
     for number in 0..300 {
         world.job(number, B256::from(U256(number))).await;
     }
+    world.refund(900, nonce(8)).await;
     // Stock: of three purchases the first is forgotten.
     for number in ["2", "3"] {
         world.store.put("xcache.purchases", number, b"{}", None).await.unwrap();
@@ -182,7 +201,8 @@ async fn what_was_signed_here_is_known() {
         let scope = ClaimKey::inventory(&format!("inventory/xcache/{number}"));
         wallet().nonce(&scope, "create", number)
     };
-    let known = [nonce(1), nonce(2), B256::from(U256(0)), B256::from(U256(299)), stock(1), stock(3)];
+    let known =
+        [nonce(1), nonce(2), B256::from(U256(0)), B256::from(U256(299)), stock(1), stock(3), nonce(8)];
     for (at, nonce) in (0..).zip(known) {
         world.paid(120 + at, Some(nonce));
     }
