@@ -106,6 +106,17 @@ impl Process {
         self.status("VmRSS:") * 1024
     }
 
+    /// What it ever had in memory since the last [`Process::forget`], in bytes.
+    #[allow(dead_code, reason = "not in every program")]
+    pub(crate) fn peak(&self) -> u64 {
+        self.status("VmHWM:") * 1024
+    }
+
+    #[allow(dead_code, reason = "not in every program")]
+    pub(crate) fn forget(&self) {
+        std::fs::write(format!("/proc/{}/clear_refs", self.child.id()), "5").unwrap();
+    }
+
     #[allow(dead_code, reason = "not in every program")]
     pub(crate) fn threads(&self) -> u64 {
         self.status("Threads:")

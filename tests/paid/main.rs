@@ -10,6 +10,7 @@ mod bad_payment;
 mod bodies;
 mod bodies_held;
 mod bodies_large;
+mod bodies_many;
 mod bodies_slow;
 mod bodies_url;
 mod challenge;

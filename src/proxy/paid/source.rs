@@ -131,6 +131,11 @@ where
         self.shown = Some(shown);
     }
 
+    /// How many bytes there are, or the body around them has, as far as anybody says.
+    pub(super) fn declared(&self) -> Option<u64> {
+        self.exact().or_else(|| self.body.size_hint().exact())
+    }
+
     /// From now on, the digest of what passes is kept.
     pub(super) fn hash(&mut self) {
         self.digest = Some(Box::default());

@@ -140,7 +140,7 @@ impl Inner {
     where
         B: Body<Data = Bytes, Error = RequestBodyError> + Unpin,
     {
-        let mut kept = Kept::new(&self.memory, Some(&self.spool));
+        let mut kept = Kept::new(&self.memory, Some(&self.spool), source.declared());
         while let Some(bytes) = source.next().await? {
             kept.add(bytes).await?;
         }
@@ -171,7 +171,9 @@ impl Inner {
     {
         let (document, most) = (self.paid.max_document, self.paid.max_raw_body);
         let mut reader = JsonReader::new(document);
-        let mut kept = Kept::new(&self.memory, keep.then_some(&self.spool));
+        // Three quarters of it, if it is base64.
+        let declared = source.declared().map(|bytes| bytes / 4 * 3);
+        let mut kept = Kept::new(&self.memory, keep.then_some(&self.spool), declared);
         let (mut digest, mut size) = (Digest::default(), 0u64);
         let mut held = self.memory.nothing();
         while let Some(bytes) = source.next().await? {
