@@ -58,7 +58,7 @@ use follow::Watchers;
 use from_url::Sources;
 use prefer::Prefer;
 use progress::Uploads;
-use read::{Held, Memory};
+use read::Memory;
 use request::Asked;
 use rule::Rule;
 pub use webhook::Hooks;
