@@ -16,7 +16,8 @@ JOBS ?= 300
 SEED ?= 1
 KILLS ?=
 MINUTES ?= 10
-MIB ?= 256
+MIB ?= 5120
+BODY_ROUNDS ?= 2
 ROUNDS ?= 7
 SECONDS_EACH ?= 4
 SETTLEMENTS ?= 1000
@@ -74,9 +75,9 @@ bench-settle: build-tools $(CLIENTS_READY) ## our facilitator against the offici
 	$(CARGO) bench --locked --bench settle -- --settlements $(SETTLEMENTS) --at-once $(AT_ONCE)
 
 .PHONY: bench-bodies
-bench-bodies: build-tools ## large bodies against nginx and curl: throughput, processor time and memory (MIB=256 each)
+bench-bodies: build-tools ## large bodies against nginx and curl: throughput, processor time and memory (MIB=5120 each; five minutes)
 	@scripts/ensure nginx curl
-	BENCH_MIB=$(MIB) $(CARGO) bench --locked --bench bodies
+	BENCH_MIB=$(MIB) BENCH_ROUNDS=$(BODY_ROUNDS) $(CARGO) bench --locked --bench bodies
 
 .PHONY: bench-paid
 bench-paid: build-tools $(CLIENTS_READY) $(SELLER_FAST) ## paid requests beside x402-axum and @x402/express, as a table and in target/bench/paid.json (under five minutes after the build)

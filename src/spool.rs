@@ -92,17 +92,22 @@ impl Spooled {
         self.len() == 0
     }
 
-    /// At most `most` bytes from `offset` on; empty at its end.
-    pub fn read_at(&self, offset: u64, most: usize) -> io::Result<Bytes> {
+    /// Room for at most `most` bytes from `offset` on; empty at its end. For [`Spooled::read_at`], so that a thread that
+    /// may block allocates nothing: what it frees elsewhere would stay with it.
+    pub fn room(&self, offset: u64, most: usize) -> Vec<u8> {
         let left = usize::try_from(self.len().saturating_sub(offset)).unwrap_or(usize::MAX);
-        let mut bytes = vec![0; left.min(most)];
-        self.0.file.read_exact_at(&mut bytes, offset)?;
-        Ok(bytes.into())
+        vec![0; left.min(most)]
+    }
+
+    /// The bytes from `offset` on, as many as there is room for.
+    pub fn read_at(&self, offset: u64, mut room: Vec<u8>) -> io::Result<Bytes> {
+        self.0.file.read_exact_at(&mut room, offset)?;
+        Ok(room.into())
     }
 
     /// All of it.
     pub fn whole(&self) -> io::Result<Bytes> {
-        self.read_at(0, usize::MAX)
+        self.read_at(0, self.room(0, usize::MAX))
     }
 }
 
@@ -138,8 +143,8 @@ mod tests {
         other.write(b"a").unwrap();
         let file = writer.complete();
         assert_eq!((file.len(), &file.whole().unwrap()[..]), (9, &b"hello you"[..]));
-        assert_eq!(&file.read_at(6, 2).unwrap()[..], b"yo");
-        assert!(file.read_at(9, 5).unwrap().is_empty());
+        assert_eq!(&file.read_at(6, file.room(6, 2)).unwrap()[..], b"yo");
+        assert!(file.read_at(9, file.room(9, 5)).unwrap().is_empty());
         drop((file, other));
         assert_eq!(spool.free.load(Ordering::Acquire), 10);
     }

@@ -1,12 +1,15 @@
 //! Large bodies through a gateway, beside nginx with the same bytes and curl straight to the provider: `make bench-bodies`.
 //!
-//! A row is one upload of `BENCH_MIB` MiB, the best of three by time. CPU is the process's own, per GB
-//! of body; memory is by how much its resident set was ever larger than before. The provider is the sandbox's, which
-//! reads and digests everything, on the same machine.
+//! Every row is one way in. Rounds are interleaved, so that a slow minute of the machine is everybody's. The bytes are made
+//! while they are sent; what a row bought is compared, by digest, with what was sent. Time is the best round's; CPU is
+//! the process's own, per GB as sent; memory is by how much its resident set was ever larger than when it was idle. The
+//! provider is the sandbox's, which reads and digests everything, on the same machine.
 
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::float_arithmetic, reason = "a measurement")]
 #![allow(dead_code, missing_docs, reason = "shared with the tests")]
 
+#[path = "../../tests/paid/cid.rs"]
+mod cid;
 #[path = "../../tests/paid/client.rs"]
 mod client;
 #[path = "../../tests/paid/gateway.rs"]
@@ -14,172 +17,221 @@ mod gateway;
 mod nginx;
 #[path = "../../tests/paid/payer.rs"]
 mod payer;
+mod payload;
+mod process;
 #[path = "../../tests/paid/rig.rs"]
 mod rig;
+mod slow;
+mod source;
+mod upload;
 
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
-use std::process::Command;
-use std::time::Instant;
+use std::net::SocketAddr;
 
+use galaksio::intake::{JsonReader, Wanted};
 use galaksio::sandbox::Service;
-use galaksio::x402::{Challenge, Version};
-use http::HeaderMap;
 
-use client::{HOST, Request};
+use client::Request;
+use nginx::Nginx;
 use payer::Payer;
-use rig::{Setup, eventually};
+use payload::{MIB, Payload};
+use process::{Usage, measured};
+use rig::{Setup, Stage, eventually};
+use source::Source;
+use upload::{buy, curl, price, sign};
 
-const MIB: usize = 1 << 20;
-const RUNS: usize = 3;
-const HEAD: &str = "--b\r\nContent-Disposition: form-data; name=\"file\"; filename=\"a.bin\"\r\n\
-    Content-Type: application/octet-stream\r\n\r\n";
-const TAIL: &str = "\r\n--b--\r\n";
-
-/// What one upload took.
-#[derive(Clone, Copy)]
-struct Row {
-    seconds: f64,
-    cpu: Option<f64>,
-    memory: Option<u64>,
+/// A program of these is measured.
+struct Bench {
+    stage: Stage,
+    gateway: gateway::Process,
+    nginx: Nginx,
+    source: Source,
+    payer: Payer,
+    provider: SocketAddr,
+    /// The gateway's memory when it has nothing to do.
+    idle: u64,
 }
+
+/// One way of sending something.
+struct Way {
+    name: &'static str,
+    run: fn(&Bench, usize) -> (usize, Usage),
+}
+
+const WAYS: [Way; 7] = [
+    Way { name: "curl, straight to the provider", run: |bench, mib| direct(bench, mib) },
+    Way { name: "nginx, a form", run: |bench, mib| through_nginx(bench, mib) },
+    Way { name: "galaksio, raw", run: |bench, mib| sold(bench, &Payload::raw(mib)) },
+    Way { name: "galaksio, a form", run: |bench, mib| sold(bench, &Payload::form(mib)) },
+    Way { name: "galaksio, {url}", run: |bench, mib| sold(bench, &Payload::url(&bench.source, mib)) },
+    Way { name: "galaksio, base64 in JSON: its price", run: |bench, mib| priced(bench, &Payload::json(mib)) },
+    Way { name: "galaksio, base64 in JSON", run: |bench, mib| sold(bench, &Payload::json(mib)) },
+];
 
 fn main() {
-    let mib =
-        std::env::var("BENCH_MIB").ok().map_or(256, |text| text.parse().expect("BENCH_MIB is a number"));
-    let bytes = mib * MIB;
-    let limit = format!("{}MiB", mib + 16);
-    let mut setup = Setup::new()
-        .text("providers.openx402", "max_file", &limit)
-        .text("paid", "max_raw_body", &limit)
-        .text("paid", "max_json_body", &format!("{}MiB", mib * 2))
-        .toml_value("pricing", "buckets", &format!("[\"1MiB\", {limit:?}]"));
-    setup.sandbox.openx402_max_file = ((mib + 16) * MIB) as u64;
-    let stage = setup.start();
-    let gateway = stage.process();
-    let client = gateway.client();
-    stage.run(eventually("prices", async || {
-        let small = Request::post("/store?permanent=true", "image/png", vec![7; 10]);
-        (client.send(&small).await.status == 402).then_some(())
-    }));
-    let payer = Payer::new();
-    let provider = stage.sandbox().urls.openx402.strip_prefix("http://").unwrap().parse().unwrap();
-    let nginx = nginx::start(provider);
-    let chunk: Vec<u8> = (0..MIB).map(|at| (at * 7 % 251) as u8).collect();
-    let chunks = || std::iter::repeat_n(&chunk[..], mib);
-
-    let form = || std::iter::once(HEAD.as_bytes()).chain(chunks()).chain(std::iter::once(TAIL.as_bytes()));
-    let form_length = HEAD.len() + bytes + TAIL.len();
-    let form_type = "multipart/form-data; boundary=b";
-    let text = base64_simd::STANDARD.encode_to_string(&chunk[..MIB / 4 * 3]);
-    let json = || {
-        let texts = std::iter::repeat_n(text.as_bytes(), mib);
-        std::iter::once(&b"{\"options\":{\"permanent\":true},\"data\":\""[..])
-            .chain(texts)
-            .chain(std::iter::once(&b"\"}"[..]))
+    let number = |name: &str, default: usize| {
+        std::env::var(name).map_or(default, |text| text.parse().expect("a number"))
     };
-    let json_length = json().map(<[u8]>::len).sum();
-
-    let file = tempfile::NamedTempFile::new().unwrap();
-    chunks().for_each(|chunk| file.as_file().write_all(chunk).unwrap());
-    let path = file.path().display().to_string();
-    let curl = || {
-        let began = Instant::now();
-        let form = format!("file=@{path}");
-        let url = format!("http://{provider}/upload");
-        let out = Command::new("curl").args(["-sSf", "-o", "/dev/null", "-F", &form, &url]).status().unwrap();
-        assert!(out.success(), "curl: {out}");
-        Row { seconds: began.elapsed().as_secs_f64(), cpu: None, memory: None }
-    };
-    let upload =
-        |pid, address, path: &str, kind, length, pieces: &mut dyn Iterator<Item = &[u8]>, paid: bool| {
-            let payment = if paid { sign(address, &payer, path, kind, length) } else { String::new() };
-            measured(pid, || {
-                let (status, body) = send(address, path, kind, length, &payment, pieces);
-                let expected = if path == "/store" { 402 } else { 200 };
-                assert_eq!(status, expected, "{}", String::from_utf8_lossy(&body));
-            })
-        };
-
-    println!("{mib} MiB, best of {RUNS}\n");
-    println!("{:<44} {:>7} {:>10} {:>11}", "", "GB/s", "CPU s/GB", "memory MiB");
-    row("curl, straight to the provider", bytes, curl);
-    row("nginx, the same bytes", bytes, || {
-        upload(nginx.pid(), nginx.address, "/upload", form_type, form_length, &mut form(), false)
-    });
-    let store = "/store?permanent=true";
-    row("galaksio, raw, paid and pinned", bytes, || {
-        upload(gateway.pid(), gateway.address, store, "application/octet-stream", bytes, &mut chunks(), true)
-    });
-    row("galaksio, a form, paid and pinned", bytes, || {
-        upload(gateway.pid(), gateway.address, store, form_type, form_length, &mut form(), true)
-    });
-    row("galaksio, base64 in JSON, told its price", json_length, || {
-        upload(gateway.pid(), gateway.address, "/store", "application/json", json_length, &mut json(), false)
-    });
-    assert_eq!(stage.purchases(Service::OpenX402), 2 * RUNS);
+    let (mib, rounds) = (number("BENCH_MIB", 5 * 1024), number("BENCH_ROUNDS", 2));
+    let (many, each) = (number("BENCH_MANY", 16), number("BENCH_MANY_MIB", 256));
+    let slow = number("BENCH_SLOW", 2000);
+    let bench = Bench::start(mib.max(each));
+    println!("{mib} MiB, the best of {rounds} rounds; idle, the gateway has {} MiB\n", bench.idle >> 20);
+    head();
+    let mut runs = WAYS.map(|_| Vec::new());
+    for _ in 0..rounds {
+        for (way, runs) in WAYS.iter().zip(&mut runs) {
+            runs.push((way.run)(&bench, mib));
+        }
+    }
+    for (way, runs) in WAYS.iter().zip(&runs) {
+        row(way.name, runs);
+    }
+    if many > 0 {
+        println!("\n{many} at once of {each} MiB\n");
+        head();
+        at_once(&bench, "nginx, a form", many, &Payload::form(each), false);
+        at_once(&bench, "galaksio, raw", many, &Payload::raw(each), true);
+        at_once(&bench, "galaksio, a form", many, &Payload::form(each), true);
+        at_once(&bench, "galaksio, {url}", many, &Payload::url(&bench.source, each), true);
+        at_once(&bench, "galaksio, base64 in JSON", many, &Payload::json(each), true);
+    }
+    println!("\nThe JSON reader alone, on one core: {:.2} GB of base64 a second", reader(mib.min(1024)));
+    if slow > 0 {
+        slow::measure(&bench, slow);
+    }
 }
 
-fn row(name: &str, bytes: usize, mut run: impl FnMut() -> Row) {
-    let runs: Vec<Row> = (0..RUNS).map(|_| run()).collect();
-    let best = runs.iter().copied().min_by(|one, other| one.seconds.total_cmp(&other.seconds)).unwrap();
-    let gigabytes = bytes as f64 / 1e9;
-    let memory = runs.iter().filter_map(|run| run.memory).max();
+impl Bench {
+    fn start(mib: usize) -> Bench {
+        let limit = format!("{}MiB", mib + 16);
+        let mut setup = Setup::new()
+            .text("edge", "body_timeout", "10s")
+            .text("providers.openx402", "max_file", &limit)
+            .text("paid", "max_raw_body", &limit)
+            .text("paid", "max_json_body", &limit)
+            .text("paid", "max_spool", &format!("{}MiB", mib.max(4096) * 2))
+            .text("paid", "work_timeout", "30s")
+            .toml_value("paid", "fetch_urls", "true")
+            .toml_value("paid", "fetch_private", "[\"127.0.0.0/8\"]")
+            .toml_value("pricing", "buckets", &format!("[\"1MiB\", {limit:?}]"));
+        setup.sandbox.openx402_max_file = ((mib + 16) * MIB) as u64;
+        let stage = setup.start();
+        let gateway = stage.process();
+        let client = gateway.client();
+        stage.run(eventually("prices", async || {
+            let small = Request::post("/store?permanent=true", "image/png", vec![7; 10]);
+            (client.send(&small).await.status == 402).then_some(())
+        }));
+        let provider = stage.sandbox().urls.openx402.strip_prefix("http://").unwrap().parse().unwrap();
+        let (nginx, source) = (nginx::start(provider), Source::start());
+        let mut bench = Bench { stage, gateway, nginx, source, payer: Payer::new(), provider, idle: 0 };
+        // What is made once is made before anything is measured.
+        for payload in [Payload::raw(4), Payload::form(4), Payload::url(&bench.source, 4), Payload::json(4)] {
+            sold(&bench, &payload);
+        }
+        bench.idle = bench.gateway.resident();
+        bench
+    }
+}
+
+fn direct(bench: &Bench, mib: usize) -> (usize, Usage) {
+    let payload = Payload::form(mib);
+    let began = std::time::Instant::now();
+    curl(bench.provider, &payload);
+    (payload.length(), Usage { seconds: began.elapsed().as_secs_f64(), cpu: None, grown: None })
+}
+
+fn through_nginx(bench: &Bench, mib: usize) -> (usize, Usage) {
+    let payload = Payload::form(mib);
+    let idle = process::resident(bench.nginx.pid());
+    let usage = measured(bench.nginx.pid(), idle, || {
+        upload::post(bench.nginx.address, "/upload", "", &payload).expect(200)
+    });
+    (payload.length(), usage)
+}
+
+/// Told its price, and paid for.
+fn sold(bench: &Bench, payload: &Payload) -> (usize, Usage) {
+    payload.cid();
+    let payment = sign(bench.gateway.address, &bench.payer, payload);
+    let before = bench.stage.purchases(Service::OpenX402);
+    let usage = measured(bench.gateway.pid(), bench.idle, || buy(bench.gateway.address, &payment, payload));
+    assert_eq!(bench.stage.purchases(Service::OpenX402), before + 1);
+    (payload.sent(), usage)
+}
+
+fn priced(bench: &Bench, payload: &Payload) -> (usize, Usage) {
+    let usage = measured(bench.gateway.pid(), bench.idle, || {
+        price(bench.gateway.address, payload);
+    });
+    (payload.length(), usage)
+}
+
+fn at_once(bench: &Bench, name: &str, many: usize, payload: &Payload, paid: bool) {
+    let (pid, idle) = match paid {
+        true => (bench.gateway.pid(), bench.idle),
+        false => (bench.nginx.pid(), process::resident(bench.nginx.pid())),
+    };
+    payload.cid();
+    let challenge = paid.then(|| price(bench.gateway.address, payload));
+    let payments: Vec<_> =
+        (0..many).map(|_| challenge.as_ref().map(|challenge| bench.payer.pay(challenge))).collect();
+    let usage = measured(pid, idle, || {
+        std::thread::scope(|scope| {
+            for payment in &payments {
+                scope.spawn(move || match payment {
+                    Some(payment) => buy(bench.gateway.address, payment, payload),
+                    None => upload::post(bench.nginx.address, "/upload", "", payload).expect(200),
+                });
+            }
+        });
+    });
+    row(name, &[(payload.sent() * many, usage)]);
+}
+
+/// GB of base64 that a reader takes in a second, in the pieces that a connection gives it.
+fn reader(mib: usize) -> f64 {
+    let payload = Payload::json(mib);
+    let pieces: Vec<bytes::Bytes> =
+        payload.piece.chunks(128 * 1024).map(bytes::Bytes::copy_from_slice).collect();
+    let mut reader = JsonReader::new(1 << 20);
+    let mut decoded = 0;
+    let mut read = |piece: bytes::Bytes| {
+        reader.push(piece);
+        while let Some(data) = reader.data().unwrap() {
+            decoded += std::hint::black_box(data).len();
+        }
+    };
+    let began = std::time::Instant::now();
+    read(payload.head.clone().into());
+    for _ in 0..payload.times {
+        pieces.iter().for_each(|piece| read(piece.clone()));
+    }
+    read(payload.tail.clone().into());
+    let seconds = began.elapsed().as_secs_f64();
+    let ask = match reader.end().unwrap() {
+        galaksio::intake::JsonEnd::Large(large) => large.ask(decoded as u64),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(
+        (ask.size, ask.wanted),
+        (payload.content() as u64, Wanted::Store { permanent: true, ttl: None })
+    );
+    payload.length() as f64 / 1e9 / seconds
+}
+
+fn head() {
+    println!("{:<38} {:>7} {:>10} {:>11}", "", "GB/s", "CPU s/GB", "memory MiB");
+}
+
+fn row(name: &str, runs: &[(usize, Usage)]) {
+    let (bytes, best) = runs.iter().min_by(|one, other| one.1.seconds.total_cmp(&other.1.seconds)).unwrap();
+    let gigabytes = *bytes as f64 / 1e9;
+    let most = runs.iter().filter_map(|(_, run)| run.grown).max();
     println!(
-        "{name:<44} {:>7.2} {:>10} {:>11}",
+        "{name:<38} {:>7.2} {:>10} {:>11}",
         gigabytes / best.seconds,
         best.cpu.map_or(String::new(), |cpu| format!("{:.2}", cpu / gigabytes)),
-        memory.map_or(String::new(), |bytes| format!("{:.1}", bytes as f64 / MIB as f64)),
+        most.map_or(String::new(), |bytes| format!("{:.1}", bytes as f64 / MIB as f64)),
     );
-}
-
-/// Time, and what the process took of the machine for it.
-fn measured(pid: u32, work: impl FnOnce()) -> Row {
-    let status = |name: &str| {
-        let text = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-        let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap().to_owned();
-        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
-    };
-    let cpu = || {
-        let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-        let fields: Vec<&str> = text[text.rfind(')').unwrap() + 2..].split(' ').collect();
-        (fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()) as f64 / 100.0
-    };
-    // From here on the peak is a new one.
-    std::fs::write(format!("/proc/{pid}/clear_refs"), "5").unwrap();
-    let (memory, before, began) = (status("VmRSS:"), cpu(), Instant::now());
-    work();
-    let seconds = began.elapsed().as_secs_f64();
-    Row { seconds, cpu: Some(cpu() - before), memory: Some(status("VmHWM:").saturating_sub(memory)) }
-}
-
-/// The payment header for a body that is only announced.
-fn sign(address: SocketAddr, payer: &Payer, path: &str, kind: &str, length: usize) -> String {
-    let (status, body) =
-        send(address, path, kind, length, "Expect: 100-continue\r\n", &mut std::iter::empty());
-    assert_eq!(status, 402);
-    let (name, value) = payer.pay(&Challenge::from_response(&HeaderMap::new(), &body).unwrap()).header();
-    assert_eq!(name.to_ascii_lowercase(), "x-payment", "{:?}", Version::V1);
-    format!("{name}: {value}\r\n")
-}
-
-fn send(
-    address: SocketAddr,
-    path: &str,
-    kind: &str,
-    length: usize,
-    more: &str,
-    pieces: &mut dyn Iterator<Item = &[u8]>,
-) -> (u16, Vec<u8>) {
-    let mut stream = TcpStream::connect(address).unwrap();
-    let head = format!(
-        "POST {path} HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n{more}\r\n"
-    );
-    stream.write_all(head.as_bytes()).unwrap();
-    pieces.for_each(|piece| stream.write_all(piece).unwrap());
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).unwrap();
-    let end = answer.windows(4).position(|window| window == b"\r\n\r\n").expect("no answer");
-    let status = std::str::from_utf8(&answer[9..12]).unwrap().parse().unwrap();
-    (status, answer[end + 4..].to_vec())
 }

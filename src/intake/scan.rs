@@ -12,7 +12,6 @@ use serde_json::json;
 use super::fields::Hole;
 use super::text::{Fault, Text};
 use super::{Ask, Content, Encoding, Kind, Label, Wanted, data, document, measure};
-use crate::config::resolved::BrokeredWork;
 use crate::reason::{Problem, Reason};
 
 /// Bytes of a text that are looked at to tell base64 from plain text; what they are, all of it must be.
@@ -51,10 +50,10 @@ enum State {
 }
 
 /// What a request turned out to be.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub enum JsonEnd {
-    /// It was small; nothing came out on the way.
-    Small(Ask, Content),
+    /// It was small: nothing came out on the way, and this is all of it, still to be measured.
+    Small(Bytes),
     /// Its data came out on the way.
     Large(LargeJson),
 }
@@ -132,10 +131,7 @@ impl JsonReader {
     /// The body has ended: what it was.
     pub fn end(self) -> Result<JsonEnd, Problem> {
         let rest = Bytes::from(self.rest);
-        let Some((hole, text)) = self.cut else {
-            let (ask, content) = measure::measure_json(&rest, BrokeredWork::Store)?;
-            return Ok(JsonEnd::Small(ask, content));
-        };
+        let Some((hole, text)) = self.cut else { return Ok(JsonEnd::Small(rest)) };
         measure::large(&rest, hole, text.encoding()).map(JsonEnd::Large)
     }
 

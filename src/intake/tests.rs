@@ -9,10 +9,18 @@ mod property;
 mod scan;
 
 use bytes::Bytes;
+use proptest::test_runner::Config as ProptestConfig;
 
 use super::{Ask, Content, measure_json, price_json};
 use crate::config::resolved::BrokeredWork;
 use crate::reason::Problem;
+
+/// So many cases, or as many as `PROPTEST_CASES` says.
+fn cases(least: u32) -> ProptestConfig {
+    let config = ProptestConfig::default();
+    let cases = if std::env::var_os("PROPTEST_CASES").is_some() { config.cases } else { least };
+    ProptestConfig { cases, ..config }
+}
 
 fn store(body: &str) -> Result<(Ask, Content), Problem> {
     measured(body, BrokeredWork::Store)

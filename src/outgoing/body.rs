@@ -116,7 +116,8 @@ impl Parts {
         };
         let reading = self.reading.get_or_insert_with(|| {
             let (file, sent) = (file.clone(), *sent);
-            tokio::task::spawn_blocking(move || file.read_at(sent, READ))
+            let room = file.room(sent, READ);
+            tokio::task::spawn_blocking(move || file.read_at(sent, room))
         });
         let read = ready!(Pin::new(reading).poll(cx));
         self.reading = None;

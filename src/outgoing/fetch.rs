@@ -4,11 +4,8 @@
 //! private address, nor one that resolves differently the second time, nor a redirect leads inside. No connection is
 //! used twice; nothing of the client's is sent along, and no proxy of the environment is used.
 
-use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::pin::Pin;
+use std::net::IpAddr;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -19,24 +16,20 @@ use hyper::body::Incoming;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::client::legacy::connect::dns::Name;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::time::timeout;
-use tower_service::Service;
 
+use super::public::{Exceptions, PublicNames, is_allowed, is_refused};
 use super::{AGENT, JSON, MAX_HEAD};
 
 /// Redirects that are followed.
 const REDIRECTS: usize = 5;
 /// Bytes of a URL at most.
 const MAX_URL: usize = 2048;
-/// Resolving, connecting, and the head of one answer.
+/// Resolving, connecting, and the head of an answer, wherever redirects lead.
 const HEAD_TIME: Duration = Duration::from_secs(10);
 /// A source that sends nothing for so long is given up.
 const PAUSE: Duration = Duration::from_secs(15);
-
-/// Addresses that may be connected to though they are not public.
-pub type Exceptions = Arc<dyn Fn(IpAddr) -> bool + Send + Sync>;
 
 /// Fetches. Clones share nothing that matters.
 #[derive(Clone)]
@@ -80,7 +73,10 @@ const NOT_PUBLIC: FetchError = FetchError::Refused("it is not at a public addres
 impl Fetch {
     /// Fetches from public addresses and `exceptions`.
     pub fn new(exceptions: Exceptions) -> Result<Self, rustls::Error> {
-        let names = PublicNames(Arc::clone(&exceptions));
+        Fetch::by(PublicNames::new(Arc::clone(&exceptions)), exceptions)
+    }
+
+    fn by(names: PublicNames, exceptions: Exceptions) -> Result<Self, rustls::Error> {
         let mut tcp = HttpConnector::new_with_resolver(names);
         tcp.enforce_http(false);
         tcp.set_connect_timeout(Some(HEAD_TIME));
@@ -133,6 +129,11 @@ impl Fetch {
     }
 
     async fn open(&self, method: Method, url: &str) -> Result<Response<Incoming>, FetchError> {
+        let late = |_| FetchError::Failed("it does not answer in time".to_owned());
+        timeout(HEAD_TIME, self.follow(method, url)).await.map_err(late)?
+    }
+
+    async fn follow(&self, method: Method, url: &str) -> Result<Response<Incoming>, FetchError> {
         let mut url = self.check(url)?;
         for _ in 0..=REDIRECTS {
             let mut request = Request::new(Full::default());
@@ -220,85 +221,6 @@ fn resolved(base: &Uri, location: &str) -> String {
         let folder = base.path().rsplit_once('/').map_or("", |(folder, _)| folder);
         format!("{scheme}://{authority}{folder}/{location}")
     }
-}
-
-/// Resolves names, and leaves out what may not be connected to.
-#[derive(Clone)]
-struct PublicNames(Exceptions);
-
-/// All addresses of a name are private.
-#[derive(Debug, thiserror::Error)]
-#[error("the name has no public address")]
-struct NoPublicAddress;
-
-impl Service<Name> for PublicNames {
-    type Response = std::vec::IntoIter<SocketAddr>;
-    type Error = io::Error;
-    type Future = Pin<Box<dyn Future<Output = io::Result<Self::Response>> + Send>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, name: Name) -> Self::Future {
-        let exceptions = Arc::clone(&self.0);
-        Box::pin(async move {
-            let all = tokio::net::lookup_host((name.as_str(), 0)).await?;
-            let allowed: Vec<_> = all.filter(|address| is_allowed(address.ip(), &exceptions)).collect();
-            if allowed.is_empty() { Err(io::Error::other(NoPublicAddress)) } else { Ok(allowed.into_iter()) }
-        })
-    }
-}
-
-fn is_refused(error: &(dyn std::error::Error + 'static)) -> bool {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-        if error.is::<NoPublicAddress>() || inner.is_some_and(|inner| inner.is::<NoPublicAddress>()) {
-            return true;
-        }
-        next = error.source();
-    }
-    false
-}
-
-fn is_allowed(address: IpAddr, exceptions: &Exceptions) -> bool {
-    is_public(address) || exceptions(address)
-}
-
-/// Whether an address is anybody's, and not a way into the network that we are in (RFC 6890).
-fn is_public(address: IpAddr) -> bool {
-    match address.to_canonical() {
-        IpAddr::V4(address) => is_public_v4(address),
-        IpAddr::V6(address) => is_public_v6(address),
-    }
-}
-
-fn is_public_v4(address: Ipv4Addr) -> bool {
-    let [a, b, c, _] = address.octets();
-    let special = matches!(
-        (a, b, c),
-        (0 | 10 | 127 | 224.., ..)
-            | (100, 64..=127, _)
-            | (169, 254, _)
-            | (172, 16..=31, _)
-            | (192, 168, _)
-            | (192, 0, 0 | 2)
-            | (192, 88, 99)
-            | (198, 18..=19, _)
-            | (198, 51, 100)
-            | (203, 0, 113)
-    );
-    // Azure answers its machines there.
-    !special && address != Ipv4Addr::new(168, 63, 129, 16)
-}
-
-fn is_public_v6(address: Ipv6Addr) -> bool {
-    let [a, b, ..] = address.segments();
-    let global = a & 0xe000 == 0x2000;
-    // Documentation, benchmarks, and what stands for an IPv4 address: Teredo and 6to4.
-    let special = matches!((a, b), (0x2001, 0 | 2 | 0x0db8) | (0x2002, _) | (0x3fff, 0..=0x0fff));
-    global && !special
 }
 
 #[cfg(test)]

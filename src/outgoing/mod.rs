@@ -8,6 +8,7 @@ mod body;
 mod connect;
 mod error;
 mod fetch;
+mod public;
 #[cfg(test)]
 pub(crate) mod stub;
 #[cfg(test)]
@@ -26,7 +27,8 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use body::Outbound;
 pub use body::{BoxError, Parts, Stream, Streamed};
 pub use error::OutgoingError;
-pub use fetch::{Exceptions, Fetch, FetchError, Fetched, Found};
+pub use fetch::{Fetch, FetchError, Fetched, Found};
+pub use public::Exceptions;
 
 /// Bytes of an answer's body at most, unless the call says otherwise.
 pub const DEFAULT_MAX_ANSWER: usize = 1 << 20;

@@ -8,6 +8,7 @@ use serde_json::Value;
 use std::time::Duration;
 
 use crate::bodies::{EXPECT, FORM, Raw, form, head};
+use crate::cid::cid;
 use crate::client::{HOST, Request};
 use crate::payer::{Payer, Payment};
 use crate::rig::{Books, Setup, Stage, eventually};
@@ -19,21 +20,6 @@ const LARGE: usize = 3 * MIB;
 
 fn large() -> Vec<u8> {
     (0..LARGE).map(|i| (i * 31 % 253) as u8).collect()
-}
-
-/// What IPFS calls a block with this digest.
-fn cid(digest: &[u8]) -> String {
-    const ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
-    let bits: Vec<u8> = [&[0x01, 0x55, 0x12, 0x20], digest]
-        .concat()
-        .iter()
-        .flat_map(|byte| (0..8).rev().map(move |bit| byte >> bit & 1))
-        .collect();
-    let letter = |bits: &[u8]| {
-        let value = (0..5).fold(0, |value, at| value << 1 | bits.get(at).copied().unwrap_or(0));
-        char::from(ALPHABET[usize::from(value)])
-    };
-    "b".chars().chain(bits.chunks(5).map(letter)).collect()
 }
 
 /// The payment for a body that is only announced.

@@ -103,9 +103,29 @@ impl Process {
 
     /// What it has in memory, in bytes.
     pub(crate) fn resident(&self) -> u64 {
+        self.status("VmRSS:") * 1024
+    }
+
+    /// What it ever had in memory since the last [`Process::forget`], in bytes.
+    #[allow(dead_code, reason = "not in every program")]
+    pub(crate) fn peak(&self) -> u64 {
+        self.status("VmHWM:") * 1024
+    }
+
+    #[allow(dead_code, reason = "not in every program")]
+    pub(crate) fn forget(&self) {
+        std::fs::write(format!("/proc/{}/clear_refs", self.child.id()), "5").unwrap();
+    }
+
+    #[allow(dead_code, reason = "not in every program")]
+    pub(crate) fn threads(&self) -> u64 {
+        self.status("Threads:")
+    }
+
+    fn status(&self, name: &str) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+        line.trim().trim_end_matches(" kB").parse().unwrap()
     }
 
     /// Ends it as a crash would.

@@ -131,7 +131,7 @@ fn data() -> impl Strategy<Value = Value> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(512))]
+    #![proptest_config(super::cases(512))]
 
     #[test]
     fn a_request_reads_as_a_plain_parser_reads_it(

@@ -6,8 +6,9 @@ use serde_json::{Value, json};
 
 use super::property::plain_base64;
 use super::store;
+use crate::config::resolved::BrokeredWork;
 use crate::intake::scan::{JsonEnd, JsonReader, LargeJson};
-use crate::intake::{Ask, Content, Encoding};
+use crate::intake::{Ask, Content, Encoding, measure_json};
 use crate::reason::{Problem, Reason};
 
 /// Short, so that tests get past it.
@@ -33,7 +34,10 @@ fn read(body: &[u8], sizes: &[usize]) -> Result<Read, Problem> {
         rest = after;
     }
     Ok(match reader.end()? {
-        JsonEnd::Small(ask, content) => Read::Small(ask, content),
+        JsonEnd::Small(whole) => {
+            let (ask, content) = measure_json(&whole, BrokeredWork::Store)?;
+            Read::Small(ask, content)
+        }
         JsonEnd::Large(large) => Read::Large(large, out),
     })
 }

@@ -1,63 +1,11 @@
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use super::*;
 use crate::outgoing::stub::{Reply, Stub};
 
 fn fetch(loopback: bool) -> Fetch {
     Fetch::new(Arc::new(move |address| loopback && address == IpAddr::from([127, 0, 0, 1]))).unwrap()
-}
-
-#[test]
-fn only_public_addresses_are_public() {
-    let private = [
-        "0.0.0.0",
-        "10.1.2.3",
-        "100.64.0.1",
-        "100.100.100.200",
-        "127.0.0.1",
-        "127.9.9.9",
-        "169.254.169.254",
-        "172.16.0.1",
-        "172.31.255.255",
-        "192.0.0.8",
-        "192.0.2.1",
-        "192.88.99.1",
-        "192.168.0.1",
-        "198.18.0.1",
-        "198.51.100.1",
-        "203.0.113.1",
-        "224.0.0.1",
-        "240.0.0.1",
-        "255.255.255.255",
-        "168.63.129.16",
-        "::",
-        "::1",
-        "::ffff:127.0.0.1",
-        "::ffff:10.0.0.1",
-        "::10.0.0.1",
-        "64:ff9b::a00:1",
-        "fc00::1",
-        "fd00:ec2::254",
-        "fe80::1",
-        "fec0::1",
-        "ff02::1",
-        "2001::1",
-        "2001:db8::1",
-        "2002:7f00:1::1",
-        "100::1",
-    ];
-    for address in private {
-        assert!(!is_public(address.parse().unwrap()), "{address}");
-    }
-    for address in [
-        "1.1.1.1",
-        "172.32.0.1",
-        "100.128.0.1",
-        "192.0.1.1",
-        "2606:4700::1111",
-        "2a00:1450::1",
-        "::ffff:1.1.1.1",
-    ] {
-        assert!(is_public(address.parse().unwrap()), "{address}");
-    }
 }
 
 #[tokio::test]
@@ -117,4 +65,64 @@ async fn redirects_are_followed_as_far_as_they_are_allowed() {
     for seen in stub.seen() {
         assert!(seen.headers.keys().all(|name| ["host", "user-agent"].contains(&name.as_str())), "{seen:?}");
     }
+}
+
+/// A name that says another address the second time does not lead there; of several, only public ones are used.
+#[tokio::test]
+async fn a_name_that_changes_its_mind_leads_nowhere() {
+    let stub = Stub::start(|_| Reply::Http(200, vec![], b"bytes".to_vec())).await;
+    let port = stub.url("/").port_u16().unwrap();
+    let (outside, inside) = (IpAddr::from([127, 0, 0, 1]), IpAddr::from([127, 0, 0, 2]));
+    let allowed: Exceptions = Arc::new(move |address| address == outside);
+    let asked = Arc::new(AtomicUsize::new(0));
+    let times = Arc::clone(&asked);
+    let names = PublicNames::resolved_by(Arc::clone(&allowed), move |name| {
+        let first = times.fetch_add(1, Ordering::Relaxed) == 0;
+        let address = |address| SocketAddr::new(address, 0);
+        match name {
+            "both.example" => vec![address(inside), address(outside)],
+            _ if first => vec![address(outside)],
+            _ => vec![address(inside)],
+        }
+    });
+    let fetch = Fetch::by(names, allowed).unwrap();
+    let url = format!("http://rebinds.example:{port}/");
+    assert_eq!(fetch.find(&url).await.unwrap().size, 5);
+    assert_eq!(fetch.get(&url).await.unwrap_err(), NOT_PUBLIC);
+    // Each look-up is followed by the connection that it is for, and by no other.
+    assert_eq!((asked.load(Ordering::Relaxed), stub.seen().len()), (2, 1));
+    let both = fetch.get(&format!("http://both.example:{port}/")).await;
+    assert_eq!(both.unwrap_or_else(|error| panic!("{error}")).size, 5);
+}
+
+#[tokio::test]
+async fn the_size_is_asked_for_by_a_get_where_head_is_refused() {
+    let stub = Stub::start(|seen| match (seen.method.as_str(), seen.target.as_str()) {
+        ("HEAD", "/no-head") => Reply::html(405),
+        ("HEAD", _) => Reply::drop(),
+        ("GET", "/endless") => Reply::Raw(b"HTTP/1.1 200 OK\r\n\r\nand so on".to_vec()),
+        _ => Reply::Http(200, vec![], b"bytes".to_vec()),
+    })
+    .await;
+    for path in ["/no-head", "/other"] {
+        let found = fetch(true).find(&stub.url(path).to_string()).await.unwrap();
+        assert_eq!(found, Found { size: 5, content_type: None }, "{path}");
+    }
+    let error = fetch(true).find(&stub.url("/endless").to_string()).await.unwrap_err();
+    assert_eq!(error, FetchError::Failed("it tells no size (Content-Length)".to_owned()));
+}
+
+#[tokio::test]
+async fn what_does_not_go_on_is_given_up() {
+    let stub = Stub::start(|_| Reply::Stall(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nbyt")).await;
+    let fetched = fetch(true).get(&stub.url("/").to_string()).await;
+    let mut fetched = fetched.unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(fetched.next().await.unwrap().unwrap(), Bytes::from_static(b"byt"));
+    tokio::time::pause();
+    assert_eq!(fetched.next().await.unwrap_err(), FetchError::Failed("it sends no more".to_owned()));
+    let stub = Stub::start(|_| Reply::Stall(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n")).await;
+    let began = tokio::time::Instant::now();
+    let error = fetch(true).find(&stub.url("/").to_string()).await.unwrap_err();
+    assert_eq!(error, FetchError::Failed("it does not answer in time".to_owned()));
+    assert_eq!(began.elapsed().as_secs(), 2 * HEAD_TIME.as_secs());
 }

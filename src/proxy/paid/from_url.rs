@@ -19,18 +19,24 @@ use crate::reason::{Problem, Reason};
 
 /// Questions for a size under way at once.
 const AT_ONCE: usize = 32;
-/// Unpaid questions a minute, by one client and about one host.
-const A_MINUTE: u32 = 60;
+/// Questions a minute by one client, and about one host, which several clients may name. Those that come with a payment are
+/// counted apart, so that who was told a price can still pay it; they are counted, since anybody can sign one that is
+/// never settled.
+const BY_CLIENT: u32 = 60;
+const ABOUT_HOST: u32 = 240;
 /// Clients and hosts that are remembered; others count anew.
 const REMEMBERED: u64 = 10_000;
 const MINUTE: Duration = Duration::from_secs(60);
+
+/// How often each asked, or was asked about, in this minute; with and without a payment.
+type Counters<K> = Cache<(K, bool), Arc<AtomicU32>>;
 
 /// Asks what is at URLs.
 pub(super) struct Sources {
     fetch: Fetch,
     slots: Semaphore,
-    clients: Cache<IpAddr, Arc<AtomicU32>>,
-    hosts: Cache<String, Arc<AtomicU32>>,
+    clients: Counters<IpAddr>,
+    hosts: Counters<String>,
 }
 
 impl Sources {
@@ -42,21 +48,30 @@ impl Sources {
         let private = paid.fetch_private.clone();
         let fetch = Fetch::new(Arc::new(move |address| is_trusted(&private, address)));
         let fetch = fetch.inspect_err(|error| tracing::error!(%error, "URLs are not fetched")).ok()?;
-        fn counters<K: std::hash::Hash + Eq + Send + Sync + 'static>() -> Cache<K, Arc<AtomicU32>> {
+        fn counters<K: std::hash::Hash + Eq + Send + Sync + 'static>() -> Counters<K> {
             Cache::builder().max_capacity(REMEMBERED).time_to_live(MINUTE).build()
         }
         Some(Sources { fetch, slots: Semaphore::new(AT_ONCE), clients: counters(), hosts: counters() })
     }
 
-    fn limit(&self, client: IpAddr, url: &str) -> Result<(), Problem> {
+    fn limit(&self, client: IpAddr, url: &str, paid: bool) -> Result<(), Problem> {
         let host = url.parse::<http::Uri>().ok().and_then(|url| url.host().map(str::to_ascii_lowercase));
-        let by_client = self.clients.get_with(client, Arc::default);
-        let by_host = self.hosts.get_with(host.unwrap_or_default(), Arc::default);
-        let often = |count: &AtomicU32| count.fetch_add(1, Ordering::Relaxed) >= A_MINUTE;
-        if often(&by_client) | often(&by_host) {
+        let by_client = self.clients.get_with((network(client), paid), Arc::default);
+        let about_host = self.hosts.get_with((host.unwrap_or_default(), paid), Arc::default);
+        let often = |count: &AtomicU32, most| count.fetch_add(1, Ordering::Relaxed) >= most;
+        // One client that asks too often does not use up what others may ask about the host.
+        if often(&by_client, BY_CLIENT) || often(&about_host, ABOUT_HOST) {
             return Err(Problem::new(Reason::Overloaded).retry_after(MINUTE.as_secs()));
         }
         Ok(())
+    }
+}
+
+/// Whom an address belongs to: of IPv6, a client has a whole network.
+fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => IpAddr::from((address.to_bits() >> 64 << 64).to_be_bytes()),
+        address => address,
     }
 }
 
@@ -69,9 +84,7 @@ impl Inner {
         wanted: DataUrl,
         paid: bool,
     ) -> Result<(), Problem> {
-        if !paid {
-            sources.limit(asked.peer.addr.ip(), &wanted.url)?;
-        }
+        sources.limit(asked.peer.addr.ip(), &wanted.url, paid)?;
         let _slot = sources.slots.try_acquire().map_err(|_| Reason::Overloaded)?;
         let found = sources.fetch.find(&wanted.url).await.map_err(unfetched)?;
         let url = wanted.url.clone();

@@ -26,11 +26,12 @@ pub(super) struct Kept<'a> {
 }
 
 impl<'a> Kept<'a> {
-    pub(super) fn new(memory: &'a Memory, spool: Option<&'a Spool>) -> Self {
+    /// For so many bytes at most: if that is more than is held in memory, none of them wait there.
+    pub(super) fn new(memory: &'a Memory, spool: Option<&'a Spool>, bytes: Option<u64>) -> Self {
         Kept {
             memory,
             spool,
-            in_memory: IN_MEMORY,
+            in_memory: if bytes.is_some_and(|bytes| bytes > IN_MEMORY) { 0 } else { IN_MEMORY },
             first: Bytes::new(),
             rest: BytesMut::new(),
             held: memory.nothing(),
@@ -63,8 +64,10 @@ impl<'a> Kept<'a> {
         self.rest.extend_from_slice(&std::mem::take(&mut self.first));
         self.rest.extend_from_slice(&bytes);
         if !few && self.rest.len() >= WRITE {
-            let written = self.rest.split().freeze();
+            // With all its room: that of what was held in memory is not kept.
+            let written = std::mem::take(&mut self.rest).freeze();
             self.write(written).await?;
+            self.rest.reserve(WRITE);
         }
         Ok(())
     }
@@ -74,7 +77,7 @@ impl<'a> Kept<'a> {
         if self.dropped {
             return Ok((None, self.held));
         }
-        if self.file.is_some() {
+        if self.file.is_some() || (self.in_memory == 0 && !self.rest.is_empty()) {
             let written = self.rest.split().freeze();
             self.write(written).await?;
         }
@@ -91,10 +94,11 @@ impl<'a> Kept<'a> {
         let written = tokio::task::spawn_blocking(move || {
             let mut file = file.map_or_else(|| spool.create(), Ok)?;
             file.write(&bytes)?;
-            Ok(file)
+            // The bytes are freed where they were allocated.
+            Ok((file, bytes))
         });
         match written.await.map_err(|_| Reason::Internal)? {
-            Ok(file) => {
+            Ok((file, _)) => {
                 self.file = Some(file);
                 self.held = self.memory.nothing();
                 Ok(())

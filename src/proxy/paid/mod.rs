@@ -12,6 +12,7 @@ mod files;
 mod follow;
 mod from_url;
 mod kept;
+mod pace;
 mod prefer;
 mod progress;
 mod range;
@@ -28,7 +29,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
-use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::{Request, Uri};
 use tokio::runtime::Handle;
@@ -44,7 +44,7 @@ use crate::clock::Clock;
 use crate::config::resolved::{self, BrokeredWork, Config};
 use crate::gate::{self, Books};
 use crate::ids::JobId;
-use crate::intake::{self, Ask, Content};
+use crate::intake;
 use crate::money::Amount;
 use crate::providers::Registry;
 use crate::quote_cache::{Dollars, Quote, QuoteCache};
@@ -58,7 +58,7 @@ use follow::Watchers;
 use from_url::Sources;
 use prefer::Prefer;
 use progress::Uploads;
-use read::{Held, Memory};
+use read::Memory;
 use request::Asked;
 use rule::Rule;
 pub use webhook::Hooks;
@@ -101,6 +101,8 @@ struct Inner {
     /// The EIP-712 domains of what we take, made once.
     domains: HashMap<Asset, Domain>,
     memory: Memory,
+    /// How long any body may keep us waiting, however short.
+    patience: Duration,
     spool: Spool,
     sources: Option<Sources>,
     files: Files,
@@ -128,7 +130,8 @@ impl Paid {
             loss_limit: Dollars { units: limit, decimals: 6 },
             floor: config.limits.profit_floor.map(micros),
             domains: domains.collect(),
-            memory: Memory::new(config.paid.max_body_memory, config.edge.body_timeout),
+            memory: Memory::new(config.paid.max_body_memory),
+            patience: config.edge.body_timeout,
             sources: Sources::new(&config.paid),
             spool: Spool::new(config.paid.spool_dir.clone(), config.paid.max_spool),
             files: Files::new(config.paid.result_max),
@@ -157,7 +160,7 @@ impl Sell for Paid {
 impl Inner {
     /// A request on a sold route, from its head to its answer.
     async fn sell(&self, rule: usize, request: Request<RequestBody>, peer: Peer) -> Answer {
-        let mut asked = Asked::new(request, peer, self.public_url.as_ref());
+        let mut asked = Asked::new(request, peer, self);
         self.answer(rule, &mut asked).await.unwrap_or_else(Answer::from)
     }
 
@@ -255,17 +258,19 @@ impl Inner {
                 asked.source()?.form(form);
                 if asked.ask.is_none() {
                     // In allocations of their own, this and what follows: most requests are short JSON.
-                    Box::pin(asked.read_fields(&self.memory)).await?;
+                    Box::pin(asked.read_fields()).await?;
                 }
             }
             intake::Plan::Json => {
                 let limit =
                     if work == BrokeredWork::Run { limits.whole.min(limits.json) } else { limits.json };
                 asked.source()?.at_most(limit);
-                if work == BrokeredWork::Store && asked.source()?.longest() > kept::IN_MEMORY {
-                    return Box::pin(self.take_json(asked, paid)).await;
-                }
-                let (bytes, held) = self.memory.read(asked.source()?).await?;
+                let long = work == BrokeredWork::Store && asked.source()?.longest() > kept::IN_MEMORY;
+                let short = match long {
+                    true => Box::pin(self.take_json(asked, paid)).await?,
+                    false => Some(self.memory.read(asked.source()?).await?),
+                };
+                let Some((bytes, held)) = short else { return Ok(()) };
                 if work == BrokeredWork::Store
                     && let Some(sources) = &self.sources
                     && let Some(url) = intake::data_url(&bytes)
@@ -289,17 +294,6 @@ impl Inner {
             }
         }
         Ok(())
-    }
-
-    /// Measures long JSON where nobody waits for it. The memory stays lent until it is done, whoever still waits.
-    async fn measure_elsewhere(
-        &self,
-        bytes: Bytes,
-        held: Held,
-        work: BrokeredWork,
-    ) -> Result<(Result<(Ask, Content), Problem>, Held), Problem> {
-        let measure = move || (intake::measure_json(&bytes, work), held);
-        self.parts.runtime.spawn_blocking(measure).await.map_err(|_| Reason::Internal.into())
     }
 
     /// The challenge: the first one (`refusal` is `None`), or the answer to a payment that is no good.

@@ -1,11 +1,7 @@
 //! Reading a body into memory, within a limit on each and on all together.
 
-use std::future::{Future, poll_fn};
-use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::Poll;
-use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http_body::Body;
@@ -14,16 +10,11 @@ use super::source::Source;
 use crate::proxy::RequestBodyError;
 use crate::reason::{Problem, Reason};
 
-/// The slowest that a body may come in over its whole length, in bytes a second, after one idle time-out. Whoever sends
-/// a byte now and then holds memory that others need.
-const SLOWEST: u64 = 16 * 1024;
-
 /// The memory that bodies of paid requests may take, over all requests.
 ///
 /// A count and no semaphore: nobody waits for memory, and a semaphore's release takes a lock that all workers share.
 pub(super) struct Memory {
     free: Arc<AtomicU64>,
-    patience: Duration,
 }
 
 /// Memory lent to one body; given back when dropped.
@@ -34,47 +25,15 @@ pub(super) struct Held {
 }
 
 impl Memory {
-    /// `patience`: how long any body may take, however short.
-    pub(super) fn new(bytes: u64, patience: Duration) -> Self {
-        Memory { free: Arc::new(AtomicU64::new(bytes)), patience }
+    /// So many bytes.
+    pub(super) fn new(bytes: u64) -> Self {
+        Memory { free: Arc::new(AtomicU64::new(bytes)) }
     }
 
     /// Reads a whole body. Memory is lent as the bytes arrive: a length that is only declared takes none.
     ///
-    /// Errors: those of [`Source::next`], `overloaded` when all bodies together would take too much, `body_timeout`.
+    /// Errors: those of [`Source::next`], `overloaded` when all bodies together would take too much.
     pub(super) async fn read<B>(&self, source: &mut Source<B>) -> Result<(Bytes, Held), Problem>
-    where
-        B: Body<Data = Bytes, Error = RequestBodyError> + Unpin,
-    {
-        self.in_time(source.longest(), self.collect(source)).await
-    }
-
-    /// Does not wait for `reading` so many bytes for longer than the slowest client may take.
-    pub(super) async fn in_time<T>(
-        &self,
-        bytes: u64,
-        reading: impl Future<Output = Result<T, Problem>>,
-    ) -> Result<T, Problem> {
-        let mut reading = pin!(reading);
-        // A short body is nearly always here with its head, and then needs no timer.
-        if let Poll::Ready(done) = poll_fn(|cx| Poll::Ready(reading.as_mut().poll(cx))).await {
-            return done;
-        }
-        let late = |_| Problem::new(Reason::BodyTimeout);
-        tokio::time::timeout(self.longest(bytes), reading).await.map_err(late)?
-    }
-
-    /// How long so many bytes may take.
-    pub(super) fn longest(&self, bytes: u64) -> Duration {
-        self.patience.saturating_add(Duration::from_secs(bytes / SLOWEST))
-    }
-
-    /// Nothing so far.
-    pub(super) fn nothing(&self) -> Held {
-        Held { free: Arc::clone(&self.free), bytes: 0 }
-    }
-
-    async fn collect<B>(&self, source: &mut Source<B>) -> Result<(Bytes, Held), Problem>
     where
         B: Body<Data = Bytes, Error = RequestBodyError> + Unpin,
     {
@@ -94,6 +53,11 @@ impl Memory {
             }
         }
         Ok((if rest.is_empty() { first } else { rest.freeze() }, held))
+    }
+
+    /// Nothing so far.
+    pub(super) fn nothing(&self) -> Held {
+        Held { free: Arc::clone(&self.free), bytes: 0 }
     }
 }
 
@@ -119,8 +83,10 @@ impl Drop for Held {
 
 #[cfg(test)]
 mod tests {
+    use std::future::Future;
     use std::pin::Pin;
     use std::task::{Context, Poll};
+    use std::time::Duration;
 
     use http_body::{Frame, SizeHint};
     use tokio::time::{Instant, Sleep};
@@ -140,7 +106,7 @@ mod tests {
 
     fn drip(length: u64, pause: Duration, limit: u64) -> Source<Drip> {
         let sleep = Box::pin(tokio::time::sleep(Duration::ZERO));
-        let mut source = Source::new(Drip { length, left: length, pause, sleep });
+        let mut source = Source::new(Drip { length, left: length, pause, sleep }, PATIENCE);
         source.at_most(limit);
         source
     }
@@ -170,7 +136,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_length_that_is_only_declared_takes_no_memory_from_others() {
-        let memory = Arc::new(Memory::new(4 * UNIT + 8, PATIENCE));
+        let memory = Arc::new(Memory::new(4 * UNIT + 8));
         let slow: Vec<_> = (0..4)
             .map(|_| {
                 let memory = Arc::clone(&memory);
@@ -193,10 +159,10 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_trickle_ends_in_time_though_it_never_stops() {
-        let memory = Memory::new(64 << 20, PATIENCE);
+        let memory = Memory::new(64 << 20);
         let began = Instant::now();
         let read = memory.read(&mut drip(10 << 20, Duration::from_secs(1), 10 << 20)).await;
         assert_eq!(read.unwrap_err().reason, Reason::BodyTimeout);
-        assert_eq!(began.elapsed().as_secs(), 30 + (10 << 20) / SLOWEST);
+        assert_eq!(began.elapsed().as_secs(), 31);
     }
 }

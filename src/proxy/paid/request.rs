@@ -6,11 +6,11 @@ use http::header::HOST;
 use http::request::Parts;
 use http::{Request, Uri};
 
-use super::Rule;
 use super::prefer::Prefer;
 use super::progress::Upload;
-use super::read::{Held, Memory};
+use super::read::Held;
 use super::source::Source;
+use super::{Inner, Rule};
 use crate::broker::{self, NameSort, NamedRoute};
 use crate::gate;
 use crate::intake::{self, Ask, Content, Data, Label, Raw};
@@ -53,10 +53,10 @@ pub(super) struct Asked {
 }
 
 impl Asked {
-    pub(super) fn new(request: Request<RequestBody>, peer: Peer, public_url: Option<&Uri>) -> Self {
+    pub(super) fn new(request: Request<RequestBody>, peer: Peer, inner: &Inner) -> Self {
         let (parts, body) = request.into_parts();
         let named = |uri: &Uri| uri.authority().map(|authority| authority.as_str().to_owned());
-        let (scheme, authority) = match public_url {
+        let (scheme, authority) = match &inner.public_url {
             Some(url) => (Cow::Owned(url.scheme_str().unwrap_or("https").to_owned()), named(url)),
             None => {
                 let host = parts.headers.get(HOST).and_then(|host| host.to_str().ok());
@@ -67,7 +67,7 @@ impl Asked {
         let url = ResourceUrl::new(&scheme, &authority, parts.uri.path());
         Asked {
             parts,
-            body: Some(Source::new(body)),
+            body: Some(Source::new(body, inner.patience)),
             peer,
             url,
             scheme,
@@ -122,8 +122,8 @@ impl Asked {
     }
 
     /// Reads a form as far as its file, which says what is asked.
-    pub(super) async fn read_fields(&mut self, memory: &Memory) -> Result<(), Problem> {
-        let (ask, label) = memory.in_time(intake::MAX_FIELDS, self.source()?.file()).await?;
+    pub(super) async fn read_fields(&mut self) -> Result<(), Problem> {
+        let (ask, label) = self.source()?.file().await?;
         (self.ask, self.label) = (Some(ask), Some(label));
         Ok(())
     }

@@ -4,12 +4,14 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::Body;
 use http_body_util::BodyExt;
 use serde_json::json;
 
+use super::pace::Pace;
 use crate::intake::{Ask, Digest, Form, FormEvent, FormReader, Label, MAX_FIELDS};
 use crate::outgoing::{Fetch, FetchError, Fetched};
 use crate::proxy::RequestBodyError;
@@ -29,6 +31,7 @@ pub(super) struct Source<B> {
     remote: Option<Box<Remote>>,
     /// Where those who watch see how much there is.
     shown: Option<Arc<AtomicU64>>,
+    pace: Pace,
 }
 
 /// Content at a URL.
@@ -36,6 +39,25 @@ struct Remote {
     fetch: Fetch,
     url: String,
     opened: Option<Fetched>,
+}
+
+/// Who sends the content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sender {
+    /// The client.
+    Client,
+    /// Whoever has what the client named.
+    Url,
+}
+
+impl Sender {
+    /// What is wrong if it does not come in time.
+    pub(super) fn late(self) -> Problem {
+        match self {
+            Sender::Client => Problem::new(Reason::BodyTimeout),
+            Sender::Url => unfetched(FetchError::Failed("it is too slow".to_owned())),
+        }
+    }
 }
 
 /// How much may come out.
@@ -51,8 +73,8 @@ impl<B> Source<B>
 where
     B: Body<Data = Bytes, Error = RequestBodyError> + Unpin,
 {
-    /// A body as it is.
-    pub(super) fn new(body: B) -> Self {
+    /// A body as it is, from a sender who may make us wait for so long, and for longer the more he sends.
+    pub(super) fn new(body: B, patience: Duration) -> Self {
         Source {
             body,
             form: None,
@@ -62,6 +84,7 @@ where
             at_file: false,
             remote: None,
             shown: None,
+            pace: Pace::new(patience),
         }
     }
 
@@ -86,6 +109,7 @@ where
         self.bound = Bound::Exactly(size);
         // What was read so far said where it is.
         self.seen = 0;
+        self.pace = Pace::new(self.pace.patience);
         self.remote = Some(Box::new(Remote { fetch, url, opened: None }));
     }
 
@@ -107,6 +131,11 @@ where
         self.shown = Some(shown);
     }
 
+    /// How many bytes there are, or the body around them has, as far as anybody says.
+    pub(super) fn declared(&self) -> Option<u64> {
+        self.exact().or_else(|| self.body.size_hint().exact())
+    }
+
     /// From now on, the digest of what passes is kept.
     pub(super) fn hash(&mut self) {
         self.digest = Some(Box::default());
@@ -125,6 +154,11 @@ where
         if self.form.is_some() { bytes.saturating_add(MAX_FIELDS) } else { bytes }
     }
 
+    /// Who it is that is waited for.
+    pub(super) fn sender(&self) -> Sender {
+        if self.remote.is_some() { Sender::Url } else { Sender::Client }
+    }
+
     /// Reads a form up to its file: what is asked, and what the file is called.
     pub(super) async fn file(&mut self) -> Result<(Ask, Label), Problem> {
         let form = self.form.as_mut().ok_or(Reason::Internal)?;
@@ -135,7 +169,7 @@ where
                     return Ok((ask, label));
                 }
                 Some(FormEvent::Data(_) | FormEvent::End) => return Err(Reason::Internal.into()),
-                None => match frame(&mut self.body).await? {
+                None => match frame(&mut self.body, &mut self.pace).await? {
                     Some(bytes) => form.push(bytes),
                     None => return Err(form.end().err().unwrap_or_else(|| Reason::Internal.into())),
                 },
@@ -146,8 +180,8 @@ where
     /// The next bytes; `None` once all came, and nothing was wrong with any of it.
     pub(super) async fn next(&mut self) -> Result<Option<Bytes>, Problem> {
         let bytes = match (&mut self.remote, &mut self.form) {
-            (Some(remote), _) => remote.next(self.bound).await?,
-            (None, Some(form)) => next_of_form(&mut self.body, form).await?,
+            (Some(remote), _) => remote.next(self.bound, &mut self.pace).await?,
+            (None, Some(form)) => next_of_form(&mut self.body, form, &mut self.pace).await?,
             (None, None) => self.next_of_plain().await?,
         };
         let Some(bytes) = bytes else {
@@ -180,12 +214,12 @@ where
         {
             return Err(too_large(limit));
         }
-        frame(&mut self.body).await
+        frame(&mut self.body, &mut self.pace).await
     }
 }
 
 impl Remote {
-    async fn next(&mut self, bound: Bound) -> Result<Option<Bytes>, Problem> {
+    async fn next(&mut self, bound: Bound, pace: &mut Pace) -> Result<Option<Bytes>, Problem> {
         let opened = match &mut self.opened {
             Some(opened) => opened,
             None => {
@@ -198,7 +232,11 @@ impl Remote {
                 self.opened.insert(fetched)
             }
         };
-        opened.next().await.map_err(unfetched)
+        let bytes = pace.wait(opened.next()).await.map_err(unfetched)?;
+        if !pace.is_kept(bytes.as_ref().map_or(0, Bytes::len)) {
+            return Err(Sender::Url.late());
+        }
+        Ok(bytes)
     }
 }
 
@@ -211,7 +249,11 @@ pub(super) fn unfetched(error: FetchError) -> Problem {
     Problem::new(reason).message(format!("{}: {why}", reason.text())).details(json!({ "field": "data.url" }))
 }
 
-async fn next_of_form<B>(body: &mut B, form: &mut FormReader) -> Result<Option<Bytes>, Problem>
+async fn next_of_form<B>(
+    body: &mut B,
+    form: &mut FormReader,
+    pace: &mut Pace,
+) -> Result<Option<Bytes>, Problem>
 where
     B: Body<Data = Bytes, Error = RequestBodyError> + Unpin,
 {
@@ -219,7 +261,7 @@ where
         match form.event()? {
             Some(FormEvent::Data(bytes)) => return Ok(Some(bytes)),
             // What follows must be nothing, which the end of the body shows.
-            Some(FormEvent::End) | None => match frame(body).await? {
+            Some(FormEvent::End) | None => match frame(body, pace).await? {
                 Some(bytes) => form.push(bytes),
                 None => return form.end().map(|()| None),
             },
@@ -229,16 +271,18 @@ where
 }
 
 /// The next bytes of a body.
-async fn frame<B>(body: &mut B) -> Result<Option<Bytes>, Problem>
+async fn frame<B>(body: &mut B, pace: &mut Pace) -> Result<Option<Bytes>, Problem>
 where
     B: Body<Data = Bytes, Error = RequestBodyError> + Unpin,
 {
-    while let Some(frame) = body.frame().await {
+    while let Some(frame) = pace.wait(body.frame()).await {
         let frame = frame.map_err(|error| Problem::new(error.reason()))?;
         // Trailers say nothing here.
-        if let Ok(data) = frame.into_data()
-            && !data.is_empty()
-        {
+        let data = frame.into_data().unwrap_or_default();
+        if !pace.is_kept(data.len()) {
+            return Err(Sender::Client.late());
+        }
+        if !data.is_empty() {
             return Ok(Some(data));
         }
     }

@@ -14,9 +14,11 @@ use parking_lot::Mutex;
 
 use super::Inner;
 use super::kept::{IN_MEMORY, Kept};
+use super::pace;
 use super::read::Held;
 use super::request::Asked;
 use super::source::{self, Source};
+use crate::config::resolved::BrokeredWork;
 use crate::gate::Admission;
 use crate::intake::{self, Ask, Content, Data, Digest, JsonEnd, JsonReader, Kind, Label, Received};
 use crate::jobs::ClaimKey;
@@ -31,8 +33,25 @@ use crate::x402::Payment;
 #[error("what the client sends is not what was asked for")]
 struct NotAsAsked;
 
-/// What became of a body that was passed on: its digest and size, or what was wrong with it.
-type Outcome = Result<([u8; 32], u64), Problem>;
+/// How far a body that is passed on has come.
+#[derive(Debug, Default)]
+enum Passing {
+    /// The provider has not taken what there is.
+    #[default]
+    Offered,
+    /// The provider waits for more of it.
+    Wanted,
+    /// Its digest and size, or what was wrong with it.
+    Ended(Result<([u8; 32], u64), Problem>),
+}
+
+/// A JSON request that was read as it arrived.
+enum Json {
+    /// All of it.
+    Small(Bytes, Held),
+    /// What it asks, and its data if that was kept.
+    Large(Ask, Option<Box<Content>>, Held),
+}
 
 impl Inner {
     /// Takes what was not taken yet. `admission` is what the payment buys; without one, it may have bought it before.
@@ -46,7 +65,7 @@ impl Inner {
             return Ok(());
         }
         if asked.source()?.is_unread_form() {
-            asked.read_fields(&self.memory).await?;
+            asked.read_fields().await?;
         }
         let Some(ask) = asked.ask.clone() else {
             asked.source()?.at_most(self.paid.max_raw_body);
@@ -111,7 +130,7 @@ impl Inner {
     async fn hold(&self, asked: &mut Asked) -> Result<(Data, [u8; 32]), Problem> {
         let source = asked.source()?;
         source.hash();
-        let (data, held) = self.memory.in_time(source.longest(), self.collect(source)).await?;
+        let (data, held) = self.collect(source).await?;
         let (digest, _) = source.passed();
         asked.held = Some(held);
         Ok((data, digest))
@@ -121,7 +140,7 @@ impl Inner {
     where
         B: Body<Data = Bytes, Error = RequestBodyError> + Unpin,
     {
-        let mut kept = Kept::new(&self.memory, Some(&self.spool));
+        let mut kept = Kept::new(&self.memory, Some(&self.spool), source.declared());
         while let Some(bytes) = source.next().await? {
             kept.add(bytes).await?;
         }
@@ -130,25 +149,31 @@ impl Inner {
     }
 
     /// Reads a JSON request of any length: what is asked, and the data if it is to be kept, which an unpaid one's is not.
-    pub(super) async fn take_json(&self, asked: &mut Asked, keep: bool) -> Result<(), Problem> {
-        let source = asked.source()?;
-        let (ask, content, held) =
-            self.memory.in_time(source.longest(), self.read_json(source, keep)).await?;
-        (asked.ask, asked.content, asked.held) = (Some(ask), content, Some(held));
-        Ok(())
+    /// One that turns out to be short is handed back whole, to be measured like any short one.
+    pub(super) async fn take_json(
+        &self,
+        asked: &mut Asked,
+        keep: bool,
+    ) -> Result<Option<(Bytes, Held)>, Problem> {
+        match self.read_json(asked.source()?, keep).await? {
+            Json::Small(bytes, held) => Ok(Some((bytes, held))),
+            Json::Large(ask, content, held) => {
+                (asked.ask, asked.content, asked.held) =
+                    (Some(ask), content.map(|content| *content), Some(held));
+                Ok(None)
+            }
+        }
     }
 
-    async fn read_json<B>(
-        &self,
-        source: &mut Source<B>,
-        keep: bool,
-    ) -> Result<(Ask, Option<Content>, Held), Problem>
+    async fn read_json<B>(&self, source: &mut Source<B>, keep: bool) -> Result<Json, Problem>
     where
         B: Body<Data = Bytes, Error = RequestBodyError> + Unpin,
     {
         let (document, most) = (self.paid.max_document, self.paid.max_raw_body);
         let mut reader = JsonReader::new(document);
-        let mut kept = Kept::new(&self.memory, keep.then_some(&self.spool));
+        // Three quarters of it, if it is base64.
+        let declared = source.declared().map(|bytes| bytes / 4 * 3);
+        let mut kept = Kept::new(&self.memory, keep.then_some(&self.spool), declared);
         let (mut digest, mut size) = (Digest::default(), 0u64);
         let mut held = self.memory.nothing();
         while let Some(bytes) = source.next().await? {
@@ -161,30 +186,52 @@ impl Inner {
                 if size > most {
                     return Err(source::too_large(most));
                 }
-                digest.update(&data);
+                if keep {
+                    digest.update(&data);
+                }
                 kept.add(data).await?;
             }
             held.grow(reader.kept().saturating_sub(held.bytes()))?;
         }
         let large = match reader.end()? {
-            JsonEnd::Small(ask, content) => return Ok((ask, Some(content), held)),
+            JsonEnd::Small(bytes) => return Ok(Json::Small(bytes, held)),
             JsonEnd::Large(large) => large,
         };
-        let (data, held) = kept.end().await?;
+        let (data, mut held) = kept.end().await?;
         if large.is_document() && size > document {
             return Err(source::too_large(document));
         }
-        let (ask, content) = match data {
-            None => return Ok((large.ask(size), None, held)),
-            Some(Data::File(file)) if large.is_document() => {
-                let whole = tokio::task::spawn_blocking(move || file.whole()).await;
-                let whole = whole.ok().and_then(Result::ok).ok_or(Reason::Internal)?;
-                large.content(whole)?
+        let ((ask, content), held) = match data {
+            None => return Ok(Json::Large(large.ask(size), None, held)),
+            Some(Data::File(file)) if !large.is_document() => {
+                (large.file(Data::File(file), digest.finish()), held)
             }
-            Some(Data::Memory(bytes)) => large.content(bytes)?,
-            Some(data) => large.file(data, digest.finish()),
+            // To be looked at whole, where nobody waits for it.
+            Some(data) => {
+                held.grow(size.saturating_sub(held.bytes()))?;
+                let look = move || {
+                    let whole = match data {
+                        Data::Memory(bytes) => bytes,
+                        Data::File(file) => file.whole().map_err(|_| Reason::Internal)?,
+                        Data::Received(_) => return Err(Reason::Internal.into()),
+                    };
+                    large.content(whole).map(|looked_at| (looked_at, held))
+                };
+                tokio::task::spawn_blocking(look).await.map_err(|_| Reason::Internal)??
+            }
         };
-        Ok((ask, Some(content), held))
+        Ok(Json::Large(ask, Some(Box::new(content)), held))
+    }
+
+    /// Measures long JSON where nobody waits for it. The memory stays lent until it is done, whoever still waits.
+    pub(super) async fn measure_elsewhere(
+        &self,
+        bytes: Bytes,
+        held: Held,
+        work: BrokeredWork,
+    ) -> Result<(Result<(Ask, Content), Problem>, Held), Problem> {
+        let measure = move || (intake::measure_json(&bytes, work), held);
+        self.parts.runtime.spawn_blocking(measure).await.map_err(|_| Reason::Internal.into())
     }
 
     /// On to the provider, in a task on the runtime of its connection, which ends with this future.
@@ -201,42 +248,44 @@ impl Inner {
         // A payment that lapses meanwhile buys nothing.
         let lapses = payment.authorization().valid_before.saturating_sub(self.parts.clock.now());
         let left = Duration::from_secs(lapses).saturating_sub(self.paid.settle_margin);
-        let deadline = self.memory.longest(source.longest()).min(left);
-        let outcome: Arc<Mutex<Option<Outcome>>> = Arc::default();
-        let stream = StreamBody::new(stream::unfold(Some((source, Arc::clone(&outcome))), async |state| {
-            let (mut source, outcome) = state?;
-            match source.next().await {
-                Ok(Some(bytes)) => Some((Ok(Frame::data(bytes)), Some((source, outcome)))),
-                Ok(None) => {
-                    *outcome.lock() = Some(Ok(source.passed()));
-                    None
-                }
-                Err(problem) => {
-                    *outcome.lock() = Some(Err(problem));
-                    Some((Err(BoxError::from(NotAsAsked)), None))
-                }
-            }
+        let deadline = pace::longest(self.patience, source.longest()).min(left);
+        let sender = source.sender();
+        let passing: Arc<Mutex<Passing>> = Arc::default();
+        let stream = StreamBody::new(stream::unfold(Some((source, Arc::clone(&passing))), async |state| {
+            let (mut source, passing) = state?;
+            *passing.lock() = Passing::Wanted;
+            let next = source.next().await;
+            let (now, item) = match next {
+                Ok(Some(bytes)) => (Passing::Offered, Some(Ok(Frame::data(bytes)))),
+                Ok(None) => (Passing::Ended(Ok(source.passed())), None),
+                Err(problem) => (Passing::Ended(Err(problem)), Some(Err(BoxError::from(NotAsAsked)))),
+            };
+            let more = matches!(now, Passing::Offered);
+            *passing.lock() = now;
+            item.map(|item| (item, more.then_some((source, passing))))
         }));
         let arriving = Arriving { stream: stream.boxed_unsync(), length };
         let (began, name, label) = (Instant::now(), provider.name(), label.clone());
         let receiving = async move { provider.receive(&label, arriving, deadline).await };
         let received = Ends(self.parts.runtime.spawn(receiving)).wait().await;
-        let outcome = outcome.lock().take();
-        let (handle, (digest, size)) = match (received, outcome) {
-            (_, Some(Err(problem))) => return Err(problem),
-            (Some(Ok(handle)), Some(Ok(passed))) => (handle, passed),
-            (Some(Err(error)), outcome) => {
+        let passed = std::mem::take(&mut *passing.lock());
+        let (handle, (digest, size)) = match (received, passed) {
+            (_, Passing::Ended(Err(problem))) => return Err(problem),
+            (Some(Ok(handle)), Passing::Ended(Ok(passed))) => (handle, passed),
+            // The provider would have taken more.
+            (Some(Err(error)), Passing::Wanted) if error.fault == Fault::Timeout => {
+                return Err(sender.late());
+            }
+            (Some(Err(error)), _) => {
                 tracing::warn!(%error, provider = name, "a body could not be passed on");
                 self.parts.metrics.provider_performed(name, "receive", Some(error.fault), began.elapsed());
                 return Err(match error.fault {
-                    // One of the two was too slow; until all is there it is the client who is waited for.
-                    Fault::Timeout if outcome.is_none() => Problem::new(Reason::BodyTimeout),
                     Fault::Timeout => Problem::new(Reason::ProviderTimeout),
                     _ => Problem::new(Reason::ProviderFailed),
                 });
             }
             // It was satisfied before it had everything.
-            (Some(Ok(_)), None) => return Err(Reason::ProviderFailed.into()),
+            (Some(Ok(_)), _) => return Err(Reason::ProviderFailed.into()),
             (None, _) => return Err(Reason::Internal.into()),
         };
         Ok((Data::Received(Received { handle, size }), digest))
