@@ -4,6 +4,7 @@
 
 mod audit;
 mod duplicates;
+mod explore;
 mod faults;
 mod guards;
 mod memory;
