@@ -237,8 +237,8 @@ async fn a_held_job_ends_by_what_became_of_its_payment() {
         };
         let job = stage.job(1).await;
         assert_eq!(job.provider[0].fate, fate);
-        let asked = stage.chain.asked.lock();
-        let asked = *asked.iter().rfind(|sought| sought.nonce == job.provider[0].nonce).unwrap();
+        let asked = stage.chain.asked.lock().iter().rfind(|it| it.nonce == job.provider[0].nonce).copied();
+        let asked = asked.unwrap();
         assert_eq!((asked.nonce, asked.to), (job.provider[0].nonce, job.provider[0].pay_to));
         assert_eq!((asked.value, asked.valid_before), (Amount::new(COST), job.provider[0].valid_before));
         assert_eq!(asked.from, crate::x402::fixtures::payer().address());

@@ -103,11 +103,13 @@ fn broken(table: &Table, world: &World, bounds: Bounds) -> Option<String> {
                     return says("a payment that can be taken, or was, is booked as never taken");
                 }
             }
-            (Signature::Lapsed, Some(payment)) if payment.fate == Fate::Spent && job.answer.is_none() => {
-                // Of several one that was taken decides: a loss is never counted too small.
-                if !world.signatures.contains(&Signature::Taken) {
-                    return says("a payment that was never taken is booked as taken");
-                }
+            // Of several one that was taken decides: a loss is never counted too small.
+            (Signature::Lapsed, Some(payment))
+                if payment.fate == Fate::Spent
+                    && job.answer.is_none()
+                    && !world.signatures.contains(&Signature::Taken) =>
+            {
+                return says("a payment that was never taken is booked as taken");
             }
             _ => {}
         }
@@ -269,7 +271,8 @@ fn every_reachable_world_keeps_the_promises() {
         );
         // It is not smaller than it says.
         assert!(worlds >= least, "{name}: only {worlds} worlds");
-        for state in State::ALL {
+        // Refunds are paid by the operator: `refunds` has the tests of that.
+        for state in State::ALL.into_iter().filter(|state| *state != State::Refunded) {
             let reached = explored
                 .worlds
                 .iter()

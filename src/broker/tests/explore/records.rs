@@ -5,7 +5,6 @@ use super::bounds::Break;
 use super::steps::{Steps, owned};
 use super::table::Ev;
 use super::world::{At, World};
-use crate::jobs::State;
 
 /// Whether an event that the store does not take counts: as `journal` has it.
 #[derive(Clone, Copy, PartialEq, Eq)]
