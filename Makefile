@@ -54,7 +54,7 @@ test: build-tools test-tools ## formatting, lints, and every test, those with se
 
 .PHONY: chaos
 chaos: build-tools ## many purchases under kills and faults, then the money is counted: JOBS=5000 SEED=7 KILLS=1000
-	@scripts/ensure redis-server
+	@scripts/ensure redis-server faketime
 	scripts/chaos --jobs $(JOBS) --seed $(SEED) $(if $(KILLS),--kills $(KILLS))
 
 .PHONY: check
@@ -113,7 +113,7 @@ build-tools:
 
 .PHONY: test-tools
 test-tools: $(CLIENTS_READY) $(SELLER_READY)
-	@scripts/ensure redis-server curl
+	@scripts/ensure redis-server curl faketime
 
 $(CLIENTS)/node_modules/.package-lock.json: $(CLIENTS)/package-lock.json
 	@scripts/ensure node npm

@@ -76,6 +76,13 @@ impl JobId {
     }
 }
 
+impl JobId {
+    /// When it was made, in seconds since 1970, by the clock of whoever made it.
+    pub fn made(&self) -> u64 {
+        self.0.get_timestamp().map_or(0, |made| made.to_unix().0)
+    }
+}
+
 impl Default for JobId {
     fn default() -> Self {
         Self::new()
@@ -92,6 +99,14 @@ impl FileId {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_jobs_id_says_when_it_was_made() {
+        let now = || std::time::UNIX_EPOCH.elapsed().unwrap().as_secs();
+        let (before, made, after) = (now(), JobId::new().made(), now());
+        assert!(before <= made && made <= after);
+        assert_eq!(JobId::from_bytes([0xff; 16]).made(), 0);
+    }
 
     #[test]
     fn only_the_hyphenated_form_is_an_id() {

@@ -297,7 +297,9 @@ impl Build<'_> {
         }
         runtime.spawn(Arc::clone(&quotes).run(stopped));
         runtime.spawn(pool.watch());
-        runtime.spawn(Audit::new(Arc::clone(&broker)).run());
+        if !config.chains.is_empty() {
+            runtime.spawn(Audit::new(Arc::clone(&broker)).run());
+        }
         runtime.spawn(Recovery::new(Arc::clone(&broker), config.paid.lease).run(counted(drain)));
         let hooks = hooks::tell(&config.paid, &broker, runtime)?;
         runtime.spawn(Arc::clone(health).watch(

@@ -14,7 +14,7 @@ use super::work::{Product, WorkError, WorkFault};
 use super::{Broker, Sale};
 use crate::facilitator::Verdict;
 use crate::jobs::job::{ClientLeg, SCHEMA, Sold};
-use crate::jobs::{Claim, Event, Failure, Job, JobKind, Lease, State};
+use crate::jobs::{Claim, Event, Failure, Job, JobKind, Lease, State, StoreError};
 use crate::providers::{Offer, Purse};
 use crate::reason::{Charged, Problem, Reason};
 use crate::telemetry;
@@ -185,7 +185,11 @@ impl Broker {
         if job.state == State::Uncollected {
             self.remember_debt(&job).await;
         }
-        Ok(job)
+        // As long as it is not written somebody else may take the job over and settle: nobody is told to pay anew.
+        match journal.carries().await {
+            true => Err(StoreError::Away("the refusal of a settlement is not recorded".to_owned()).into()),
+            false => Ok(job),
+        }
     }
 
     /// Asks the facilitator whether the payment would settle. Nothing was spent yet, so every "no" voids.

@@ -1,10 +1,12 @@
 //! The settlement audit: what a facilitator says is settled is looked for on the chain.
 //!
 //! A facilitator that says "settled" and settles nothing would have everything for free. Each payment it says so of is
-//! looked for once its block must be final; the first that is not there ends the trust in it. What is not looked at
-//! when the process ends is not looked at by the next: one that lies is found by what it lies about then.
+//! looked for once its block must be final; the first that is not there ends the trust in it. What is not looked at when
+//! a process ends is looked at by another, which finds it in the records: see `marks`.
 
-use std::collections::HashMap;
+mod marks;
+
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +23,8 @@ use crate::ids::JobId;
 use crate::jobs::Job;
 use crate::telemetry::Audited;
 use crate::x402::{Address, Network};
+
+use marks::Marks;
 
 /// Between two rounds.
 const EVERY: Duration = Duration::from_secs(5);
@@ -57,6 +61,7 @@ pub(super) struct Audits(Mutex<Vec<Settled>>);
 /// The background service that looks for them.
 pub struct Audit {
     broker: Arc<Broker>,
+    marks: Marks,
     payees: HashMap<Payee, Seen>,
 }
 
@@ -82,10 +87,14 @@ enum Verdict {
 impl Broker {
     /// Remembers to look for a payment that is said to be settled, where somebody can be asked.
     pub(super) async fn look_for(&self, job: &Job, transaction: &str) {
+        self.look_for_since(job, transaction, self.clock.now()).await;
+    }
+
+    /// The same, of one that was settled `at` this time or before.
+    async fn look_for_since(&self, job: &Job, transaction: &str, at: UnixSeconds) {
         let network = job.client.requirement.asset.network;
         let Some(sought) = self.sought(job).filter(|_| self.chains.knows(network)) else { return };
         let facilitator = self.facilitator.settler(&payment_request(job)).await;
-        let at = self.clock.now();
         let settled =
             Settled { job: job.id, network, sought, transaction: transaction.to_owned(), facilitator, at };
         self.audits.put(vec![settled]);
@@ -103,6 +112,20 @@ impl Audits {
         }
     }
 
+    pub(super) fn jobs(&self) -> HashSet<JobId> {
+        self.0.lock().iter().map(|settled| settled.job).collect()
+    }
+
+    /// As a crash does.
+    #[cfg(test)]
+    pub(super) fn forget(&self) {
+        self.take();
+    }
+
+    fn oldest(&self) -> Option<UnixSeconds> {
+        self.0.lock().iter().map(|settled| settled.at).min()
+    }
+
     fn take(&self) -> Vec<Settled> {
         std::mem::take(&mut self.0.lock())
     }
@@ -111,7 +134,8 @@ impl Audits {
 impl Audit {
     /// The audit of what `broker` settles.
     pub fn new(broker: Arc<Broker>) -> Self {
-        Audit { broker, payees: HashMap::new() }
+        let marks = Marks::new(Arc::clone(&broker));
+        Audit { broker, marks, payees: HashMap::new() }
     }
 
     /// Looks again and again, until dropped.
@@ -121,7 +145,13 @@ impl Audit {
         loop {
             tick.tick().await;
             self.round().await;
+            self.keep().await;
         }
+    }
+
+    /// Says how far it is, for whoever goes on if this process ends, and goes on where others ended.
+    pub(super) async fn keep(&mut self) {
+        self.marks.keep().await;
     }
 
     /// One look for everything that waits.

@@ -130,6 +130,11 @@ impl Journal {
         Ok(job)
     }
 
+    /// Whether something is in memory only.
+    pub(super) async fn carries(&self) -> bool {
+        !self.0.lock().await.carried.is_empty()
+    }
+
     async fn spawn(&self, event: Event, carry: Carry) -> Result<Job, JournalError> {
         let inner = Arc::clone(&self.0);
         let write = tokio::spawn(async move { inner.lock().await.write(event, carry).await });
@@ -271,7 +276,9 @@ impl Inner {
             return Ok(());
         }
         let mut carried = Record::new();
-        for (event, _) in self.carried.iter().flatten() {
+        // A refusal stands while nobody else could settle. Whoever had the job meanwhile may have.
+        let stands = |event: &&Event| !matches!(event, Event::Refused { .. });
+        for event in self.carried.iter().flatten().map(|(event, _)| event).take_while(stands) {
             job = match job.apply(event, self.clock.now_millis()) {
                 Ok(job) => job,
                 Err(illegal) => {

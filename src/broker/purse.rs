@@ -128,7 +128,7 @@ impl AttemptPurse {
 
 /// A second signature is given only if all that is or may be spent stays within the client's payment; the first
 /// may be as large as the terms said, whatever that did to the margin. One that lapsed may have been spent before.
-fn within_what_the_client_pays(job: &Job, next: &ProviderPayment) -> Result<(), PurseError> {
+pub(super) fn within_what_the_client_pays(job: &Job, next: &ProviderPayment) -> Result<(), PurseError> {
     let earlier = || job.provider.iter().filter(|payment| payment.fate != Fate::Unspent);
     if earlier().next().is_none() {
         return Ok(());

@@ -4,19 +4,22 @@
 //! |---|---|---|
 //! | `claimed`, `working`, nothing signed | nothing was spent | voided: the same payment starts the next attempt |
 //! | `working`, a provider payment signed | it may have been sent and spent | held; never signed again |
-//! | `held` | the same | the chain is asked: spent, or not and never |
+//! | `held` | the same | the chain is asked: spent, or not and never; and whether the client has paid all the same |
 //! | `settling` | `/settle` may have been called | the chain is asked; else the identical settle is repeated; else it stays |
 //! | `settling_upfront` | the same | left to the same payment, which goes on with it; see below |
 //! | `working_settled` | the client has paid | refund due |
+//! | `refund_due`, a provider payment signed | it may have been spent | the chain is asked, for the books |
 //!
 //! To repeat an upfront settle here would charge a client for work that nobody can do any more, unless it was charged
 //! before. So that waits until the authorization has lapsed: what is paid then is the earlier call's, and refund due.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream;
+use parking_lot::Mutex;
 use tracing::{info, warn};
 
 use super::Broker;
@@ -37,21 +40,27 @@ const TOGETHER: usize = 8;
 /// up to the longest. Before it lapses a settle may still succeed; after that only what others say can change.
 const PAUSE: Duration = Duration::from_secs(60);
 const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
-/// Held jobs looked at in one sweep. More than are worked on: those on a network nobody can be asked about stay for ever.
-const HELD: usize = 1000;
-/// Between two looks at the held jobs.
-const HELD_EVERY: Duration = Duration::from_secs(30);
+/// Seconds by which the clock of a chain may be behind ours: what has lapsed here may be taken there for so long.
+const CLOCKS_DIFFER: u64 = 10;
+/// Jobs at rest in which a payment to a provider may be open, and how many of each are looked at in one sweep. More than
+/// are worked on: those on a network nobody can be asked about stay for ever, and what is owed stays until it is paid, and a while after.
+const OPEN: [(State, usize); 3] =
+    [(State::Held, 1000), (State::RefundDue, 100_000), (State::Refunded, 100_000)];
+/// Between two looks at them.
+const OPEN_EVERY: Duration = Duration::from_secs(30);
 
 /// The background service that looks for orphans.
 pub struct Recovery {
     broker: Arc<Broker>,
     every: Duration,
+    /// Of those at rest, the ones with nothing open: they are not read again.
+    closed: Mutex<HashSet<JobId>>,
 }
 
 impl Recovery {
     /// Looks every `every`; one lease is a good choice.
     pub fn new(broker: Arc<Broker>, every: Duration) -> Self {
-        Recovery { broker, every }
+        Recovery { broker, every, closed: Mutex::default() }
     }
 
     /// Sweeps at once, then again and again, until dropped. `begin` is asked before each job: `None` leaves it for
@@ -60,34 +69,44 @@ impl Recovery {
     pub async fn run<H: Send>(self, begin: impl Fn() -> Option<H> + Sync) {
         let mut tick = tokio::time::interval(self.every);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut looked_at_held: Option<tokio::time::Instant> = None;
+        let mut looked: Option<tokio::time::Instant> = None;
         loop {
             tick.tick().await;
             self.sweep(&begin).await;
-            if looked_at_held.is_none_or(|when| when.elapsed() >= HELD_EVERY) {
-                looked_at_held = Some(tokio::time::Instant::now());
-                self.look_at_held(&begin).await;
+            if looked.is_none_or(|when| when.elapsed() >= OPEN_EVERY) {
+                looked = Some(tokio::time::Instant::now());
+                self.look_at_open(&begin).await;
             }
         }
     }
 
-    /// One pass over the jobs that are held: what the chain proves of their payments brings them to their end.
-    pub(super) async fn look_at_held<H: Send>(&self, begin: &(impl Fn() -> Option<H> + Sync)) {
-        let held = match self.broker.jobs.in_state(State::Held, HELD).await {
-            Ok(held) => held,
-            Err(away) => {
-                warn!(%away, "the held jobs cannot be read");
-                return;
+    /// One pass over the jobs at rest whose payments to providers may be open: what the chain proves of those is recorded,
+    /// and brings the held ones to their end.
+    pub(super) async fn look_at_open<H: Send>(&self, begin: &(impl Fn() -> Option<H> + Sync)) {
+        let mut at_rest = HashSet::new();
+        for (state, most) in OPEN {
+            match self.broker.jobs.in_state(state, most).await {
+                Ok(found) => at_rest.extend(found),
+                Err(away) => {
+                    warn!(%away, state = state.name(), "jobs with open payments cannot be read");
+                    return;
+                }
             }
+        }
+        let unread: Vec<JobId> = {
+            let mut closed = self.closed.lock();
+            closed.retain(|id| at_rest.contains(id));
+            at_rest.difference(&closed).copied().collect()
         };
         let each = |id| async move {
-            if let Some(_held) = begin()
-                && let Err(error) = self.broker.prove_held(id).await
-            {
-                warn!(%error, job = %id, "a held job was not brought to its end");
+            let Some(_held) = begin() else { return };
+            match self.broker.prove_open(id).await {
+                Ok(true) => {}
+                Ok(false) => drop(self.closed.lock().insert(id)),
+                Err(error) => warn!(%error, job = %id, "the open payments of a job were not proven"),
             }
         };
-        stream::iter(held).for_each_concurrent(TOGETHER, each).await;
+        stream::iter(unread).for_each_concurrent(TOGETHER, each).await;
     }
 
     /// One pass over the jobs without an owner.
@@ -184,9 +203,9 @@ impl Broker {
         }
     }
 
-    /// Whether nobody can settle the client's payment any more.
+    /// Whether nobody can settle the client's payment any more, by a chain's clock that is behind ours.
     fn lapsed(&self, job: &Job) -> bool {
-        self.clock.now() >= job.client.valid_before
+        self.clock.now() >= job.client.valid_before.saturating_add(CLOCKS_DIFFER)
     }
 
     /// How long a job that cannot be brought to rest is left alone.
@@ -195,14 +214,19 @@ impl Broker {
         Duration::from_secs(lapsed_for).clamp(PAUSE, LONGEST_PAUSE)
     }
 
-    /// Brings a held job to its end, if what the chain proves of every payment that is out says which.
-    async fn prove_held(&self, id: JobId) -> Result<(), JournalError> {
-        let Some(job) = self.jobs.by_id(id).await?.filter(|job| job.state == State::Held) else {
-            return Ok(());
+    /// Records what the chain proves of a job's open payments to providers, once it proves it of every one, or that one
+    /// is spent. A held job comes to its end by it. Whether something may still be open.
+    async fn prove_open(&self, id: JobId) -> Result<bool, JournalError> {
+        let proven = |state| OPEN.iter().any(|(open, _)| *open == state);
+        let Some(job) = self.jobs.by_id(id).await?.filter(|job| proven(job.state)) else {
+            return Ok(true);
         };
         let open = |payment: &&ProviderPayment| payment.fate == Fate::Open;
+        if !job.signature_open() {
+            return Ok(false);
+        }
         if !job.provider.iter().filter(open).all(|payment| self.chains.knows(payment.asset.network)) {
-            return Ok(());
+            return Ok(true);
         }
         let mut event = Event::ProvedUnspent;
         for payment in job.provider.iter().filter(open) {
@@ -213,18 +237,28 @@ impl Broker {
                     break;
                 }
                 Fate::Unspent => {}
-                Fate::Open => return Ok(()),
+                Fate::Open => return Ok(true),
             }
         }
-        let Some((taken, lease)) = self.take_orphan(&job.claim).await? else { return Ok(()) };
+        if job.state == State::Held {
+            match self.prove_client(&job, PATIENCE).await {
+                // By a gateway that was cut off from the store, and never came back to write it down.
+                ClientProof::Paid(receipt) => event = Event::Settled { receipt },
+                ClientProof::Unpaid(_) => {}
+                // It may have been, and be seen later. Given up is not for good, but lost is.
+                ClientProof::Nothing if matches!(event, Event::ProvedSpent) => return Ok(true),
+                ClientProof::Nothing => {}
+            }
+        }
+        let Some((taken, lease)) = self.take_orphan(&job.claim).await? else { return Ok(true) };
         if taken.version != job.version {
             // Should this fail, it lapses.
             let _ = self.jobs.release(&lease).await;
-            return Ok(());
+            return Ok(true);
         }
         let job = self.journal(taken, lease).record(event).await?;
-        info!(job = %job.id, to = job.state.name(), "a held job was brought to its end by proof");
-        Ok(())
+        info!(job = %job.id, state = job.state.name(), "the open payments of a job were proven");
+        Ok(job.signature_open())
     }
 
     /// The work cannot be finished: what it needs was in the memory of the process that died.

@@ -49,7 +49,9 @@ impl Tally {
         for payment in lost(event, job) {
             self.guards.lost(&payment.asset, payment.amount);
         }
-        if job.state.at_rest() {
+        let proven = matches!(event, Event::ProvedSpent | Event::ProvedUnspent);
+        // What is proven of a job in which the client's side has ended already ends it no second time.
+        if job.state.at_rest() && !(proven && matches!(job.state, State::RefundDue | State::Refunded)) {
             self.metrics.job_ended(job.kind, job.state);
         }
         self.expose(&job.claim, exposure(job));

@@ -19,6 +19,8 @@
 //!                                         └ RefundLapsed ▶ RefundDue (the next may be signed)
 //! ```
 //!
+//! A payment to a provider may be open in RefundDue and Refunded as in Held: the chain proves it there too, and the state stays.
+//!
 //! Work that failed before anybody was paid may turn to another provider, in `Working` and in `WorkingSettled`: Turned.
 //!
 //! All of it, line by line; a test holds these lines against the code.
@@ -49,6 +51,11 @@
 //! | held | answered | settling |
 //! | held | proved_spent | provider_lost |
 //! | held | proved_unspent | voided |
+//! | held | settled | refund_due |
+//! | refund_due | proved_spent | refund_due |
+//! | refund_due | proved_unspent | refund_due |
+//! | refunded | proved_spent | refunded |
+//! | refunded | proved_unspent | refunded |
 //! | voided | reopened | claimed |
 
 use super::job::{Answer, Failure, Fate, Job, ProviderPayment, Refund, Sold, State};
@@ -265,6 +272,11 @@ impl Job {
             (Held, Event::Answered { .. }) => Settling,
             (Held, Event::ProvedSpent) => ProviderLost,
             (Held, Event::ProvedUnspent) => Voided,
+            // Settled by whoever did the work, who never came back to write it down.
+            (Held, Event::Settled { .. }) => RefundDue,
+            // What is owed to the client stays as it is; what the work cost becomes known.
+            (RefundDue, Event::ProvedSpent | Event::ProvedUnspent) if self.signature_open() => RefundDue,
+            (Refunded, Event::ProvedSpent | Event::ProvedUnspent) if self.signature_open() => Refunded,
 
             (RefundDue, Event::RefundSigned { refund }) if self.may_refund(refund) => RefundDue,
             (RefundDue, Event::RefundLapsed) if self.open_refund().is_some() => RefundDue,

@@ -164,6 +164,24 @@ fn each_end_of_a_job_is_in_its_account() {
             ],
         ),
         (
+            &["settle_first", "settled", "signed", "work_failed", "proved_spent"],
+            [
+                (Account::Received, 12_000),
+                (Account::RefundsDue, -12_000),
+                (Account::Losses, 1_001),
+                (Account::Wallet, -1_001),
+            ],
+        ),
+        (
+            &["settle_first", "settled", "signed", "work_failed", "proved_unspent"],
+            [
+                (Account::Received, 12_000),
+                (Account::RefundsDue, -12_000),
+                (Account::Losses, 0),
+                (Account::Wallet, 0),
+            ],
+        ),
+        (
             &["settle_first", "settled", "signed"],
             [
                 (Account::Received, 12_000),

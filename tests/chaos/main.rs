@@ -1,8 +1,10 @@
 //! Chaos: many clients buy at once from gateways that are killed at random moments, over providers and a facilitator
 //! that fail in every way they can, on a store that dies and comes back. When all is quiet, the money is counted.
 //!
-//! `make chaos JOBS=5000 SEED=7` runs one seed as large as one likes; without arguments the three seeds of the test
-//! suite run. The seed makes the plan (`plan`); the interleaving is the machine's. What must hold is in `audit`.
+//! `make chaos JOBS=5000 SEED=7` runs all three tests as large as one likes: two gateways on a Redis with seed 7, one on a
+//! file with seed 7, and two on a Redis again with seed 8. In the test suite their seeds are 1, 2 and 4. The seed makes the
+//! plan (`plan`); the interleaving is the machine's. In each the clock of one gateway is two seconds wrong. What must hold
+//! is in `audit`.
 
 #![expect(
     clippy::unwrap_used,
@@ -21,6 +23,8 @@ mod plan;
 #[path = "../store/redis_server.rs"]
 #[expect(dead_code, reason = "the store suite uses more of it")]
 mod redis_server;
+#[path = "../crash/settings.rs"]
+mod settings;
 mod shopper;
 mod site;
 
@@ -34,8 +38,10 @@ use galaksio::sandbox::Service;
 use plan::Plan;
 use site::Site;
 
-/// Clients that buy at the same time.
-const TOGETHER: usize = 16;
+/// Clients that buy at the same time, in a run of so many jobs: most of them wait for something most of the time.
+fn together(jobs: usize) -> usize {
+    (jobs / 80).clamp(16, 64)
+}
 
 /// The size of a run.
 #[derive(Clone, Copy)]
@@ -57,24 +63,24 @@ fn size() -> Size {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "needs redis-server; make test runs it"]
+#[ignore = "needs redis-server and faketime; make test runs it"]
 async fn two_gateways_on_one_redis() {
     let seed = asked("CHAOS_SEED", 1);
-    run(seed, Site::replicated().await, 2, size()).await;
+    run(seed, Site::replicated(seed).await, 2, size()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "takes a minute; make test runs it"]
+#[ignore = "takes a minute and needs faketime; make test runs it"]
 async fn one_gateway_on_a_file() {
     let seed = asked("CHAOS_SEED", 2);
-    run(seed, Site::alone().await, 1, Size { outages: 0, ..size() }).await;
+    run(seed, Site::alone(seed).await, 1, Size { outages: 0, ..size() }).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "needs redis-server; make test runs it"]
+#[ignore = "needs redis-server and faketime; make test runs it"]
 async fn two_gateways_on_one_redis_again() {
     let seed = asked("CHAOS_SEED", 3).wrapping_add(1);
-    run(seed, Site::replicated().await, 2, size()).await;
+    run(seed, Site::replicated(seed).await, 2, size()).await;
 }
 
 async fn run(seed: u64, site: Site, replicas: usize, size: Size) {
@@ -98,7 +104,7 @@ async fn run(seed: u64, site: Site, replicas: usize, size: Size) {
                 site.shop(job, seed ^ (number as u64) << 20).await
             }
         })
-        .buffer_unordered(TOGETHER)
+        .buffer_unordered(together(size.jobs))
         .collect()
         .await;
     trouble.await.unwrap();
@@ -123,7 +129,7 @@ async fn run(seed: u64, site: Site, replicas: usize, size: Size) {
     println!("seed {seed}: {books:?}, {unsold} never offered anything");
     assert_eq!(killed, size.kills);
     let completed = books.ended.get("completed").copied().unwrap_or(0);
-    assert!(completed * 3 >= outcomes.len(), "chaos in which little is sold proves little: {books:?}");
+    assert!(completed * 4 >= outcomes.len(), "chaos in which little is sold proves little: {books:?}");
 }
 
 /// Kills gateways and the store, spread over the run.

@@ -23,6 +23,12 @@ pub(crate) struct Plan {
     pub(crate) outages: Vec<Duration>,
 }
 
+/// By how many seconds the clock of each replica is ahead: the last one's is wrong by as much as clocks may be.
+pub(crate) fn clocks(seed: u64, replicas: usize) -> Vec<i64> {
+    let wrong = if seed.is_multiple_of(2) { 2 } else { -2 };
+    (1..=replicas).map(|replica| if replica == replicas { wrong } else { 0 }).collect()
+}
+
 /// One purchase.
 #[derive(Debug)]
 pub(crate) struct Purchase {
@@ -117,7 +123,10 @@ fn fault(dice: &mut Dice) -> (Service, Rule) {
     let mut rule = match (service, dice.below(5)) {
         (Service::Facilitator, 0) => Rule::next(1, Fault::Pending).at("/settle"),
         (Service::Facilitator, 1 | 2) => Rule::next(1, common(dice)).at("/settle"),
-        (Service::Merit | Service::OpenX402, 0) => Rule::next(1, Fault::AskAgain).paid(),
+        // It wants to be paid again: with the money, or without having taken it, or nobody can tell.
+        (Service::Merit | Service::OpenX402, 0) => {
+            Rule::next(1, *dice.one_of(&[Fault::AskAgain, Fault::AskAgain, Fault::Status(402)])).paid()
+        }
         (Service::Merit | Service::OpenX402, 1) => Rule::next(1, Fault::WorkFails).paid(),
         (Service::Merit | Service::OpenX402, 2 | 3) => Rule::next(1, common(dice)).paid(),
         _ => Rule::next(1, common(dice)),

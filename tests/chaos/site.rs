@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use galaksio::clock::Clock;
 use galaksio::jobs::{Embedded, JobStore, Redis, State};
 use galaksio::money::Amount;
-use galaksio::sandbox::{Sandbox, Settings};
+use galaksio::sandbox::{self, Sandbox};
 use galaksio::wallet::Wallet;
 use galaksio::x402::Address;
 use parking_lot::{Mutex, RwLock};
@@ -17,10 +17,24 @@ use tempfile::TempDir;
 
 use super::client::Client;
 use super::gateway::{Gateway, WALLET_KEY};
+use super::plan;
 use super::redis_server::RedisServer;
+use super::settings::Settings;
 
-/// Who is paid by clients.
-pub(crate) const PAY_TO: &str = "0x066e4FBb1Cb2fd7dE4fb1432a7B1C1169B4c2C8F";
+/// Short, so that a run has all of it in it.
+const PAID: &str = r#"
+max_timeout = "40s"
+work_timeout = "6s"
+settle_margin = "5s"
+lease = "3s"
+"#;
+/// Far away: what is lost here is lost on purpose.
+const LIMITS: &str = r#"
+[limits]
+spend_per_hour = "$1000"
+provider_spend_per_hour = "$1000"
+loss_per_hour = "$1000"
+"#;
 /// Long enough for a payment of either leg to lapse, and for the chain to say so.
 const QUIET: Duration = Duration::from_secs(240);
 const DAY: Duration = Duration::from_secs(86_400);
@@ -44,24 +58,26 @@ pub(crate) struct Site {
 struct Slot {
     gateway: tokio::sync::Mutex<Option<Gateway>>,
     edge: RwLock<SocketAddr>,
+    /// By how many seconds its clock is wrong.
+    ahead: i64,
 }
 
 impl Site {
     /// Two gateways on one Redis.
-    pub(crate) async fn replicated() -> Site {
+    pub(crate) async fn replicated(seed: u64) -> Site {
         // What was acknowledged is in the file before the answer; a kill of the server loses nothing.
         let server = RedisServer::start(&["--appendonly", "yes", "--appendfsync", "everysec"]);
-        Site::start(Some(server), 2).await
+        Site::start(Some(server), plan::clocks(seed, 2)).await
     }
 
     /// One gateway on a file.
-    pub(crate) async fn alone() -> Site {
-        Site::start(None, 1).await
+    pub(crate) async fn alone(seed: u64) -> Site {
+        Site::start(None, plan::clocks(seed, 1)).await
     }
 
-    async fn start(redis: Option<RedisServer>, replicas: usize) -> Site {
+    async fn start(redis: Option<RedisServer>, clocks: Vec<i64>) -> Site {
         // A provider that sends part of the money back would make the books harder to read.
-        let settings = Settings { merit_refunds: false, ..Settings::default() };
+        let settings = sandbox::Settings { merit_refunds: false, ..Default::default() };
         let sandbox = Sandbox::start(settings).await.unwrap();
         let client = Client::new();
         let key = WALLET_KEY.to_owned().into();
@@ -79,10 +95,10 @@ impl Site {
             folder: TempDir::new().unwrap(),
         };
         std::fs::write(site.config(), site.proxy_toml()).unwrap();
-        for _ in 0..replicas {
-            let gateway = Gateway::start(&site.config()).await;
+        for ahead in clocks {
+            let gateway = Gateway::start(&site.config(), ahead).await;
             let edge = RwLock::new(gateway.edge);
-            site.gateways.push(Slot { gateway: tokio::sync::Mutex::new(Some(gateway)), edge });
+            site.gateways.push(Slot { gateway: tokio::sync::Mutex::new(Some(gateway)), edge, ahead });
         }
         site
     }
@@ -101,9 +117,14 @@ impl Site {
             self.killed.fetch_add(1, Ordering::Relaxed);
         }
         // Nobody finds it where it was, and it may need the store to start.
-        let started = Gateway::start(&self.config()).await;
+        let started = Gateway::start(&self.config(), slot.ahead).await;
         *slot.edge.write() = started.edge;
         *gateway = Some(started);
+    }
+
+    /// Whether its store is a server that is killed too.
+    pub(crate) fn loses_its_store(&self) -> bool {
+        self.redis.is_some()
     }
 
     /// SIGKILL for the store, which comes back after `outage`.
@@ -119,7 +140,7 @@ impl Site {
         tokio::task::block_in_place(|| redis.lock().start_again());
     }
 
-    /// Waits until no job waits for anything.
+    /// Waits until no job waits for anything, and no payment to a provider is open.
     pub(crate) async fn until_quiet(&self) {
         let give_up = Instant::now() + QUIET;
         loop {
@@ -127,6 +148,11 @@ impl Site {
             for state in State::ALL.into_iter().filter(|state| !settled(*state)) {
                 restless.extend(self.in_state(state).await);
             }
+            let owed = self.in_state(State::RefundDue).await;
+            let open = |job: &serde_json::Value| {
+                job["provider"].as_array().is_some_and(|paid| paid.iter().any(|one| one["fate"] == "open"))
+            };
+            restless.extend(owed.into_iter().filter(open));
             if restless.is_empty() {
                 return;
             }
@@ -173,76 +199,7 @@ impl Site {
             None => format!("path = {:?}", self.embedded_path()),
             Some(redis) => format!("kind = \"redis\"\nurl = {:?}\nprefix = \"chaos\"", redis.lock().url()),
         };
-        format!(
-            r#"
-[edge]
-listen = ["127.0.0.1:0"]
-public_url = "http://gateway.test"
-threads = 1
-drain_timeout = "20s"
-[app]
-url = "{app}"
-[[routes]]
-path = "/store"
-methods = ["POST"]
-work = "store"
-[[routes]]
-path = "/run"
-methods = ["POST"]
-work = "run"
-[[routes]]
-path = "/prepaid/run"
-methods = ["POST"]
-work = "run"
-settle = "upfront"
-[[routes]]
-path = "/premium/*"
-price = "$0.001"
-[[routes]]
-path = "/hello"
-price = "$0.002"
-settle = "upfront"
-[[accepts]]
-network = "base-sepolia"
-pay_to = "{PAY_TO}"
-[[chains]]
-network = "base-sepolia"
-rpc = ["{rpc}"]
-[facilitator]
-url = "{facilitator}"
-unknown_hold = "500ms"
-[providers.xcache]
-url = "{xcache}"
-[providers.openx402]
-url = "{openx402}"
-[providers.merit]
-url = "{merit}"
-[wallet]
-key_env = "GALAKSIO_WALLET_KEY"
-[limits]
-spend_per_hour = "$1000"
-provider_spend_per_hour = "$1000"
-loss_per_hour = "$1000"
-[store]
-{store}
-[paid]
-max_timeout = "40s"
-work_timeout = "6s"
-settle_margin = "5s"
-lease = "3s"
-[admin]
-listen = "127.0.0.1:0"
-[log]
-filter = "warn,galaksio=info"
-json = true
-"#,
-            app = urls.app,
-            rpc = urls.rpc,
-            facilitator = urls.facilitator,
-            xcache = urls.xcache,
-            openx402 = urls.openx402,
-            merit = urls.merit,
-        )
+        Settings { store, proving: true, paid: PAID, more: LIMITS }.proxy_toml(urls)
     }
 }
 

@@ -190,7 +190,7 @@ impl Client {
     }
 
     async fn exchange(&self, request: Request<Full<Bytes>>) -> Result<Answer, Cut> {
-        let cut = |error: &dyn std::fmt::Display| Cut(error.to_string());
+        let cut = |error: &dyn std::fmt::Debug| Cut(format!("{error:?}"));
         let response = self.http.request(request).await.map_err(|error| cut(&error))?;
         let (head, body) = response.into_parts();
         let body = body.collect().await.map_err(|error| cut(&error))?.to_bytes();

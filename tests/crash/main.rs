@@ -22,6 +22,7 @@ mod proved;
 mod redis_server;
 mod replicas;
 mod rig;
+mod settings;
 mod steps;
 mod table;
 mod twice;

@@ -5,7 +5,8 @@ use galaksio::sandbox::{Service, pay_to};
 use galaksio::x402::Address;
 
 use super::client::Purchase;
-use super::rig::{PAY_TO, Rig};
+use super::rig::Rig;
+use super::settings::PAY_TO;
 
 /// Payments that were made, by the ledger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

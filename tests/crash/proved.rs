@@ -47,7 +47,8 @@ const ROWS: &[Row] = &[
         stalled: (Service::Merit, "/", 1),
         effect: Effect::Done,
         killed_in: State::Working,
-        meanwhile: Meanwhile::Nothing,
+        // Else it is lost only once the client's payment has lapsed.
+        meanwhile: Meanwhile::Cancelled,
         proved: State::ProviderLost,
         then: (502, Some("provider_failed")),
         ends: State::ProviderLost,
@@ -61,7 +62,8 @@ const ROWS: &[Row] = &[
         stalled: (Service::OpenX402, "/pin/", 1),
         effect: Effect::Done,
         killed_in: State::Working,
-        meanwhile: Meanwhile::Nothing,
+        // Else it is lost only once the client's payment has lapsed.
+        meanwhile: Meanwhile::Cancelled,
         proved: State::ProviderLost,
         then: (502, Some("provider_failed")),
         ends: State::ProviderLost,
@@ -165,6 +167,35 @@ const ROWS: &[Row] = &[
         charged: 1,
         provider: 0,
     },
+    // The client is owed its money, and the books want to know what the work cost.
+    Row {
+        name: "run upfront: settled, the provider paid",
+        order: Order::RunUpfront,
+        stalled: (Service::Merit, "/", 1),
+        effect: Effect::Done,
+        killed_in: State::WorkingSettled,
+        meanwhile: Meanwhile::Nothing,
+        proved: State::RefundDue,
+        then: (502, Some("refund_due")),
+        ends: State::RefundDue,
+        journal: &["settle_first", "settled", "signed", "work_failed", "proved_spent"],
+        charged: 1,
+        provider: 1,
+    },
+    Row {
+        name: "run upfront: settled, the provider not reached",
+        order: Order::RunUpfront,
+        stalled: (Service::Merit, "/", 1),
+        effect: Effect::Never,
+        killed_in: State::WorkingSettled,
+        meanwhile: Meanwhile::Nothing,
+        proved: State::RefundDue,
+        then: (502, Some("refund_due")),
+        ends: State::RefundDue,
+        journal: &["settle_first", "settled", "signed", "work_failed", "proved_unspent"],
+        charged: 1,
+        provider: 0,
+    },
 ];
 
 #[tokio::test(flavor = "multi_thread")]
@@ -200,18 +231,22 @@ async fn killed(row: &'static Row, store: Store) {
     rig.kill();
     client.await.unwrap().expect_err("an answer from a process that was killed");
     let settles = rig.sandbox.requests.count(Service::Facilitator, "/settle");
+    let doubted = service == Service::Facilitator;
     if row.meanwhile == Meanwhile::Cancelled {
         cancel(&rig, &purchase);
     }
     rig.sandbox.faults.clear(service);
     // Whatever becomes of it, no facilitator has a say in it.
-    let deaf = settles > 0 && row.proved != State::SettlingUpfront;
+    let deaf = doubted && row.proved != State::SettlingUpfront;
     if deaf {
         rig.stall(Service::Facilitator, "/settle", 0, |rule| rule);
     }
 
     rig.restart().await;
     rig.until_state(purchase.job, row.proved).await;
+    if row.proved == State::RefundDue {
+        rig.until_proven(row.proved).await;
+    }
     if deaf && row.effect == Effect::Done {
         assert_eq!(rig.sandbox.requests.count(Service::Facilitator, "/settle"), settles, "{}", row.name);
     }
@@ -219,7 +254,7 @@ async fn killed(row: &'static Row, store: Store) {
     let first = present(&rig, &purchase).await;
     assert_eq!((first.status.as_u16(), first.json()["code"].as_str()), row.then, "{}: {first:?}", row.name);
     let paid = Receipt::from_headers(&first.headers).is_some_and(|receipt| receipt.success);
-    assert_eq!(paid, row.ends == State::Completed, "{}", row.name);
+    assert_eq!(paid, row.charged == 1, "{}", row.name);
 
     let (job, journal) = rig.autopsy(&purchase).await;
     assert_eq!((job.state, journal.as_slice()), (row.ends, row.journal), "{}", row.name);

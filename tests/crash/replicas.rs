@@ -13,7 +13,7 @@ use super::client::Order;
 use super::gateway::Gateway;
 use super::money::Money;
 use super::redis_server::RedisServer;
-use super::rig::{Rig, Store, until};
+use super::rig::{LEASE, Rig, Store, until};
 
 async fn rig(server: &RedisServer) -> (Rig, Gateway) {
     let rig = Rig::start(Store::Redis { url: server.url(), prefix: "replicas".to_owned() }).await;
@@ -136,4 +136,28 @@ async fn a_gateway_that_stood_still_spends_nothing_more() {
     let store = rig.open_store().await;
     let job = store.by_claim(&purchase.claim).await.unwrap().unwrap();
     assert_eq!((job.state, job.attempt), (State::Completed, 2));
+}
+
+/// By its own clock the second gateway would have taken the job from the first at once: whose it is the store decides.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs redis-server and faketime; make test runs it"]
+async fn a_clock_that_is_ahead_takes_no_job_from_its_owner() {
+    let server = RedisServer::start(&[]);
+    let mut rig = Rig::start(Store::Redis { url: server.url(), prefix: "replicas".to_owned() }).await;
+    let second = rig.second_at(60).await;
+    let purchase = rig.sign(Order::Run).await;
+    let before = rig.money(&purchase);
+    // Longer than two leases, and than the second waits before it looks for orphans.
+    rig.sandbox.faults.add(Service::Merit, Rule::next(1, Fault::Slow(LEASE * 3)).paid());
+    let client = rig.client.presenting(rig.gateway().edge, &purchase);
+    let answer = client.await.unwrap().unwrap();
+    assert_eq!(answer.status, 200, "{}", answer.json());
+    let again = rig.client.present(second.edge, &purchase).await.unwrap();
+    assert_eq!((again.status, &again.body), (answer.status, &answer.body));
+    assert_eq!(rig.money(&purchase), Money { charged: 1, provider: 1, ..before });
+    second.signal("TERM");
+    assert!(second.ended().await.success());
+    let (job, journal) = rig.autopsy(&purchase).await;
+    assert_eq!((job.state, job.attempt), (State::Completed, 1));
+    assert_eq!(journal, ["verified", "signed", "answered", "settled"]);
 }

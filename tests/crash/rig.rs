@@ -7,14 +7,16 @@ use std::time::{Duration, Instant};
 use galaksio::clock::Clock;
 use galaksio::ids::JobId;
 use galaksio::jobs::{Embedded, Job, JobStore, Redis, State};
+use galaksio::sandbox;
 use galaksio::sandbox::faults::{Fault, Rule};
-use galaksio::sandbox::{Sandbox, Service, Settings};
+use galaksio::sandbox::{Sandbox, Service};
 use galaksio::x402::{Address, Version};
 use serde_json::Value;
 use tempfile::TempDir;
 
 use super::client::{Answer, Client, Order, Purchase};
 use super::gateway::{Gateway, PATIENCE};
+use super::settings::Settings;
 
 /// Longer than any test: a call stalled by this never goes on.
 pub(crate) const FOREVER: Duration = Duration::from_secs(3600);
@@ -22,9 +24,6 @@ pub(crate) const FOREVER: Duration = Duration::from_secs(3600);
 /// How long a dead gateway's jobs are still its own, and how often orphans are looked for. Shorter leases lapse while
 /// their owners live, on a machine under load.
 pub(crate) const LEASE: Duration = Duration::from_secs(3);
-
-/// Who is paid by clients.
-pub(crate) const PAY_TO: &str = "0x066e4FBb1Cb2fd7dE4fb1432a7B1C1169B4c2C8F";
 
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -79,7 +78,7 @@ impl Rig {
 
     async fn built(store: Store, proving: bool, prepare: impl FnOnce(&Rig)) -> Rig {
         // A provider that sends part of the money back would make the books harder to read.
-        let settings = Settings { merit_refunds: false, ..Settings::default() };
+        let settings = sandbox::Settings { merit_refunds: false, ..Default::default() };
         let sandbox = Sandbox::start(settings).await.unwrap();
         let client = Client::new();
         let key = super::gateway::WALLET_KEY.to_owned().into();
@@ -98,7 +97,12 @@ impl Rig {
 
     /// Another gateway on the same store; for Redis only.
     pub(crate) async fn second(&self) -> Gateway {
-        Gateway::start(&self.config()).await
+        self.second_at(0).await
+    }
+
+    /// The same, with a clock that is `ahead` by so many seconds.
+    pub(crate) async fn second_at(&self, ahead: i64) -> Gateway {
+        Gateway::start(&self.config(), ahead).await
     }
 
     /// SIGKILL.
@@ -108,7 +112,7 @@ impl Rig {
 
     /// Starts a gateway on what the last one left.
     pub(crate) async fn restart(&mut self) {
-        self.gateway = Some(Gateway::start(&self.config()).await);
+        self.gateway = Some(Gateway::start(&self.config(), 0).await);
     }
 
     /// SIGTERM, and whether it ended well.
@@ -162,6 +166,16 @@ impl Rig {
         .await;
     }
 
+    /// Waits until it is known of every payment to a provider whether it was made.
+    pub(crate) async fn until_proven(&self, state: State) {
+        until("the payments to providers to be proven", async || {
+            let path = format!("/jobs?state={}", state.name());
+            let listed = self.client.get(self.gateway().admin, &path).await.unwrap().json();
+            (!listed.to_string().contains(r#""fate":"open""#)).then_some(())
+        })
+        .await;
+    }
+
     /// Ends the gateway, and hands out the job and the names of its events.
     pub(crate) async fn autopsy(&mut self, purchase: &Purchase) -> (Job, Vec<&'static str>) {
         self.stop().await;
@@ -187,89 +201,9 @@ impl Rig {
                 format!("kind = \"redis\"\nurl = {url:?}\nprefix = {prefix:?}")
             }
         };
-        let (chains, work_timeout) = match self.proving {
-            true => (format!("[[chains]]\nnetwork = \"base-sepolia\"\nrpc = [{:?}]\n", urls.rpc), "4s"),
-            false => (String::new(), "60s"),
-        };
-        // A public URL of its own: a gateway that is started again has another port, and is still the same place.
-        format!(
-            r#"
-[edge]
-listen = ["127.0.0.1:0"]
-public_url = "http://gateway.test"
-threads = 1
-drain_timeout = "20s"
-
-[app]
-url = "{app}"
-
-[[routes]]
-path = "/store"
-methods = ["POST"]
-work = "store"
-
-[[routes]]
-path = "/run"
-methods = ["POST"]
-work = "run"
-
-[[routes]]
-path = "/prepaid/run"
-methods = ["POST"]
-work = "run"
-settle = "upfront"
-
-[[routes]]
-path = "/premium/*"
-price = "$0.001"
-
-[[routes]]
-path = "/hello"
-price = "$0.002"
-settle = "upfront"
-
-[[accepts]]
-network = "base-sepolia"
-pay_to = "{PAY_TO}"
-
-[facilitator]
-url = "{facilitator}"
-unknown_hold = "500ms"
-
-[providers.xcache]
-url = "{xcache}"
-
-[providers.openx402]
-url = "{openx402}"
-
-[providers.merit]
-url = "{merit}"
-
-[wallet]
-key_env = "GALAKSIO_WALLET_KEY"
-
-[store]
-{store}
-
-{chains}
-[paid]
-work_timeout = "{work_timeout}"
-lease = "{lease}s"
-
-[admin]
-listen = "127.0.0.1:0"
-
-[log]
-filter = "warn,galaksio=info"
-json = true
-"#,
-            lease = LEASE.as_secs(),
-            app = urls.app,
-            facilitator = urls.facilitator,
-            xcache = urls.xcache,
-            openx402 = urls.openx402,
-            merit = urls.merit,
-        )
+        let work_timeout = if self.proving { "4s" } else { "60s" };
+        let paid = format!("work_timeout = {work_timeout:?}\nlease = \"{}s\"", LEASE.as_secs());
+        Settings { store, proving: self.proving, paid: &paid, more: "" }.proxy_toml(urls)
     }
 }
 

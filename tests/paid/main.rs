@@ -24,6 +24,7 @@ mod follow;
 mod front;
 mod gateway;
 mod guards;
+mod hostile;
 mod later;
 mod lookups;
 mod named;

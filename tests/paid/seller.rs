@@ -20,6 +20,8 @@ pub(crate) const PAYEE: &str = "0x209693Bc6afc0C5328bA36FaF03C514EF312287C";
 /// A request as it arrived.
 #[derive(Clone, Debug)]
 pub(crate) struct Seen {
+    pub(crate) method: String,
+    pub(crate) path: String,
     /// Its payment header.
     pub(crate) payment: Option<String>,
     /// Its header fields, by name in lower case.
@@ -30,6 +32,8 @@ pub(crate) struct Seen {
 /// What it answers.
 pub(crate) enum Reply {
     Json(u16, Value),
+    /// A whole answer, as it goes on the wire.
+    Raw(Vec<u8>),
     /// The connection ends without a word.
     Drop,
 }
@@ -64,7 +68,11 @@ impl Seller {
     }
 
     pub(crate) fn url(&self) -> String {
-        format!("http://{}/run", self.address)
+        format!("{}/run", self.base())
+    }
+
+    pub(crate) fn base(&self) -> String {
+        format!("http://{}", self.address)
     }
 
     pub(crate) fn seen(&self) -> Vec<Seen> {
@@ -101,6 +109,10 @@ fn serve(stream: TcpStream, log: &Mutex<Vec<Seen>>, script: &Script) -> std::io:
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;
     let mut stream = BufReader::new(stream);
     let (mut payment, mut length, mut headers) = (None, 0, BTreeMap::new());
+    let mut first = String::new();
+    stream.read_line(&mut first)?;
+    let mut words = first.split(' ').map(str::to_owned);
+    let (Some(method), Some(path)) = (words.next(), words.next()) else { return Ok(()) };
     loop {
         let mut line = String::new();
         if stream.read_line(&mut line)? == 0 {
@@ -119,7 +131,7 @@ fn serve(stream: TcpStream, log: &Mutex<Vec<Seen>>, script: &Script) -> std::io:
     }
     let mut body = vec![0; length];
     stream.read_exact(&mut body)?;
-    let seen = Seen { payment, headers, body };
+    let seen = Seen { method, path, payment, headers, body };
     let before = {
         let mut log = log.lock();
         log.push(seen.clone());
@@ -127,6 +139,7 @@ fn serve(stream: TcpStream, log: &Mutex<Vec<Seen>>, script: &Script) -> std::io:
     };
     match script(&seen, before) {
         Reply::Drop => Ok(()),
+        Reply::Raw(answer) => stream.get_mut().write_all(&answer),
         Reply::Json(status, body) => {
             let body = body.to_string();
             let head = "content-type: application/json\r\nconnection: close";

@@ -182,3 +182,87 @@ async fn a_payment_that_was_proved_before_it_was_final_is_looked_for_again() {
     audit.round().await;
     stage.shows(1, 0, 0);
 }
+
+impl Stage {
+    /// A sale whose job's id was made when the stage's clock began.
+    fn timed(&self, number: u8, steps: &[Do]) -> Sale {
+        let mut bytes = [0; 16];
+        bytes[..6].copy_from_slice(&(NOW * 1000).to_be_bytes()[2..]);
+        (bytes[6], bytes[8], bytes[15]) = (0x70, 0x80, number);
+        let job = JobId::from_bytes(bytes);
+        assert_eq!(job.made(), NOW);
+        Sale { job: Some(job), ..self.sale(number, steps) }
+    }
+}
+
+/// What a process has not looked for yet when it ends is looked for by another, once.
+#[tokio::test(start_paused = true)]
+async fn what_a_process_leaves_behind_is_looked_for_by_another() {
+    let stage = Stage::audited();
+    settles(&stage);
+    let mut dead = Audit::new(Arc::clone(&stage.broker));
+    dead.keep().await;
+    for number in 1..=2 {
+        assert_eq!(stage.sell(stage.timed(number, &[])).await.reason, Reason::Paid);
+    }
+    // Nobody has paid for this one: there is nothing to be looked for.
+    stage.sell(stage.timed(3, &[Do::Fail(Reason::ProviderFailed)])).await;
+    dead.round().await;
+    stage.shows(0, 0, 2);
+    // It dies before it marks again.
+    stage.broker.audits.forget();
+    let mut next = Audit::new(Arc::clone(&stage.broker));
+    stage.clock.advance(60_000);
+    next.keep().await;
+    next.round().await;
+    stage.shows(0, 0, 0);
+    stage.clock.advance(61_000);
+    next.keep().await;
+    next.round().await;
+    stage.shows(0, 0, 2);
+    // Nor does another find them once more.
+    stage.clock.advance(31_000);
+    Audit::new(Arc::clone(&stage.broker)).keep().await;
+    assert_eq!(stage.broker.audits.jobs().len(), 2);
+
+    // One is there, and the other was never made.
+    stage.chain.income.lock().push((82, received()));
+    stage.final_block(101, NOW + 61);
+    stage.chain.says(open_at(101, NOW + 61));
+    next.round().await;
+    stage.shows(1, 1, 0);
+    assert_eq!(stage.facilitator.distrusted.lock().len(), 1);
+}
+
+/// The second death: what was taken over is marked before the first mark is dropped.
+#[tokio::test(start_paused = true)]
+async fn what_was_taken_over_is_left_behind_again() {
+    let stage = Stage::audited();
+    settles(&stage);
+    assert_eq!(stage.sell(stage.timed(1, &[])).await.reason, Reason::Paid);
+    Audit::new(Arc::clone(&stage.broker)).keep().await;
+    for _ in 0..3 {
+        stage.broker.audits.forget();
+        stage.clock.advance(121_000);
+        Audit::new(Arc::clone(&stage.broker)).keep().await;
+        assert_eq!(stage.broker.audits.jobs().len(), 1);
+    }
+}
+
+/// While it is away nothing is dropped.
+#[tokio::test(start_paused = true)]
+async fn a_store_that_is_away_is_asked_again_for_what_others_left() {
+    let stage = Stage::audited();
+    settles(&stage);
+    assert_eq!(stage.sell(stage.timed(1, &[])).await.reason, Reason::Paid);
+    Audit::new(Arc::clone(&stage.broker)).keep().await;
+    stage.broker.audits.forget();
+    stage.clock.advance(121_000);
+    let mut next = Audit::new(Arc::clone(&stage.broker));
+    stage.store.go_away(true);
+    next.keep().await;
+    assert_eq!(stage.broker.audits.jobs().len(), 0);
+    stage.store.go_away(false);
+    next.keep().await;
+    assert_eq!(stage.broker.audits.jobs().len(), 1);
+}

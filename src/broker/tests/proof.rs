@@ -1,11 +1,9 @@
 //! What becomes of a job by what the chain proves, and what does not by what it does not.
 
 use super::Settle::*;
-use super::trap::Trick;
 use super::*;
 use crate::chain::{Head, Since, Unpaid};
 use crate::jobs::job::Fate;
-use crate::jobs::{Event, Failure, JobStore};
 
 const HASH: B256 = B256::repeat_byte(0x5e);
 
@@ -229,6 +227,7 @@ async fn a_held_job_ends_by_what_became_of_its_payment() {
     for (proof, state) in table {
         let stage = held(&[PAY]).await;
         stage.chain.says(proof.clone());
+        stage.chain.says_of_clients(unpaid(Unpaid::Lapsed));
         stage.recover().await;
         assert_eq!(stage.state(1).await, state, "{proof:?}");
         let fate = match state {
@@ -238,7 +237,8 @@ async fn a_held_job_ends_by_what_became_of_its_payment() {
         };
         let job = stage.job(1).await;
         assert_eq!(job.provider[0].fate, fate);
-        let asked = *stage.chain.asked.lock().last().unwrap();
+        let asked = stage.chain.asked.lock().iter().rfind(|it| it.nonce == job.provider[0].nonce).copied();
+        let asked = asked.unwrap();
         assert_eq!((asked.nonce, asked.to), (job.provider[0].nonce, job.provider[0].pay_to));
         assert_eq!((asked.value, asked.valid_before), (Amount::new(COST), job.provider[0].valid_before));
         assert_eq!(asked.from, crate::x402::fixtures::payer().address());
@@ -252,80 +252,74 @@ async fn a_held_job_ends_by_what_became_of_its_payment() {
     }
 }
 
+/// A gateway that was cut off from the store settled, and died before it could say so. The others took its job for one
+/// that failed; the client was charged.
+#[tokio::test(start_paused = true)]
+async fn a_held_job_whose_client_was_charged_is_owed() {
+    let table = [
+        (paid(true), paid(true), State::RefundDue),
+        (paid(true), paid(false), State::RefundDue),
+        (unpaid(Unpaid::Lapsed), paid(true), State::RefundDue),
+        // It may be in the next block; a loss would be for good.
+        (paid(true), open(), State::Held),
+        (paid(true), away(), State::Held),
+        (unpaid(Unpaid::Lapsed), open(), State::Voided),
+    ];
+    for (provider, client, state) in table {
+        let stage = held(&[PAY]).await;
+        stage.chain.says(provider.clone());
+        stage.chain.says_of_clients(client.clone());
+        stage.recover().await;
+        assert_eq!(stage.state(1).await, state, "{provider:?}, {client:?}");
+        if state == State::RefundDue {
+            let said = stage.sell(stage.sale(1, &[PAY])).await;
+            assert!(said.is(Reason::RefundDue, Charged::Yes) && said.receipt.is_some(), "{said:?}");
+            stage.recover().await;
+            assert_ne!(stage.job(1).await.provider[0].fate, Fate::Open, "{provider:?}");
+        }
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_held_job_of_several_payments_needs_proof_of_each() {
     let stage = held(&[Do::Pay("upload", 1_000), Do::Pay("pin", 2_000)]).await;
     stage.chain.says(unpaid(Unpaid::Lapsed));
     stage.chain.asked.lock().clear();
     stage.recover().await;
-    assert_eq!(stage.chain.asked.lock().len(), 2);
+    // And of the client's.
+    assert_eq!(stage.chain.asked.lock().len(), 3);
     assert_eq!(stage.state(1).await, State::Voided);
 }
 
-/// The store goes away while a job is at work, and comes back when its lease has ended: what the record says is less
-/// than what happened, and this process knows better.
+/// The client is owed its money whatever the work has cost; the books say what it did.
 #[tokio::test(start_paused = true)]
-async fn a_job_that_goes_on_from_memory_is_no_orphan() {
-    let stage = Stage::new();
-    let selling = stage.start(stage.sale(1, &[PAY, Do::Wait]));
-    stage.log.begun.notified().await;
-    stage.store.go_away(true);
-    stage.log.gate.notify_one();
-    assert_eq!(selling.await.unwrap().reason, Reason::Paid);
-    stage.store.go_away(false);
-    stage.recover().await;
-    assert_eq!(stage.state(1).await, State::Working, "taken for an orphan");
-    let said = stage.sell(stage.sale(1, &[PAY])).await;
-    assert_eq!((said.reason, said.body.as_str()), (Reason::Replayed, "run 1"));
-    // What is carried is written within a second of the store's return.
-    tokio::time::sleep(Duration::from_secs(5)).await;
-    assert_eq!(stage.events(1).await, ["verified", "signed", "answered", "settled"]);
-}
-
-/// The same, but another gateway was quicker, which knows no better.
-#[tokio::test(start_paused = true)]
-async fn what_was_settled_from_memory_wins_over_who_took_the_job_for_an_orphan() {
-    let stage = Stage::new();
-    let selling = stage.start(stage.sale(1, &[PAY, Do::Wait]));
-    stage.log.begun.notified().await;
-    stage.store.go_away(true);
-    stage.log.gate.notify_one();
-    assert_eq!(selling.await.unwrap().reason, Reason::Paid);
-
-    stage.clock.advance(61_000);
-    let (store, clock) = (Arc::clone(&stage.store.inner), stage.clock.clone());
-    let handle = tokio::runtime::Handle::current();
-    let another = async move {
-        let lease = Duration::from_secs(15);
-        let (job, lease) = store.take_over(&presented(1).claim(), lease).await.unwrap().unwrap();
-        let failure = Failure { code: "provider_failed".into(), message: String::new(), status: 502 };
-        let event = Event::WorkFailed { failure };
-        let held = job.apply(&event, clock.now_millis()).unwrap();
-        assert_eq!(held.state, State::Held);
-        store.append(&lease, &event, &held).await.unwrap();
-    };
-    // On a thread that may block, or paused time would run on, past all patience, while the disk is waited for.
-    tokio::task::spawn_blocking(move || handle.block_on(another)).await.unwrap();
-
-    stage.store.go_away(false);
-    tokio::time::sleep(Duration::from_secs(5)).await;
-    let job = stage.job(1).await;
-    assert_eq!((job.state, job.failure), (State::Completed, None));
-    assert_eq!(stage.events(1).await, ["verified", "signed", "work_failed", "answered", "settled"]);
-    let said = stage.sell(stage.sale(1, &[PAY])).await;
-    assert_eq!((said.reason, said.body.as_str()), (Reason::Replayed, "run 1"));
-    assert_eq!((stage.log.runs(), stage.facilitator.moved()), (1, 1));
-}
-
-/// The lease is lost at the very last record: the answer is out, and the record follows.
-#[tokio::test(start_paused = true)]
-async fn a_settlement_is_written_though_the_lease_was_lost() {
-    let stage = Stage::new();
-    stage.store.trap("settled", &[Trick::Stolen]);
-    let said = stage.sell(stage.sale(1, &[PAY])).await;
-    assert_eq!((said.reason, said.body.as_str()), (Reason::Paid, "run 1"));
-    // Until whoever has it lets go of it.
-    stage.clock.advance(16_000);
-    tokio::time::sleep(Duration::from_secs(5)).await;
-    assert_eq!(stage.state(1).await, State::Completed);
+async fn what_was_paid_for_work_that_is_refunded_is_proven_too() {
+    let table = [
+        (paid(true), Fate::Spent),
+        (unpaid(Unpaid::Elsewhere), Fate::Spent),
+        (unpaid(Unpaid::Lapsed), Fate::Unspent),
+        (unpaid(Unpaid::Canceled), Fate::Unspent),
+        (paid(false), Fate::Open),
+        (open(), Fate::Open),
+        (away(), Fate::Open),
+    ];
+    for (proof, fate) in table {
+        let stage = Stage::new();
+        stage.chain.says(open());
+        let said = stage.sell(stage.upfront(1, &[PAY, Do::Fail(Reason::ProviderFailed)])).await;
+        assert!(said.is(Reason::RefundDue, Charged::Yes), "{said:?}");
+        stage.chain.says(proof.clone());
+        let recovery = Recovery::new(Arc::clone(&stage.broker), Duration::from_secs(15));
+        recovery.look_at_open(&|| Some(())).await;
+        let job = stage.job(1).await;
+        assert_eq!((job.state, job.provider[0].fate), (State::RefundDue, fate), "{proof:?}");
+        let asked = stage.chain.asked.lock().len();
+        recovery.look_at_open(&|| Some(())).await;
+        assert_eq!(stage.chain.asked.lock().len() > asked, fate == Fate::Open, "{proof:?}");
+        let again = stage.sell(stage.upfront(1, &[PAY])).await;
+        assert!(again.is(Reason::RefundDue, Charged::Yes) && again.receipt.is_some(), "{again:?}");
+        assert_eq!((stage.log.runs(), stage.facilitator.moved()), (1, 1));
+        let ended = "galaksio_jobs_total{kind=\"run\",outcome=\"refund_due\"} 1\n";
+        assert!(stage.broker.metrics.exposition().unwrap().contains(ended), "counted otherwise than once");
+    }
 }

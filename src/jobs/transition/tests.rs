@@ -69,8 +69,13 @@ fn key(job: &Job) -> Key {
     (job.state.name(), job.attempt, payments, job.answer.is_some(), job.receipt.is_some(), refunds)
 }
 
-fn is_final(state: State) -> bool {
-    matches!(state, State::Completed | State::Refunded | State::Uncollected | State::ProviderLost)
+fn is_final(job: &Job) -> bool {
+    match job.state {
+        State::Completed | State::Uncollected | State::ProviderLost => true,
+        // What it cost may have to be proven yet.
+        State::Refunded => !job.signature_open(),
+        _ => false,
+    }
 }
 
 /// What must hold of a job however it got there.
@@ -130,15 +135,22 @@ fn check_job(job: &Job) {
 /// What must hold of a step from one job to the next.
 fn check_step(from: &Job, event: &Event, to: &Job) {
     use State::*;
-    assert!(!is_final(from.state), "{} took {}", from.state.name(), event.name());
+    assert!(!is_final(from), "{} took {}", from.state.name(), event.name());
     assert_eq!(to.version, from.version + 1);
     assert!(to.updated >= from.updated);
     if matches!(event, Event::Settled { .. }) {
         assert!(from.receipt.is_none(), "charged twice: {from:?}");
-        assert!(!matches!(from.state, Voided | Held), "charged for nothing: {from:?}");
+        assert!(from.state != Voided, "charged for nothing: {from:?}");
+        assert!(from.state != Held || to.state == RefundDue, "charged for nothing: {from:?}");
     }
     if matches!(event, Event::Answered { .. }) {
         assert!(!matches!(from.state, Voided), "answered without work: {from:?}");
+    }
+    if from.state == RefundDue {
+        assert!(matches!(to.state, RefundDue | Refunded), "what is owed is forgotten: {to:?}");
+    }
+    if matches!(event, Event::ProvedSpent | Event::ProvedUnspent) {
+        assert!(!to.signature_open(), "proven, and open: {to:?}");
     }
     let kept = from.provider.iter().zip(&to.provider).all(|(a, b)| {
         let resolved = a.fate == Fate::Open || a.fate == b.fate;
@@ -199,10 +211,12 @@ fn every_reachable_job_keeps_the_promises() {
     for (job, next) in explored.jobs.values() {
         let bounded = match job.state {
             State::Voided => job.attempt == ATTEMPTS,
-            State::RefundDue => job.refunds.len() == REFUNDS && job.open_refund().is_none(),
+            State::RefundDue => {
+                job.refunds.len() == REFUNDS && job.open_refund().is_none() && !job.signature_open()
+            }
             _ => false,
         };
-        assert_eq!(next.is_empty(), is_final(job.state) || bounded, "{job:?}");
+        assert_eq!(next.is_empty(), is_final(job) || bounded, "{job:?}");
     }
 }
 
@@ -296,7 +310,7 @@ proptest! {
             }
             let legal: Vec<_> = tried.iter().filter(|event| job.apply(event, NOW).is_ok()).collect();
             if legal.is_empty() {
-                prop_assert!(is_final(job.state) || job.refunds.len() == REFUNDS);
+                prop_assert!(is_final(&job) || job.refunds.len() == REFUNDS);
                 break;
             }
             let event = legal[choice.index(legal.len())];
