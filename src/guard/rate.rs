@@ -23,8 +23,9 @@ pub(super) const HOUR: Duration = Duration::from_secs(3600);
 pub(super) const USE: Duration = Duration::from_secs(60);
 /// What was taken is spent within this time, or not at all.
 pub(super) const HOLD: Duration = Duration::from_secs(300);
-/// A slice is this part of the limit, unless more is needed at once.
-const PARTS: u64 = 16;
+/// A slice is this part of the limit, unless more is needed at once: so small that a gateway that dies again and again
+/// does not use the limit up by dying.
+const PARTS: u64 = 64;
 
 pub(super) struct Rate {
     store: Arc<dyn ValueStore>,

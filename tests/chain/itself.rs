@@ -63,7 +63,8 @@ async fn the_token_refuses_in_the_words_of_circle() {
     assert_eq!(signed(others).await, "FiatTokenV2: invalid signature");
     assert_eq!(refused(&good, &[1; 64]).await, "FiatTokenV2: invalid signature");
 
-    chain.cancel(&key, payer, good.nonce).await;
+    let cancelled = chain.cancel(&key, payer, good.nonce).await;
+    assert!(chain.mined(cancelled).await);
     assert_eq!(signed(good).await, "FiatTokenV2: authorization is used or canceled");
     assert_eq!(chain.balance(payer).await, 1000);
 }

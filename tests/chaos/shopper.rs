@@ -1,5 +1,6 @@
 //! A client that wants its answer: presents one payment until somebody gives a final one.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -73,15 +74,20 @@ impl Site {
 
     async fn sign(&self, job: &plan::Purchase, dice: &mut Dice) -> Option<Purchase> {
         let give_up = Instant::now() + PATIENCE;
+        let mut heard = BTreeMap::<String, usize>::new();
         while Instant::now() < give_up {
             let edge = self.edge(dice.below(2));
-            if let Ok(answer) = self.client.ask(edge, job.order).await
-                && answer.status == StatusCode::PAYMENT_REQUIRED
-            {
-                return Some(self.client.accept(&answer, job.order, job.version));
-            }
+            let said = match self.client.ask(edge, job.order).await {
+                Ok(answer) if answer.status == StatusCode::PAYMENT_REQUIRED => {
+                    return Some(self.client.accept(&answer, job.order, job.version));
+                }
+                Ok(answer) => format!("{} {}", answer.status, answer.json()["code"]),
+                Err(cut) => format!("{cut:?}"),
+            };
+            *heard.entry(said).or_default() += 1;
             tokio::time::sleep(PAUSE).await;
         }
+        println!("{:?} was never offered: {heard:?}", job.order);
         None
     }
 
