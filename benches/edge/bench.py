@@ -37,7 +37,7 @@ url = "http://127.0.0.1:{upstream}"
 path = "/reports/*"
 methods = ["GET"]
 [[routes]]
-path = "/jobs/*"
+path = "/tasks/*"
 [[routes]]
 path = "/exports"
 methods = ["POST"]
