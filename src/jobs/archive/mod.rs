@@ -22,6 +22,7 @@ pub use keeper::{AccountedFor, KeepError, Keeper};
 use super::job::{Job, SCHEMA};
 use super::record::Entry;
 use crate::clock::{UnixMillis, rfc3339};
+use crate::ids::JobId;
 
 /// What the archive's files are called at their end.
 const ENDING: &str = "jsonl";
@@ -36,6 +37,14 @@ pub enum ArchiveError {
         path: PathBuf,
         /// What the system said.
         source: io::Error,
+    },
+    /// A job that cannot be put on a line: it must not be let go.
+    #[error("job {job} cannot be archived: {why}")]
+    Unwritable {
+        /// Which.
+        job: JobId,
+        /// What is wrong with it.
+        why: serde_json::Error,
     },
     /// A line that was finished is none of ours, or of a newer version.
     #[error("the archive {} cannot be read at line {line}: {why}", .path.display())]
@@ -83,9 +92,9 @@ impl Archive {
     ) -> Result<(), ArchiveError> {
         let mut text = Vec::new();
         for (job, journal) in jobs {
-            // A job that was read is one that can be written.
-            let Ok(line) = serde_json::to_vec(&Line { job, journal }) else { continue };
-            text.extend(line);
+            let id = job.id;
+            let line = serde_json::to_vec(&Line { job, journal });
+            text.extend(line.map_err(|why| ArchiveError::Unwritable { job: id, why })?);
             text.push(b'\n');
         }
         let day = rfc3339(now).chars().take(10).collect::<String>();
@@ -100,15 +109,17 @@ impl Archive {
         Ok(())
     }
 
-    /// A new file, which is in its folder even after a crash of the machine.
+    /// A new file, which is in its folder, and that in its own, even after a crash of the machine.
     fn create(&self, day: String) -> Result<Open, ArchiveError> {
         let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.folder);
         made.map_err(io_error(&self.folder))?;
         let path = self.folder.join(format!("{day}-{}.{ENDING}", Uuid::new_v4()));
         let file = OpenOptions::new().append(true).create_new(true).mode(0o600).open(&path);
         let file = file.map_err(io_error(&path))?;
-        let folder = File::open(&self.folder).and_then(|folder| folder.sync_all());
-        folder.map_err(io_error(&self.folder))?;
+        let above = self.folder.parent().filter(|above| !above.as_os_str().is_empty());
+        for folder in [self.folder.as_path(), above.unwrap_or(Path::new("."))] {
+            File::open(folder).and_then(|folder| folder.sync_all()).map_err(io_error(folder))?;
+        }
         Ok(Open { day, path, file })
     }
 }
