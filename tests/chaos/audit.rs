@@ -77,6 +77,8 @@ impl Site {
             provider_leg(&job, self.spender, &mut transfers, outcome, &mut books);
             *books.ended.entry(job.state.name()).or_default() += 1;
         }
+        // It takes an outage and a kill that meet in one job.
+        assert!(books.given_away * 25 <= outcomes.len(), "{} jobs given away", books.given_away);
         for transfer in transfers.into_values() {
             let stock = transfer.from == self.spender && transfer.to == pay_to(Service::XCache);
             assert!(stock, "money moved that belongs to no job: {transfer:#?}");
