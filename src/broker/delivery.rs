@@ -188,7 +188,9 @@ impl Broker {
     /// `sold` is what a next attempt would sell; without it there is none.
     pub(super) async fn seen_before(&self, payment: &Presented, sold: Option<&Sold>, mut job: Job) -> Again {
         if job.fingerprint != payment.fingerprint {
-            let problem = Problem::new(Reason::PaymentReused).charged(charged(&job));
+            // Its last record may be on its way to the store.
+            let known = self.running.ended(&job.claim).unwrap_or(job);
+            let problem = Problem::new(Reason::PaymentReused).charged(charged(&known));
             return Again::answer(Delivery::problem(problem));
         }
         if !job.state.at_rest() {

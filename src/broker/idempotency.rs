@@ -218,7 +218,9 @@ impl Broker {
     /// The refusal of a payment whose name is taken by something else.
     async fn reused(&self, payment: &Presented) -> Result<Problem, Problem> {
         let job = self.jobs.by_claim(&payment.claim()).await.map_err(away)?;
-        let charged = job.as_ref().map_or(Charged::No, charged);
+        // Its last record may be on its way to the store.
+        let known = self.running.ended(&payment.claim()).or(job);
+        let charged = known.as_ref().map_or(Charged::No, charged);
         Ok(Problem::new(Reason::IdentifierReused).charged(charged))
     }
 }

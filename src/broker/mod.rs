@@ -145,7 +145,7 @@ pub struct Limits {
 }
 
 /// Who asks for a job that has just ended waits this long for the record of it.
-const WRITTEN_SOON: Duration = Duration::from_secs(1);
+const WRITTEN_SOON: Duration = Duration::from_secs(5);
 
 /// What the broker works with. One for the whole process, shared.
 pub struct Broker {

@@ -7,7 +7,7 @@ use galaksio::sandbox::faults::Rule;
 use galaksio::x402::Receipt;
 use galaksio::x402::abi::sign_cancel;
 
-use super::client::{Answer, CLIENT_KEY, Order, Purchase};
+use super::client::{CLIENT_KEY, Order, Purchase};
 use super::money::Money;
 use super::redis_server::RedisServer;
 use super::rig::{Rig, Store, until};
@@ -251,7 +251,7 @@ async fn killed(row: &'static Row, store: Store) {
         assert_eq!(rig.sandbox.requests.count(Service::Facilitator, "/settle"), settles, "{}", row.name);
     }
     rig.sandbox.faults.clear(Service::Facilitator);
-    let first = present(&rig, &purchase).await;
+    let first = rig.settled(rig.gateway().edge, &purchase).await;
     assert_eq!((first.status.as_u16(), first.json()["code"].as_str()), row.then, "{}: {first:?}", row.name);
     let paid = Receipt::from_headers(&first.headers).is_some_and(|receipt| receipt.success);
     assert_eq!(paid, row.charged == 1, "{}", row.name);
@@ -262,15 +262,6 @@ async fn killed(row: &'static Row, store: Store) {
     let money = Money { charged: row.charged, provider: row.provider, ..before };
     assert_eq!(rig.money(&purchase), money, "{}", row.name);
     rig.sandbox.stop().await;
-}
-
-/// Until there is more to say than that nobody knows: the block may be a moment away.
-async fn present(rig: &Rig, purchase: &Purchase) -> Answer {
-    until("an answer that knows", async || {
-        let answer = rig.present(purchase).await;
-        (answer.json()["code"] != "settlement_unknown").then_some(answer)
-    })
-    .await
 }
 
 fn cancel(rig: &Rig, purchase: &Purchase) {

@@ -1,5 +1,6 @@
 //! A rig: a sandbox, a store, a gateway on them, and a client. Independent of every other rig.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -141,6 +142,16 @@ impl Rig {
 
     pub(crate) async fn present(&self, purchase: &Purchase) -> Answer {
         self.client.present(self.gateway().edge, purchase).await.unwrap()
+    }
+
+    /// Presents the payment until there is more to say than that nobody knows: another gateway's last record, or a
+    /// block, may be a moment away.
+    pub(crate) async fn settled(&self, edge: SocketAddr, purchase: &Purchase) -> Answer {
+        until("an answer that knows", async || {
+            let answer = self.client.present(edge, purchase).await.unwrap();
+            (answer.json()["code"] != "settlement_unknown").then_some(answer)
+        })
+        .await
     }
 
     /// Stalls the request number `skip` + 1 from now to `service`, of those whose path starts so. See [`FOREVER`].

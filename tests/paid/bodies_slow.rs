@@ -117,7 +117,7 @@ fn slow_clients_cost_nothing_and_end() {
             (gateway.resident().saturating_sub(idle), gateway.threads().saturating_sub(threads));
         println!("{} KiB and {more} threads for {} clients", grown / 1024, 4 * MANY);
         assert!(grown < 4 * MANY as u64 * EACH, "{} KiB for each", grown / 1024 / (4 * MANY as u64));
-        assert!(more < 10, "{more} threads more");
+        assert!(more < MANY as u64 / 2, "{more} threads more for {} clients", 4 * MANY);
         // Others are served as ever.
         assert_eq!(client.buy(&small, &payer, Version::V2).await.status, 200);
         ended(waiting).await;
@@ -151,7 +151,8 @@ fn slow_providers_cost_nothing_and_end() {
             (uploads > MANY as u64).then_some(())
         })
         .await;
-        assert!(gateway.threads() < threads + 10);
+        let more = gateway.threads().saturating_sub(threads);
+        assert!(more < MANY as u64 / 2, "{more} threads more for {MANY} clients");
         while let Some(ended) = waiting.join_next().await {
             let (status, code) = ended.unwrap();
             assert_eq!((status.as_str(), code.as_str()), ("504", "provider_timeout"));

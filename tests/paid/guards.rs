@@ -228,8 +228,15 @@ fn the_books_of_what_was_sold_long_ago_are_the_same() {
     });
 }
 
+/// The books, once the last answer's record is written: that follows it.
 async fn ledger(gateway: &Gateway) -> String {
-    let answer = Client::new(gateway.admin).send(&Request::get("/ledger?check")).await;
+    let client = Client::new(gateway.admin);
+    eventually("every job to be at rest", async || {
+        let settling = client.send(&Request::get("/jobs?state=settling")).await.json();
+        settling["jobs"].as_array().unwrap().is_empty().then_some(())
+    })
+    .await;
+    let answer = client.send(&Request::get("/ledger?check")).await;
     assert_eq!(answer.status, 200, "{answer:?}");
     text(&answer)
 }

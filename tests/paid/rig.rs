@@ -21,7 +21,7 @@ use tokio::runtime::Runtime;
 use crate::gateway::{Gateway, Process};
 
 /// A condition that is not met by then has failed.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Who clients pay.
 pub(crate) const PAY_TO: &str = "0x066e4FBb1Cb2fd7dE4fb1432a7B1C1169B4c2C8F";

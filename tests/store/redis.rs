@@ -60,7 +60,7 @@ async fn a_restarted_server_is_found_again_with_all_it_acknowledged() {
         let begun = Instant::now();
         let away = store.append(&lease, &event, &next).await;
         assert!(matches!(away, Err(StoreError::Away(_))), "{away:?}");
-        assert!(begun.elapsed() < Duration::from_secs(3), "the caller was kept waiting");
+        assert!(begun.elapsed() < Duration::from_secs(10), "the caller was kept waiting");
     }
 
     server.start_again();
@@ -84,7 +84,7 @@ async fn a_server_that_stands_still_is_away_and_its_outcome_unknown() {
     let claimed = store.claim(&job(2, now()), LONG).await;
     server.signal("CONT");
     assert!(matches!(claimed, Err(StoreError::Away(_))), "{claimed:?}");
-    assert!(begun.elapsed() < Duration::from_secs(3));
+    assert!(begun.elapsed() < Duration::from_secs(10));
     // It was done after all. A new call is a new claimant, and must not believe that the job is its own.
     let Claim::Taken(_) = store.claim(&job(2, now()), LONG).await.unwrap() else { panic!("two winners") };
 }
@@ -240,7 +240,7 @@ async fn nobody_there_is_said_soon_and_plainly() {
         matches!(&refused, OpenError::Away { address, .. } if address.ends_with(&port.to_string())),
         "{refused:?}"
     );
-    assert!(begun.elapsed() < Duration::from_secs(6));
+    assert!(begun.elapsed() < Duration::from_secs(15));
     assert!(matches!(refusal("redis+sentinel://127.0.0.1").await, OpenError::Unsupported("Sentinel")));
     let refused = Redis::connect(&format!("redis://127.0.0.1:{port}"), "a{b", RETENTION).await;
     assert!(matches!(refused, Err(OpenError::Prefix)));
