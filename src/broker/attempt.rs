@@ -3,18 +3,18 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::OwnedSemaphorePermit;
 use tracing::{info, warn};
 
 use super::delivery::Delivery;
 use super::journal::{Journal, JournalError};
 use super::purse::{AttemptPurse, Hand, NoPurse};
 use super::settlement::{Settled, payment_request};
-use super::work::{Product, WorkError, WorkFault};
-use super::{Broker, Sale};
+use super::stop::{Again, Stop, failure};
+use super::work::{BodyStream, Product, WorkError, WorkFault};
+use super::{Broker, Limits, Sale};
 use crate::facilitator::Verdict;
 use crate::jobs::job::{ClientLeg, SCHEMA, Sold};
-use crate::jobs::{Claim, Event, Failure, Job, JobKind, Lease, State, StoreError};
+use crate::jobs::{Claim, Event, Job, JobKind, State, StoreError};
 use crate::providers::{Offer, Purse};
 use crate::reason::{Charged, Problem, Reason};
 use crate::telemetry;
@@ -131,10 +131,11 @@ impl Broker {
         };
         match self.settle(&job, true, self.limits.unknown_hold).await {
             Settled::Yes(receipt) => {
-                // The client need not wait for the record: what it paid for is on record, and the chain has the proof.
+                let answered = !journal.carries().await;
+                // The client need not wait for this record: what it paid for is on record, and the chain has the proof.
                 let job = journal.keep(Event::Settled { receipt }).await?;
                 info!(job = %job.id, provider = job.quote.provider, "sold");
-                Ok(Delivery::fresh(&job, stream, once))
+                Ok(self.hand_out(journal, &job, answered, stream, once).await)
             }
             Settled::No { reason } => {
                 let job = self.refused(journal, &reason).await?;
@@ -163,9 +164,29 @@ impl Broker {
         match self.perform(journal, sale).await {
             Ok(Product { answer, stream, once }) => {
                 let job = journal.record_or_carry(Event::Answered { answer }).await?;
-                Ok(Delivery::fresh(&job, stream, once))
+                let answered = !journal.carries().await;
+                Ok(self.hand_out(journal, &job, answered, stream, once).await)
             }
             Err(error) => self.work_failed(journal, error).await,
+        }
+    }
+
+    /// The answer of a completed job, once it is on record that there is one (`answered`: it is): of a process that dies before
+    /// that, all that is left is a client that was charged for nothing, which is owed. While the store is away the client
+    /// waits, and is then told to come back for it. What cannot be kept is given out all the same: it would be lost.
+    async fn hand_out(
+        &self,
+        journal: &Journal,
+        job: &Job,
+        answered: bool,
+        stream: Option<BodyStream>,
+        once: Vec<(String, String)>,
+    ) -> Delivery {
+        let Limits { unknown_hold, lease, .. } = self.limits;
+        let written = answered || journal.written_within(unknown_hold, lease).await;
+        match (written, &stream) {
+            (false, None) => Delivery::unwritten(job),
+            _ => Delivery::fresh(job, stream, once),
         }
     }
 
@@ -353,52 +374,4 @@ fn too_slow(job: &Job, time: Duration) -> WorkError {
 
 fn not_recorded(error: JournalError) -> WorkError {
     WorkError::new(Reason::Internal, format!("who does the work was not recorded: {error}"))
-}
-
-/// What is done about a payment that was claimed before.
-pub(super) enum Again {
-    /// Answer with this.
-    Answer(Box<Delivery>),
-    /// It bought nothing so far: start the next attempt of its job, or go on with one that waits to be settled upfront.
-    GoOn(Box<Job>, Lease, OwnedSemaphorePermit),
-}
-
-impl Again {
-    pub(super) fn answer(delivery: Delivery) -> Self {
-        Again::Answer(Box::new(delivery))
-    }
-}
-
-/// Why an attempt ends before its last step.
-pub(super) enum Stop {
-    Answer(Box<Delivery>),
-    Journal(JournalError),
-}
-
-impl From<JournalError> for Stop {
-    fn from(error: JournalError) -> Self {
-        Stop::Journal(error)
-    }
-}
-
-impl Stop {
-    fn into_delivery(self) -> Delivery {
-        match self {
-            Stop::Answer(delivery) => *delivery,
-            Stop::Journal(error) => {
-                warn!(%error, "an attempt stopped");
-                let reason = match error {
-                    JournalError::Fenced => Reason::JobRunning,
-                    JournalError::Store(_) => Reason::StoreAway,
-                    JournalError::Illegal(_) => Reason::Internal,
-                };
-                // Others may be running the job, or the last record may have been made after all.
-                Delivery::problem(Problem::new(reason).charged(Charged::Unknown))
-            }
-        }
-    }
-}
-
-pub(super) fn failure(reason: Reason, message: &str) -> Failure {
-    Failure { code: reason.code().to_owned(), message: message.to_owned(), status: reason.status() }
 }

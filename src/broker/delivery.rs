@@ -11,7 +11,7 @@ use serde_json::json;
 use tokio::sync::OwnedSemaphorePermit;
 use tracing::warn;
 
-use super::attempt::Again;
+use super::stop::Again;
 use super::work::{BodyStream, Product};
 use super::{Broker, Presented};
 use crate::ids::JobId;
@@ -104,6 +104,16 @@ impl Delivery {
     pub(super) fn unsettled(job: &Job) -> Self {
         let problem = Problem::new(Reason::SettlementUnknown).charged(Charged::Unknown).retry_after(5);
         Delivery::error(job, problem)
+    }
+
+    /// A job that is done and paid for, while the store cannot be told so.
+    pub(super) fn unwritten(job: &Job) -> Self {
+        let problem = Problem::new(Reason::StoreAway)
+            .message("the work is done and paid for, and its answer is given once that is on record; send the same payment again")
+            .charged(Charged::Yes)
+            .retry_after(5);
+        let receipt = job.receipt.clone().map(|receipt| (job.client.version, receipt));
+        Delivery { receipt, ..Delivery::error(job, problem) }
     }
 
     /// A job that is not at rest: settling with an unknown outcome, or somebody is working on it.

@@ -2,9 +2,9 @@
 
 use tracing::warn;
 
-use super::attempt::{Stop, failure};
 use super::delivery::Delivery;
 use super::journal::Journal;
+use super::stop::{Stop, failure};
 use super::{Broker, Sale};
 use crate::guard::Wish;
 use crate::jobs::job::Sold;

@@ -18,8 +18,8 @@ use ring::digest::{Context, SHA256};
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
-use super::attempt::Again;
 use super::delivery::charged;
+use super::stop::Again;
 use super::{Broker, Delivery, Presented, Sale};
 use crate::clock::UnixSeconds;
 use crate::jobs::{ClaimKey, Fingerprint, Job, StoreError};

@@ -14,6 +14,8 @@ use crate::jobs::{Appended, Event, Illegal, Job, JobStore, Lease, Step, StoreErr
 /// How often a store that does not answer is asked again before a record counts as not made.
 const TRIES: u32 = 3;
 const RETRY_PAUSE: Duration = Duration::from_millis(150);
+/// How often it is asked whether it is back, to write what is carried.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
 
 /// The journal of a job we hold the lease of. Shared between the attempt and its purse.
 #[derive(Clone)]
@@ -123,8 +125,10 @@ impl Journal {
         let mut inner = self.0.lock().await;
         let record = inner.next(&event)?;
         let job = inner.happened(&event, &record);
+        // Where more than this is in memory only, a crash leaves another end of it.
+        let told = job.state.at_rest() && inner.carried.is_empty();
         inner.carried.push(record);
-        if let Some(running) = inner.running.as_ref().filter(|_| job.state.at_rest()) {
+        if let Some(running) = inner.running.as_ref().filter(|_| told) {
             running.ended(&job);
         }
         Ok(job)
@@ -133,6 +137,12 @@ impl Journal {
     /// Whether something is in memory only.
     pub(super) async fn carries(&self) -> bool {
         !self.0.lock().await.carried.is_empty()
+    }
+
+    /// Whether all that happened is on record, at the latest when `patience` is over. As [`Journal::close`], it takes back
+    /// a job that was taken over.
+    pub(super) async fn written_within(&self, patience: Duration, lease: Duration) -> bool {
+        self.0.lock().await.write_within(patience, lease).await.is_ok()
     }
 
     async fn spawn(&self, event: Event, carry: Carry) -> Result<Job, JournalError> {
@@ -169,23 +179,10 @@ impl Journal {
     /// the lease back. A job that was taken over while the store was away is taken back for `lease` first.
     pub(super) async fn close(&self, patience: Duration, lease: Duration) {
         let mut inner = self.0.lock().await;
-        let give_up = tokio::time::Instant::now() + patience;
-        while let Err(problem) = inner.write_carried().await {
-            let hopeless = match &problem {
-                JournalError::Store(_) => None,
-                JournalError::Fenced => inner.take_back(lease).await.err(),
-                JournalError::Illegal(_) => Some(problem),
-            };
-            if hopeless.is_some() || tokio::time::Instant::now() >= give_up {
-                error!(
-                    claim = inner.job.claim.as_str(),
-                    state = inner.job.state.name(),
-                    ?hopeless,
-                    "a paid job's last events could not be written"
-                );
-                return;
-            }
-            tokio::time::sleep(Duration::from_secs(1)).await;
+        if let Err(problem) = inner.write_within(patience, lease).await {
+            let (claim, state) = (inner.job.claim.as_str(), inner.job.state.name());
+            error!(claim, state, %problem, "a paid job's last events could not be written");
+            return;
         }
         // The record says all there is to say.
         inner.running = None;
@@ -259,6 +256,23 @@ impl Inner {
         while let Some(record) = self.carried.first() {
             self.append(record).await?;
             self.carried.remove(0);
+        }
+        Ok(())
+    }
+
+    /// Writes what is carried, asking again until `patience` is over, or why it cannot be written.
+    async fn write_within(&mut self, patience: Duration, lease: Duration) -> Result<(), JournalError> {
+        let give_up = tokio::time::Instant::now() + patience;
+        while let Err(problem) = self.write_carried().await {
+            match &problem {
+                JournalError::Store(_) => {}
+                JournalError::Fenced => self.take_back(lease).await?,
+                JournalError::Illegal(_) => return Err(problem),
+            }
+            if tokio::time::Instant::now() >= give_up {
+                return Err(problem);
+            }
+            tokio::time::sleep(ASK_AGAIN).await;
         }
         Ok(())
     }

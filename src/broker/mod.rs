@@ -24,6 +24,7 @@ mod purse;
 mod recovery;
 mod running;
 mod settlement;
+mod stop;
 mod tally;
 #[cfg(test)]
 mod tests;

@@ -23,10 +23,11 @@ use parking_lot::Mutex;
 use tracing::{info, warn};
 
 use super::Broker;
-use super::attempt::{CARRY_PATIENCE, failure};
+use super::attempt::CARRY_PATIENCE;
 use super::journal::{Journal, JournalError};
 use super::proof::{ClientProof, PATIENCE};
 use super::settlement::Settled;
+use super::stop::failure;
 use crate::ids::JobId;
 use crate::jobs::job::{Fate, ProviderPayment};
 use crate::jobs::{ClaimKey, Event, Job, Lease, State, StoreError};

@@ -122,11 +122,6 @@ impl Site {
         *gateway = Some(started);
     }
 
-    /// Whether its store is a server that is killed too.
-    pub(crate) fn loses_its_store(&self) -> bool {
-        self.redis.is_some()
-    }
-
     /// SIGKILL for the store, which comes back after `outage`.
     pub(crate) async fn lose_store(&self, outage: Duration) {
         let Some(redis) = &self.redis else { return };

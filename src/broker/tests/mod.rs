@@ -25,6 +25,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use http_body_util::BodyExt;
 use parking_lot::Mutex;
 use serde_json::value::RawValue;
 use tokio::sync::Notify;
@@ -439,6 +440,8 @@ pub(super) enum Do {
     Hang,
     /// Answers with a cookie.
     Cookie,
+    /// Answers with more than can be kept.
+    Stream,
 }
 
 struct Script {
@@ -450,7 +453,7 @@ struct Script {
 impl Work for Script {
     async fn perform(self: Box<Self>, _: &Job, purse: &dyn Purse, _: Duration) -> Result<Product, WorkError> {
         let run = self.log.runs.fetch_add(1, Ordering::SeqCst) + 1;
-        let mut once = Vec::new();
+        let (mut once, mut stream) = (Vec::new(), None);
         for step in self.steps {
             match step {
                 Do::Pay(step, amount) => pay(&self.log, purse, step, usdc(), amount).await?,
@@ -463,14 +466,17 @@ impl Work for Script {
                 }
                 Do::Hang => std::future::pending().await,
                 Do::Cookie => once.push(("set-cookie".to_owned(), "session=1".to_owned())),
+                Do::Stream => {
+                    stream = Some(BodyStream::new(http_body_util::Empty::new().map_err(Into::into)))
+                }
             }
         }
-        let answer = Answer {
-            status: 200,
-            headers: vec![("content-type".into(), "text/plain".into())],
-            body: Kept::Whole(format!("run {run}").into_bytes()),
+        let body = match &stream {
+            Some(_) => Kept::Not,
+            None => Kept::Whole(format!("run {run}").into_bytes()),
         };
-        Ok(Product { answer, stream: None, once })
+        let headers = vec![("content-type".into(), "text/plain".into())];
+        Ok(Product { answer: Answer { status: 200, headers, body }, stream, once })
     }
 }
 

@@ -34,4 +34,6 @@ pub(super) enum Break {
     Verify,
     /// Whether the client has paid for a job that is held is not asked.
     HeldClients,
+    /// An answer is given out though nothing is on record of it.
+    GiveFromMemory,
 }

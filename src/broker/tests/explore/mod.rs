@@ -154,6 +154,10 @@ fn broken(table: &Table, world: &World, bounds: Bounds) -> Option<String> {
     if job.quote.price != table.job(0).quote.price || job.client.requirement.amount != job.quote.price {
         return says("another price");
     }
+    // Who has the answer has paid for it, whatever becomes of the process that gave it.
+    if world.given && !matches!(job.state, State::Settling | State::Completed) {
+        return Some(format!("answered, and the job is {}", job.state.name()));
+    }
     // What is given up has nothing out.
     if job.state == State::Voided {
         let spendable = |payment: &&_| {
@@ -296,8 +300,9 @@ fn whatever_is_taken_away_is_missed() {
         (Break::Recovery, "nothing happens any more, and the job is claimed"),
         (Break::Verify, "nobody vouched for"),
         (Break::HeldClients, "with the payment on its way"),
+        (Break::GiveFromMemory, "answered, and the job is working"),
     ] {
-        let away = matches!(broken, Break::HeldClients | Break::DropRefusals);
+        let away = matches!(broken, Break::HeldClients | Break::DropRefusals | Break::GiveFromMemory);
         let explored = explore(Bounds { away, broken: Some(broken), ..WHOLE });
         let fault = explored.fault.unwrap_or_else(|| panic!("{broken:?} is not missed"));
         println!("without {broken:?}: {fault}\n");

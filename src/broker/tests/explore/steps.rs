@@ -287,7 +287,19 @@ impl Steps<'_> {
 
     pub(super) fn goes(&mut self, mut world: World, who: usize, at: At) {
         world.workers[who].at = at;
+        world.given |= self.hands_out(&world, who);
         self.next.push((Label::Worked(who), world));
+    }
+
+    /// Whether the client that waits for this worker gets its answer now.
+    fn hands_out(&mut self, world: &World, who: usize) -> bool {
+        let worker = world.workers[who];
+        let Some(job) = self.known(world, who).filter(|_| worker.at == At::Close && !worker.recovering)
+        else {
+            return false;
+        };
+        let recorded = matches!(self.table.state(worker.durable), State::Settling | State::Completed);
+        self.table.state(job) == State::Completed && (recorded || self.breaks(Break::GiveFromMemory))
     }
 
     /// The job as a worker knows it; `None` where what it carries does not fit on it.

@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
-use crate::broker::attempt::failure;
 use crate::broker::purse::within_what_the_client_pays;
+use crate::broker::stop::failure;
 use crate::jobs::job::ProviderPayment;
 use crate::jobs::{Event, Job, State, sample};
 use crate::money::Amount;

@@ -26,6 +26,8 @@ pub(super) struct World {
     pub(super) signatures: [Signature; SLOTS],
     /// For each attempt, whether the client's payment was vouched for in it.
     pub(super) vouched: [bool; 2],
+    /// The client has the answer.
+    pub(super) given: bool,
 }
 
 /// The client's nonce. The token sees to it that it leaves `Free` once.
@@ -129,6 +131,7 @@ impl World {
         from_memory: false,
         signatures: [Signature::In; SLOTS],
         vouched: [false; 2],
+        given: false,
     };
 
     /// The client's money may still become ours though nobody does anything more.
