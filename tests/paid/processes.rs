@@ -17,7 +17,7 @@ const STUCK: Fault = Fault::Slow(Duration::from_secs(600));
 
 #[test]
 fn killed_while_the_payment_is_verified() {
-    let killed = Killed::at(Setup::new(), Service::Facilitator, "/verify", 1, false);
+    let killed = Killed::at(Setup::new(), Service::Facilitator, "/verify", false);
     // Nothing was spent, so it begins again.
     killed.is_answered_by_both(|answer| assert_eq!(answer.status, 200, "{answer:?}"));
     assert_eq!(killed.money(), (1, 1));
@@ -25,8 +25,7 @@ fn killed_while_the_payment_is_verified() {
 
 #[test]
 fn killed_while_the_provider_is_paid() {
-    // The second request for a pin is the paid one.
-    let killed = Killed::at(Setup::new(), Service::OpenX402, "/pin", 2, false);
+    let killed = Killed::at(Setup::new(), Service::OpenX402, "/pin", false);
     // Whether the signature was spent, nobody can tell: it is neither charged for nor paid for again.
     killed.is_answered_by_both(|answer| {
         answer.expect(502, "provider_failed", Some("no"), Some("new_payment"));
@@ -37,7 +36,7 @@ fn killed_while_the_provider_is_paid() {
 
 #[test]
 fn killed_after_the_provider_was_paid() {
-    let killed = Killed::at(Setup::new(), Service::OpenX402, "/pin", 2, true);
+    let killed = Killed::at(Setup::new(), Service::OpenX402, "/pin", true);
     killed.is_answered_by_both(|answer| {
         answer.expect(502, "provider_failed", Some("no"), Some("new_payment"));
         assert!(!answer.is_challenge());
@@ -47,7 +46,7 @@ fn killed_after_the_provider_was_paid() {
 
 #[test]
 fn killed_while_the_client_is_charged() {
-    let killed = Killed::at(Setup::new(), Service::Facilitator, "/settle", 1, false);
+    let killed = Killed::at(Setup::new(), Service::Facilitator, "/settle", false);
     // The answer was kept before, and is collected for now.
     killed.is_answered_by_both(|answer| assert_eq!(answer.status, 200, "{answer:?}"));
     assert_eq!(killed.money(), (1, 1));
@@ -55,7 +54,7 @@ fn killed_while_the_client_is_charged() {
 
 #[test]
 fn killed_after_the_client_was_charged() {
-    let killed = Killed::at(Setup::new(), Service::Facilitator, "/settle", 1, true);
+    let killed = Killed::at(Setup::new(), Service::Facilitator, "/settle", true);
     // The facilitator says that the nonce is used, which it would say of any use of it: the answer stays open until
     // the chain is asked, and is never a new price.
     killed.stage.run(async {
@@ -74,7 +73,7 @@ fn another_process_takes_over() {
     let server = RedisServer::start(&[]);
     for path in ["/verify", "/settle"] {
         let setup = Setup::new().redis(&server.url()).text("store", "prefix", path.trim_start_matches('/'));
-        let killed = Killed::at(setup, Service::Facilitator, path, 1, false);
+        let killed = Killed::at(setup, Service::Facilitator, path, false);
         killed.is_answered_by_both(|answer| assert_eq!(answer.status, 200, "{path}: {answer:?}"));
         assert_eq!(killed.money(), (1, 1));
     }
@@ -88,8 +87,9 @@ struct Killed {
 }
 
 impl Killed {
-    /// Kills it while the `nth` request to a service's path hangs, before or after that had its effect.
-    fn at(setup: Setup, service: Service, path: &str, nth: usize, after: bool) -> Killed {
+    /// Kills it while a request to a service's path hangs, before or after that had its effect. Of those to a provider, the
+    /// paid one: prices are asked for at any time.
+    fn at(setup: Setup, service: Service, path: &str, after: bool) -> Killed {
         let stage = setup.start();
         let first = stage.process();
         let payer = Payer::new();
@@ -101,17 +101,11 @@ impl Killed {
                 (answer.status == 402).then_some(answer)
             });
             let paid = request.clone().paid(&payer.pay(&offered.await.offer(Version::V2)));
-            let asked = || {
-                let seen = stage.sandbox().requests.seen(service);
-                seen.iter().filter(|seen| seen.path.starts_with(path)).count()
-            };
             let money = || (stage.sales(), stage.purchases(Service::OpenX402));
-            let (before, unmoved) = (asked(), money());
             let faults = &stage.sandbox().faults;
-            for _ in 1..nth {
-                faults.add(service, Rule::next(1, Fault::Slow(Duration::ZERO)).at(path));
-            }
+            let (before, unmoved) = (faults.fired(service), money());
             let stuck = Rule::next(1, STUCK).at(path);
+            let stuck = if service == Service::Facilitator { stuck } else { stuck.paid() };
             faults.add(service, if after { stuck.after() } else { stuck });
             let presented = tokio::spawn({
                 let (client, paid) = (client.clone(), paid.clone());
@@ -119,7 +113,7 @@ impl Killed {
             });
             eventually("it hangs", async || {
                 let effect = !after || money() != unmoved;
-                (asked() >= before + nth && effect).then_some(())
+                (faults.fired(service) > before && effect).then_some(())
             })
             .await;
             presented.abort();
