@@ -72,12 +72,25 @@ pub enum Charged {
     Unknown,
 }
 
+impl Charged {
+    /// The word for it, as in the JSON of a problem.
+    pub fn name(self) -> &'static str {
+        match self {
+            Charged::No => "no",
+            Charged::Yes => "yes",
+            Charged::Unknown => "unknown",
+        }
+    }
+}
+
 reasons! {
     // Passed on
     /// A free request, answered by the app.
     Passed = "ok", 200, Never, "ok";
     /// Paid and done.
     Paid = "paid", 200, Never, "ok";
+    /// Done, and to be paid for right after the answer.
+    Trusted = "trusted", 200, Never, "ok";
     /// The answer of an earlier request with the same payment.
     Replayed = "replayed", 200, Never, "ok";
     /// Paid for, and worked on: the answer is at the job's URL once it is done.
@@ -174,8 +187,8 @@ reasons! {
     SettlementUnknown = "settlement_unknown", 503, SamePayment, "the outcome of the settlement is not known yet; send the same payment again";
     /// The answer was too large to keep.
     NotKept = "not_kept", 410, Never, "the job is completed and paid, but its answer was too large to keep";
-    /// The provider was paid, the client's money never came: the answer is withheld.
-    Uncollected = "uncollected", 402, NewPayment, "the work was done but the payment could not be collected; the result is withheld";
+    /// The work was done, the client's money never came: the answer is withheld from now on.
+    Uncollected = "uncollected", 402, NewPayment, "the work was done but the payment could not be collected; the result is withheld, and what this wallet buys may be settled before the work from now on";
 
     // Work that failed
     /// The provider failed or refused.

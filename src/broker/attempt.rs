@@ -33,9 +33,9 @@ impl Broker {
         }
         let Some(slot) = self.slot() else { return self.overloaded(&sale.payment).await };
         let fresh = self.fresh_job(&sale);
-        let brokered = sale.offer.is_some();
+        let (brokered, after) = (sale.offer.is_some(), sale.after);
         // Asked at once: the store is waited for one time.
-        let owes = self.pays_first(&sale.payment, brokered);
+        let owes = self.pays_first(&sale.payment, brokered, after);
         let (claimed, owes) = tokio::join!(self.jobs.claim(&fresh, self.limits.lease), owes);
         let (job, lease, slot, owes) = match claimed {
             Ok(Claim::Won(job, lease)) => (job, lease, slot, owes),
@@ -46,7 +46,7 @@ impl Broker {
                     Again::Answer(delivery) => return *delivery,
                     // That may have taken a while.
                     Again::GoOn(job, lease, slot) => {
-                        (*job, lease, slot, self.pays_first(&sale.payment, brokered).await)
+                        (*job, lease, slot, self.pays_first(&sale.payment, brokered, after).await)
                     }
                 }
             }
@@ -60,12 +60,13 @@ impl Broker {
         let keeper = journal.keep_lease(self.limits.lease).await;
         let outcome = self.attempt(&journal, sale, owes).await;
         let lease_for = self.limits.lease;
-        // The answer does not wait for a store that is away; the lease is kept until it is back.
+        // The answer waits for nothing more; the lease is kept until all is written.
         tokio::spawn(async move {
+            self.collect(&journal).await;
+            drop(slot);
             journal.close(CARRY_PATIENCE, lease_for).await;
             drop((keeper, guard));
         });
-        drop(slot);
         outcome
     }
 
@@ -114,15 +115,25 @@ impl Broker {
         }
     }
 
-    /// verify, work, settle, deliver.
+    /// verify, work, settle, deliver; or to deliver at once, and leave the settling to [`Broker::collect`].
     async fn settle_on_success(&self, journal: &Journal, mut sale: Sale) -> Result<Delivery, Stop> {
-        self.verify(journal).await?;
+        let job = journal.job().await;
+        let after = sale.after && sale.offer.is_none();
+        let (verified, credit) = tokio::join!(self.verify(journal), self.trust(&job, after));
+        verified?;
         self.reserve(journal, &mut sale).await?;
         let product = match self.perform(journal, sale).await {
             Ok(product) => product,
             Err(error) => return self.work_failed(journal, error).await,
         };
         let Product { answer, stream, once } = product;
+        if let Some(credit) = credit {
+            // One record too: the next attempt may be trusted less.
+            journal.note(Event::Trusted).await?;
+            let job = journal.record(Event::Answered { answer }).await?;
+            credit.given(&job.claim);
+            return Ok(Delivery::trusted(&job, stream, once));
+        }
         // The result and "may be settled from now on" are one record, before /settle is called. Only for a provider
         // already paid does it go on without: else a restart would forget the work, and the client had paid for it.
         let job = match journal.job().await.signature_open() {
@@ -357,6 +368,7 @@ impl Broker {
             quote: sale.sold.clone(),
             provider: Vec::new(),
             answer: None,
+            trusted: false,
             receipt: None,
             failure: None,
             refunds: Vec::new(),

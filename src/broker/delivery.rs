@@ -36,6 +36,8 @@ pub struct Delivery {
     pub body: DeliveryBody,
     /// The proof of settlement, to be put in the header of the payment's version.
     pub receipt: Option<(Version, Receipt)>,
+    /// Whether the client's money moved, where the answer is what was bought and there is no receipt.
+    pub charged: Option<Charged>,
     /// The job, where there is one.
     pub job: Option<JobId>,
     /// Its price, in atomic units.
@@ -62,6 +64,7 @@ impl Delivery {
             job: problem.job,
             body: DeliveryBody::Problem(Box::new(problem)),
             receipt: None,
+            charged: None,
             price: None,
         }
     }
@@ -82,6 +85,11 @@ impl Delivery {
         delivery
     }
 
+    /// What was bought, before it is paid for.
+    pub(super) fn trusted(job: &Job, stream: Option<BodyStream>, once: Vec<(String, String)>) -> Self {
+        Delivery { reason: Reason::Trusted, ..Delivery::fresh(job, stream, once) }
+    }
+
     /// The app's own failure, for which nobody was charged.
     pub(super) fn declined(job: &Job, product: Product) -> Self {
         let body = match (product.stream, product.answer.body) {
@@ -95,6 +103,7 @@ impl Delivery {
             headers: product.answer.headers.into_iter().chain(product.once).collect(),
             body,
             receipt: None,
+            charged: None,
             job: Some(job.id),
             price: Some(job.quote.price),
         }
@@ -124,7 +133,7 @@ impl Delivery {
         }
     }
 
-    /// The outcome of a job at rest. `release`: whether its result may be shown to this client.
+    /// The outcome of a job at rest, or answered before it is. `release`: whether its result may be shown to this client.
     pub(super) fn of_rest(job: &Job, release: bool) -> Self {
         let failed = |reason: Reason, charged: Charged| {
             let mut problem = Problem::new(reason).charged(charged);
@@ -135,9 +144,12 @@ impl Delivery {
             delivery.receipt = job.receipt.clone().map(|receipt| (job.client.version, receipt));
             delivery
         };
+        let answered = job.state == State::Completed || job.answered_first();
         match job.state {
-            State::Completed if release => Delivery::completed(job, Reason::Replayed),
-            State::Completed => Delivery::state_only(job),
+            State::Completed | State::Settling if answered && release => {
+                Delivery::completed(job, Reason::Replayed)
+            }
+            State::Completed | State::Settling if answered => Delivery::state_only(job),
             State::RefundDue => failed(Reason::RefundDue, Charged::Yes),
             State::Refunded => failed(Reason::Refunded, Charged::No),
             State::Uncollected => failed(Reason::Uncollected, Charged::No),
@@ -153,6 +165,7 @@ impl Delivery {
 
     fn completed(job: &Job, reason: Reason) -> Self {
         let receipt = job.receipt.clone().map(|receipt| (job.client.version, receipt));
+        let charged = job.answered_first().then_some(Charged::Unknown);
         let Some(answer) = &job.answer else {
             return Delivery::error(job, Problem::new(Reason::Internal).charged(Charged::Yes));
         };
@@ -163,15 +176,17 @@ impl Delivery {
                 headers: answer.headers.clone(),
                 body: DeliveryBody::Whole(Bytes::copy_from_slice(body)),
                 receipt,
+                charged,
                 job: Some(job.id),
                 price: Some(job.quote.price),
             },
             Kept::Not => Delivery {
                 receipt,
+                charged,
                 // The first delivery replaces this body with the stream itself.
                 status: if reason == Reason::Paid { answer.status } else { Reason::NotKept.status() },
                 headers: if reason == Reason::Paid { answer.headers.clone() } else { Vec::new() },
-                ..Delivery::error(job, Problem::new(Reason::NotKept).charged(Charged::Yes))
+                ..Delivery::error(job, Problem::new(Reason::NotKept).charged(self::charged(job)))
             },
         }
     }
@@ -185,6 +200,7 @@ impl Delivery {
             headers: vec![("content-type".into(), "application/json".into())],
             body: DeliveryBody::Whole(body.into()),
             receipt: job.receipt.clone().map(|receipt| (job.client.version, receipt)),
+            charged: job.answered_first().then_some(Charged::Unknown),
             job: Some(job.id),
             price: Some(job.quote.price),
         }
@@ -216,7 +232,8 @@ impl Broker {
             if let Some(ended) = self.running.ended(&job.claim) {
                 job = ended;
             }
-            if job.state.at_rest() && (job.state != State::Voided || sold.is_none()) {
+            let rests = job.state.at_rest() && (job.state != State::Voided || sold.is_none());
+            if rests || job.answered_first() {
                 let mut delivery = Delivery::of_rest(&job, may_release(payment, &job));
                 // In the header that this client looks for.
                 delivery.receipt = delivery.receipt.map(|(_, receipt)| (payment.version, receipt));

@@ -3,6 +3,7 @@
 //! ```text
 //!  claim ─▶ verify ─▶ work (the provider is paid here) ─▶ settle ─▶ deliver          settle = "success"
 //!  claim ─▶ settle ─▶ work ─▶ deliver                                                settle = "upfront"
+//!  claim ─▶ verify ─▶ work ─▶ deliver ─▶ settle                                      settle = "after"
 //! ```
 //!
 //! `attempt` is that flow, top to bottom. Every step that spends is in the `journal` first; money
@@ -28,6 +29,7 @@ mod stop;
 mod tally;
 #[cfg(test)]
 mod tests;
+mod trust;
 mod webhooks;
 mod work;
 
@@ -111,6 +113,8 @@ pub struct Sale {
     pub sold: Sold,
     /// The provider's terms, fresh; `None` where nobody is paid: the app's own work.
     pub offer: Option<Offer>,
+    /// Its answer may go out before its payment is settled. Only for the app's own work.
+    pub after: bool,
     /// What is lost on it, if the provider's price has overtaken the client's.
     pub loss: Option<BornLoss>,
     /// What its provider may be paid of. The broker reserves it.

@@ -31,6 +31,10 @@ impl Tally {
     pub(super) fn taken(&self, job: &Job) {
         let exposure = exposure(job);
         self.guards.adopt(&job.claim, job.requester, &exposure);
+        if job.answered_first() {
+            let requirement = &job.client.requirement;
+            self.guards.credited(&job.claim, job.requester, &requirement.asset, requirement.amount);
+        }
         self.expose(&job.claim, exposure);
     }
 
@@ -49,6 +53,12 @@ impl Tally {
         for payment in lost(event, job) {
             self.guards.lost(&payment.asset, payment.amount);
         }
+        if job.state.at_rest() {
+            let requirement = &job.client.requirement;
+            let never_paid = job.trusted && matches!(event, Event::Refused { .. });
+            let lost = never_paid.then_some((&requirement.asset, requirement.amount));
+            self.guards.collected(&job.claim, lost);
+        }
         let proven = matches!(event, Event::ProvedSpent | Event::ProvedUnspent);
         // What is proven of a job in which the client's side has ended already ends it no second time.
         if job.state.at_rest() && !(proven && matches!(job.state, State::RefundDue | State::Refunded)) {
@@ -57,15 +67,19 @@ impl Tally {
         self.expose(&job.claim, exposure(job));
     }
 
-    /// The jobs that have exposed something, as far as this process knows.
+    /// The jobs that have exposed something, or were answered before they were paid for, as far as this process knows.
     pub(super) fn exposed(&self) -> Vec<ClaimKey> {
-        self.exposed.lock().keys().cloned().collect()
+        let exposed: Vec<ClaimKey> = self.exposed.lock().keys().cloned().collect();
+        exposed.into_iter().chain(self.guards.uncollected()).collect()
     }
 
     /// A job, as the store has it: if it no longer exposes anything, somebody else saw to that.
     pub(super) fn seen(&self, claim: &ClaimKey, job: Option<&Job>) {
         if job.is_none_or(|job| exposure(job).is_empty()) {
             self.expose(claim, Vec::new());
+        }
+        if job.is_none_or(|job| job.state.at_rest()) {
+            self.guards.collected(claim, None);
         }
     }
 

@@ -6,7 +6,7 @@ use std::path::Path;
 use super::Exit;
 use crate::chain::Chains;
 use crate::clock::Clock;
-use crate::config::resolved::{Accept, Action, BrokeredWork, Config, Providers, Store};
+use crate::config::resolved::{Accept, Action, BrokeredWork, Config, Providers, Settle, Store};
 use crate::config::{self, Loaded};
 use crate::money::Amount;
 use crate::wallet::Wallet;
@@ -170,7 +170,13 @@ fn routes(f: &mut fmt::Formatter<'_>, config: &Config) -> fmt::Result {
 fn terms(action: &Action, config: &Config) -> String {
     match action {
         Action::Free => "free, by the app".to_owned(),
-        Action::Priced { price, settle, .. } => format!("${price}, by the app, {}", when(*settle)),
+        Action::Priced { price, settle, .. } => {
+            let when = match settle {
+                Settle::After => "charged after the answer",
+                Settle::Success | Settle::Upfront => when(settle.flow()),
+            };
+            format!("${price}, by the app, {when}")
+        }
         Action::Brokered { work, settle } => {
             let hundredths = config.pricing.markup_bps;
             let mut price = format!("the provider's price + {}", hundredths / 100);

@@ -9,8 +9,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::node::{Node, Value};
+use super::resolved::Settle;
 use crate::money::Amount;
-use crate::x402::{Address, Network, PaymentFlow};
+use crate::x402::{Address, Network};
 
 pub(super) use template::{pointer, request_body};
 pub(crate) use web::is_private;
@@ -259,13 +260,14 @@ pub(super) fn address(node: &Node) -> Parsed<Address> {
     Ok(address)
 }
 
-pub(super) fn settle(node: &Node) -> Parsed<PaymentFlow> {
+pub(super) fn settle(node: &Node) -> Parsed<Settle> {
     match text(node)?.as_str() {
-        "success" => Ok(PaymentFlow::Authorization),
-        "upfront" => Ok(PaymentFlow::Upfront),
+        "success" => Ok(Settle::Success),
+        "upfront" => Ok(Settle::Upfront),
+        "after" => Ok(Settle::After),
         other => Err(Wrong::new(
             format!("{other:?} is not a way to settle"),
-            "write \"success\" (charged when the work succeeded) or \"upfront\" (before it starts)",
+            "write \"success\" (charged when the work succeeded), \"upfront\" (before it starts) or \"after\" (after the answer)",
         )),
     }
 }

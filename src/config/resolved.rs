@@ -168,7 +168,7 @@ pub enum Action {
         /// Dollars, in decimal text checked against every accepted asset.
         price: String,
         /// When the client is charged.
-        settle: PaymentFlow,
+        settle: Settle,
         /// `description` of the challenge.
         description: String,
         /// `mimeType` of the challenge.
@@ -181,6 +181,27 @@ pub enum Action {
         /// When the client is charged.
         settle: PaymentFlow,
     },
+}
+
+/// When the client of a route is charged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Settle {
+    /// When the work succeeded, before it has the answer.
+    Success,
+    /// Before the work.
+    Upfront,
+    /// When it has the answer. Only the app's own work: see decision 9.
+    After,
+}
+
+impl Settle {
+    /// What a challenge says of it. A payment that is settled after the answer is the same as one that is settled before it.
+    pub fn flow(self) -> PaymentFlow {
+        match self {
+            Settle::Success | Settle::After => PaymentFlow::Authorization,
+            Settle::Upfront => PaymentFlow::Upfront,
+        }
+    }
 }
 
 /// The brokered operations.

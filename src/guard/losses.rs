@@ -14,11 +14,11 @@ use super::rate::HOUR;
 use crate::clock::Clock;
 use crate::jobs::{Draw, StoreError, ValueStore};
 
-const KEY: &str = "loss";
-
 pub(super) struct Losses {
     store: Arc<dyn ValueStore>,
     clock: Clock,
+    /// Its key in the store.
+    key: &'static str,
     /// This process's name.
     name: String,
     known: Mutex<Known>,
@@ -33,8 +33,8 @@ struct Known {
 }
 
 impl Losses {
-    pub(super) fn new(store: Arc<dyn ValueStore>, clock: Clock, name: String) -> Losses {
-        Losses { store, clock, name, known: Mutex::default() }
+    pub(super) fn new(store: Arc<dyn ValueStore>, clock: Clock, key: &'static str, name: String) -> Losses {
+        Losses { store, clock, key, name, known: Mutex::default() }
     }
 
     /// A loss. It counts here at once, and everywhere after the next [`Losses::tend`].
@@ -74,14 +74,14 @@ impl Losses {
         };
         for (minute, sum) in unwritten {
             let draw = Draw { wanted: sum, least: 0, limit: Draw::MOST, ttl: HOUR };
-            self.store.draw(SPACE, KEY, &format!("{minute}/{}", self.name), draw).await?;
+            self.store.draw(SPACE, self.key, &format!("{minute}/{}", self.name), draw).await?;
             let mut known = self.known.lock();
             // More may have been lost meanwhile.
             if let Some(entry) = known.own.get_mut(&minute).filter(|(now, _)| *now == sum) {
                 entry.1 = true;
             }
         }
-        let total = self.store.drawn(SPACE, KEY).await?;
+        let total = self.store.drawn(SPACE, self.key).await?;
         let mut known = self.known.lock();
         let hour_ago = (self.clock.now() / 60).saturating_sub(61);
         known.own.retain(|minute, (_, kept)| *minute > hour_ago || !*kept);

@@ -11,6 +11,7 @@ mod balance;
 mod freeze;
 mod lacking;
 mod level;
+mod levels;
 mod losses;
 mod nonces;
 mod outlays;
@@ -19,6 +20,7 @@ mod reserved;
 mod tend;
 #[cfg(test)]
 mod tests;
+mod trust;
 
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
@@ -41,13 +43,15 @@ pub use freeze::{Frozen, Switch, SwitchError};
 pub use nonces::note;
 pub use outlays::{OutlayWatch, Outlays, looked_until};
 pub use reserved::{BornLoss, Reserved};
+pub use trust::Credit;
 
 use balance::Balances;
 use lacking::Lacking;
-use level::{Level, Out};
+use levels::{Levels, Of, Outs};
 use losses::Losses;
 use nonces::Nonces;
 use rate::Rate;
+use trust::Trust;
 
 /// The store's space of limits.
 pub const SPACE: &str = "limits";
@@ -85,15 +89,13 @@ pub struct Guards {
     clock: Clock,
     metrics: Arc<Metrics>,
     limits: Limits,
-    /// This process's name in the store.
-    name: String,
     spend: Arc<Rate>,
     providers: ArcSwap<HashMap<String, Arc<Rate>>>,
     quote_loss: Arc<Rate>,
-    exposure: Arc<Level>,
-    payers: Mutex<HashMap<Address, Arc<Level>>>,
+    exposure: Levels,
     /// What is out for jobs of this process, until they are settled or at rest.
-    exposed: Mutex<HashMap<ClaimKey, Vec<(Out, Out)>>>,
+    exposed: Mutex<HashMap<ClaimKey, Vec<Outs>>>,
+    trust: Trust,
     losses: Losses,
     /// Empty where no provider is paid.
     balances: OnceLock<Balances>,
@@ -114,14 +116,14 @@ impl Guards {
     ) -> Arc<Guards> {
         let name = Uuid::new_v4().to_string();
         let rate = |key: &str, limit| Rate::new(Arc::clone(&store), clock.clone(), key.to_owned(), limit);
-        let names = ("exposure".to_owned(), name.clone());
+        let names = ("exposure", name.as_str());
         Arc::new(Guards {
             spend: rate("spend", limits.spend_per_hour),
             quote_loss: rate("quote_loss", limits.quote_loss_per_hour),
-            exposure: Level::new(Arc::clone(&store), clock.clone(), names, limits.exposure, 16),
-            losses: Losses::new(Arc::clone(&store), clock.clone(), name.clone()),
+            exposure: Levels::new(&store, &clock, names, limits.exposure, limits.payer_exposure),
+            trust: Trust::new(&store, &clock, &name, limits),
+            losses: Losses::new(Arc::clone(&store), clock.clone(), "loss", name),
             providers: ArcSwap::default(),
-            payers: Mutex::default(),
             balances: OnceLock::new(),
             exposed: Mutex::default(),
             nonces: Nonces::default(),
@@ -130,7 +132,6 @@ impl Guards {
             store,
             clock,
             metrics,
-            name,
             switch,
         })
     }
@@ -152,6 +153,9 @@ impl Guards {
             loss_per_hour: most,
             quote_loss_per_hour: most,
             profit_floor: None,
+            unsettled: most,
+            payer_unsettled: most,
+            uncollected_per_hour: most,
         };
         let switch = Switch::Store(Arc::clone(&store));
         let guards = Guards::new(store, clock, metrics, &limits, switch);
@@ -165,6 +169,7 @@ impl Guards {
         let at = Some(std::time::Instant::now() + Duration::from_secs(3600));
         self.seen.store(Arc::new(freeze::Seen { at, frozen: None }));
         self.losses.assume_none();
+        self.trust.assume_none();
     }
 
     /// Why brokered work that costs this much of this provider is not sold just now. From memory.
@@ -264,11 +269,11 @@ impl Guards {
         let exposed = match wish.until {
             None => None,
             Some(until) => {
-                let until = until.saturating_mul(1000);
-                let all = self.exposure.take(amount, until).await;
-                let all = all.map_err(|refused| self.refused(Guard::Exposure, refused))?;
-                let one = self.payer(wish.payer).take(amount, until).await;
-                Some((all, one.map_err(|refused| self.refused(Guard::PayerExposure, refused))?))
+                let taken = self.exposure.take(wish.payer, amount, until.saturating_mul(1000)).await;
+                Some(taken.map_err(|(of, refused)| match of {
+                    Of::All => self.refused(Guard::Exposure, refused),
+                    Of::One => self.refused(Guard::PayerExposure, refused),
+                })?)
             }
         };
         Ok(Reserved::new(Arc::clone(self), amount, spend, provider, exposed))
@@ -291,7 +296,7 @@ impl Guards {
         if sum == 0 || self.exposed.lock().contains_key(claim) {
             return;
         }
-        let out = (self.exposure.adopt(sum), self.payer(payer).adopt(sum));
+        let out = self.exposure.adopt(payer, sum);
         self.exposed.lock().insert(claim.clone(), vec![out]);
     }
 
@@ -312,6 +317,9 @@ impl Guards {
             Guard::QuoteLoss | Guard::ProfitFloor => Problem::new(Reason::QuoteWithdrawn),
             Guard::Balance => Problem::new(Reason::WalletLow).retry_after(60),
             Guard::Payee => Problem::new(Reason::PayeeChanged).retry_after(60),
+            Guard::Unsettled | Guard::PayerUnsettled | Guard::Uncollected => {
+                Problem::new(Reason::ExposureLimit).retry_after(5)
+            }
         }
     }
 
@@ -345,14 +353,6 @@ impl Guards {
         });
         // Another may have been quicker.
         self.providers.load().get(name).map_or(rate, Arc::clone)
-    }
-
-    fn payer(&self, payer: Address) -> Arc<Level> {
-        let made = || {
-            let names = (format!("exposure/{payer:#x}"), self.name.clone());
-            Level::new(Arc::clone(&self.store), self.clock.clone(), names, self.limits.payer_exposure, 8)
-        };
-        Arc::clone(self.payers.lock().entry(payer).or_insert_with(made))
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::level::Out;
+use super::levels::Outs;
 use super::rate::Allowance;
 use super::{Guards, micros};
 use crate::jobs::ClaimKey;
@@ -16,7 +16,7 @@ pub struct Reserved {
     left: u64,
     spend: Allowance,
     provider: Allowance,
-    exposed: Option<(Out, Out)>,
+    exposed: Option<Outs>,
 }
 
 impl Reserved {
@@ -25,7 +25,7 @@ impl Reserved {
         left: u64,
         spend: Allowance,
         provider: Allowance,
-        exposed: Option<(Out, Out)>,
+        exposed: Option<Outs>,
     ) -> Reserved {
         Reserved { guards, left, spend, provider, exposed }
     }

@@ -49,14 +49,7 @@ impl Guards {
             rate.tend().await;
         }
         self.exposure.tend().await;
-        let payers: Vec<_> =
-            self.payers.lock().iter().map(|(payer, level)| (*payer, Arc::clone(level))).collect();
-        for (payer, level) in payers {
-            if !level.tend().await {
-                // Ours and the map's: whoever has it in hand may be about to take of it.
-                self.payers.lock().retain(|other, level| *other != payer || Arc::strong_count(level) > 2);
-            }
-        }
+        self.trust.tend().await;
     }
 
     async fn look_at_switch(&self) {

@@ -129,6 +129,9 @@ fn limits() -> Limits {
         loss_per_hour: 100,
         quote_loss_per_hour: 50,
         profit_floor: None,
+        unsettled: 1_000,
+        payer_unsettled: 300,
+        uncollected_per_hour: 100,
     }
 }
 

@@ -87,6 +87,10 @@ pub struct Job {
     pub provider: Vec<ProviderPayment>,
     /// The answer: there while it may still be owed (`settling`, `completed`, `uncollected`), and only then.
     pub answer: Option<Answer>,
+    /// The client has the answer, or may have it, once there is one: before its payment is settled. A record from before
+    /// there was this has it not.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub trusted: bool,
     /// The proof of settlement.
     pub receipt: Option<Receipt>,
     /// Why it failed, when it did.
@@ -267,7 +271,7 @@ pub enum State {
     RefundDue,
     /// The client has its money back, which is proven. Final.
     Refunded,
-    /// The provider was paid, the client's settlement failed for good: the answer is withheld. Final.
+    /// The client's settlement failed for good, and the provider was paid, or the client has the answer. Final.
     Uncollected,
     /// The work failed after a provider signature went out: the client is not charged, our money may
     /// be gone. Held until the chain proves which.
@@ -305,6 +309,8 @@ impl Job {
         match self.state {
             State::Completed | State::Refunded if retention.archived => None,
             State::Completed | State::Refunded | State::Voided => Some(self.old_at(retention.time)),
+            // No money was moved for it. That its payer owes is remembered by itself.
+            State::Uncollected if self.trusted => Some(self.old_at(retention.time)),
             State::Claimed
             | State::Working
             | State::SettlingUpfront
@@ -315,6 +321,11 @@ impl Job {
             | State::Held
             | State::ProviderLost => None,
         }
+    }
+
+    /// Whether the client gets the answer though its payment is not settled yet.
+    pub fn answered_first(&self) -> bool {
+        self.trusted && self.state == State::Settling
     }
 
     /// When this job may go to the archive; `None`: never, because it is unfinished, somebody's money is outstanding, or

@@ -23,6 +23,9 @@
 //!
 //! Work that failed before anybody was paid may turn to another provider, in `Working` and in `WorkingSettled`: Turned.
 //!
+//! Trusted, in `Working`: the client gets the answer before its payment is settled. Only where nobody was paid for the work. A
+//! refusal then leaves `Uncollected` too: the client has the answer, and did not pay.
+//!
 //! All of it, line by line; a test holds these lines against the code.
 //!
 //! | from | event | to |
@@ -33,6 +36,7 @@
 //! | claimed | work_failed | voided |
 //! | working | signed | working |
 //! | working | turned | working |
+//! | working | trusted | working |
 //! | working | answered | settling |
 //! | working | work_failed | voided |
 //! | working | work_failed | held |
@@ -87,6 +91,8 @@ pub enum Event {
         /// What is sold instead, for the same price.
         sold: Sold,
     },
+    /// The client gets the answer, once there is one, before its payment is settled.
+    Trusted,
     /// The work succeeded. From `Working`, `/settle` may be called from now on.
     Answered {
         /// What the client gets once settled.
@@ -140,6 +146,7 @@ impl Event {
             Event::SettleFirst => "settle_first",
             Event::Signed { .. } => "signed",
             Event::Turned { .. } => "turned",
+            Event::Trusted => "trusted",
             Event::Answered { .. } => "answered",
             Event::WorkFailed { .. } => "work_failed",
             Event::Settled { .. } => "settled",
@@ -175,6 +182,7 @@ impl Job {
         match event {
             Event::Signed { payment } => job.provider.push(payment.clone()),
             Event::Turned { sold } => job.quote = sold.clone(),
+            Event::Trusted => job.trusted = true,
             Event::Answered { answer } => {
                 job.answer = Some(answer.clone());
                 job.failure = None;
@@ -199,7 +207,7 @@ impl Job {
         }
         if job.state == State::Voided {
             // Nobody paid for it: the next attempt must not be answered with it.
-            job.answer = None;
+            (job.answer, job.trusted) = (None, false);
         }
         Ok(job)
     }
@@ -253,6 +261,7 @@ impl Job {
 
             (Working, Event::Signed { payment }) if self.may_sign(payment) => Working,
             (Working, Event::Turned { sold }) if self.may_turn(sold) => Working,
+            (Working, Event::Trusted) if self.costs_nothing() && !self.trusted => Working,
             (Working, Event::Answered { .. }) => Settling,
             (Working, Event::WorkFailed { .. }) if self.signature_open() => Held,
             (Working, Event::WorkFailed { .. }) => Voided,
@@ -265,7 +274,7 @@ impl Job {
             (WorkingSettled, Event::WorkFailed { .. }) => RefundDue,
 
             (Settling, Event::Settled { .. }) => Completed,
-            (Settling, Event::Refused { .. }) if self.paid_provider() => Uncollected,
+            (Settling, Event::Refused { .. }) if self.paid_provider() || self.trusted => Uncollected,
             (Settling, Event::Refused { .. }) => Voided,
 
             // Whoever did the work could not write it down before the job was taken for given up.
@@ -291,13 +300,19 @@ impl Job {
     fn may_sign(&self, payment: &ProviderPayment) -> bool {
         payment.attempt == self.attempt
             && payment.fate == Fate::Open
+            && !self.trusted
             && self.signed_for(&payment.step).is_none()
             && !self.provider.iter().any(|earlier| earlier.nonce == payment.nonce)
     }
 
     /// Another may do it only while no payment for it is out, and the client's price stays what it was.
     fn may_turn(&self, sold: &Sold) -> bool {
-        !self.signature_open() && !self.paid_provider() && sold.price == self.quote.price
+        self.costs_nothing() && sold.price == self.quote.price
+    }
+
+    /// Nobody was paid for it, or may be.
+    fn costs_nothing(&self) -> bool {
+        !self.signature_open() && !self.paid_provider()
     }
 
     /// Whether a provider signature of this job is out, and nothing is known of it.

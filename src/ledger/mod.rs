@@ -189,6 +189,7 @@ impl Books {
             state: State::Claimed,
             provider: Vec::new(),
             answer: None,
+            trusted: false,
             receipt: None,
             failure: None,
             refunds: Vec::new(),

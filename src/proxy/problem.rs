@@ -14,8 +14,9 @@ use crate::reason::{Problem, Reason};
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 const ANY: HeaderValue = HeaderValue::from_static("*");
-const EXPOSED: HeaderValue =
-    HeaderValue::from_static("PAYMENT-REQUIRED, PAYMENT-RESPONSE, X-PAYMENT-RESPONSE, Location, Retry-After");
+const EXPOSED: HeaderValue = HeaderValue::from_static(
+    "PAYMENT-REQUIRED, PAYMENT-RESPONSE, X-PAYMENT-RESPONSE, Galaksio-Charged, Link, Location, Retry-After",
+);
 const ALLOWED: HeaderValue = HeaderValue::from_static(
     "PAYMENT-SIGNATURE, X-PAYMENT, X402-PAYMENT, Content-Type, Idempotency-Key, Prefer, Webhook-Secret, Authorization",
 );

@@ -359,7 +359,7 @@ fn fixed_quote(id: RouteId, route: &Route, tariff: &Tariff) -> Result<Quote, Ope
         key: None,
         prices: &quote.prices,
         max_timeout_seconds: tariff.max_timeout_seconds(),
-        charging: (*settle).into(),
+        charging: settle.flow().into(),
         description,
         mime_type,
     };

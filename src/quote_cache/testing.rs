@@ -10,7 +10,7 @@ use super::cache::{QuoteCache, Settings};
 use super::price::Price;
 use super::token::Money;
 use crate::clock::{Clock, UnixMillis};
-use crate::config::resolved::{Accept, Action, BrokeredWork, Pricing, Route};
+use crate::config::resolved::{Accept, Action, BrokeredWork, Pricing, Route, Settle};
 use crate::intake::{Ask, Kind, Wanted};
 pub(crate) use crate::jobs::memory::MemoryStore;
 use crate::money::Amount;
@@ -66,7 +66,7 @@ pub(crate) fn routes() -> Vec<Route> {
     };
     let priced = Action::Priced {
         price: "0.25".to_owned(),
-        settle: PaymentFlow::Upfront,
+        settle: Settle::Upfront,
         description: "A page".to_owned(),
         mime_type: "text/html".to_owned(),
     };

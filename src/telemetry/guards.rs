@@ -26,6 +26,12 @@ pub enum Guard {
     Payee,
     /// The wallet has not enough.
     Balance,
+    /// `limits.unsettled`.
+    Unsettled,
+    /// `limits.payer_unsettled`.
+    PayerUnsettled,
+    /// `limits.uncollected_per_hour`.
+    Uncollected,
 }
 
 impl Guard {
@@ -40,6 +46,9 @@ impl Guard {
             Guard::ProfitFloor => "profit_floor",
             Guard::Payee => "payee",
             Guard::Balance => "balance",
+            Guard::Unsettled => "unsettled",
+            Guard::PayerUnsettled => "payer_unsettled",
+            Guard::Uncollected => "uncollected",
         }
     }
 }
@@ -60,7 +69,7 @@ impl GuardMetrics {
             refusals: catalogue.counters(
                 "guard_refusals_total",
                 &["guard"],
-                "Sales not made, or payments to providers not signed, by the limit or check that forbade it.",
+                "Sales not made, payments to providers not signed, or answers not given before they were paid for, by the limit or check that forbade it.",
             ),
             lost: catalogue.counter(
                 "losses_microdollars_total",

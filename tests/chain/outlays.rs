@@ -60,6 +60,9 @@ impl World {
             loss_per_hour: most,
             quote_loss_per_hour: most,
             profit_floor: None,
+            unsettled: most,
+            payer_unsettled: most,
+            uncollected_per_hour: most,
         };
         let switch = Switch::Store(self.store.clone());
         let (metrics, values): (_, Arc<dyn ValueStore>) = (Arc::new(Metrics::new()), self.store.clone());

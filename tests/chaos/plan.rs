@@ -85,6 +85,7 @@ fn purchase(dice: &mut Dice) -> Purchase {
         Order::StoreCached,
         Order::App,
         Order::AppUpfront,
+        Order::AppAfter,
     ]);
     let version = *dice.one_of(&[Version::V1, Version::V2, Version::V2]);
     let conduct = match dice.below(10) {

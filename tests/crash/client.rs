@@ -33,6 +33,8 @@ pub(crate) enum Order {
     App,
     /// The same on a route that settles upfront.
     AppUpfront,
+    /// The same on a route that answers before it settles.
+    AppAfter,
 }
 
 impl Order {
@@ -50,6 +52,7 @@ impl Order {
             }
             Order::App => (Method::GET, "/premium/report", Value::Null),
             Order::AppUpfront => (Method::GET, "/hello", Value::Null),
+            Order::AppAfter => (Method::POST, "/echo", json!({ "say": "hello" })),
         }
     }
 }

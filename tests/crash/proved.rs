@@ -152,6 +152,35 @@ const ROWS: &[Row] = &[
         charged: 0,
         provider: 0,
     },
+    // Its client has the answer.
+    Row {
+        name: "app after: answered, settled",
+        order: Order::AppAfter,
+        stalled: (Service::Facilitator, "/settle", 0),
+        effect: Effect::Done,
+        killed_in: State::Settling,
+        meanwhile: Meanwhile::Nothing,
+        proved: State::Completed,
+        then: (200, None),
+        ends: State::Completed,
+        journal: &["verified", "trusted", "answered", "settled"],
+        charged: 1,
+        provider: 0,
+    },
+    Row {
+        name: "app after: answered, then cancelled",
+        order: Order::AppAfter,
+        stalled: (Service::Facilitator, "/settle", 0),
+        effect: Effect::Never,
+        killed_in: State::Settling,
+        meanwhile: Meanwhile::Cancelled,
+        proved: State::Uncollected,
+        then: (402, Some("uncollected")),
+        ends: State::Uncollected,
+        journal: &["verified", "trusted", "answered", "refused"],
+        charged: 0,
+        provider: 0,
+    },
     // Left to whoever has paid, who may still come for the work.
     Row {
         name: "app upfront: settling, settled",
@@ -228,8 +257,13 @@ async fn killed(row: &'static Row, store: Store) {
         until(&format!("{}: its effect", row.name), async || (rig.money(&purchase) != before).then_some(()))
             .await;
     }
-    rig.kill();
-    client.await.unwrap().expect_err("an answer from a process that was killed");
+    if row.order == Order::AppAfter {
+        assert_eq!(client.await.unwrap().expect("an answer before the kill").status, 200, "{}", row.name);
+        rig.kill();
+    } else {
+        rig.kill();
+        client.await.unwrap().expect_err("an answer from a process that was killed");
+    }
     let settles = rig.sandbox.requests.count(Service::Facilitator, "/settle");
     let doubted = service == Service::Facilitator;
     if row.meanwhile == Meanwhile::Cancelled {

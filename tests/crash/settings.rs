@@ -61,6 +61,12 @@ path = "/hello"
 price = "$0.002"
 settle = "upfront"
 
+[[routes]]
+path = "/echo"
+methods = ["POST"]
+price = "$0.003"
+settle = "after"
+
 [[accepts]]
 network = "base-sepolia"
 pay_to = "{PAY_TO}"

@@ -32,7 +32,8 @@ async fn every_step_on_redis() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn completed_before_the_client_read_its_answer() {
-    join_all([Order::Run, Order::StoreCached, Order::App, Order::AppUpfront].map(unread)).await;
+    join_all([Order::Run, Order::StoreCached, Order::App, Order::AppUpfront, Order::AppAfter].map(unread))
+        .await;
 }
 
 async fn all(store: impl Fn(usize) -> Store) {
@@ -74,8 +75,20 @@ async fn killed_at(step: &'static Step, store: Store) {
         })
         .await;
     }
-    rig.kill();
-    client.await.unwrap().expect_err("an answer from a process that was killed");
+    let had = match step.answered() {
+        // In its hands before anybody is asked to settle, or just after.
+        true => {
+            let answer = client.await.unwrap().expect("an answer before the kill");
+            check_trusted(step, &answer);
+            rig.kill();
+            Some(answer.body)
+        }
+        false => {
+            rig.kill();
+            client.await.unwrap().expect_err("an answer from a process that was killed");
+            None
+        }
+    };
     rig.sandbox.faults.clear(service);
     let settles = rig.sandbox.requests.count(Service::Facilitator, "/settle");
 
@@ -99,8 +112,14 @@ async fn killed_at(step: &'static Step, store: Store) {
         .await;
     }
 
-    let first = rig.present(&purchase).await;
+    let mut first = rig.present(&purchase).await;
+    if step.order == Order::AppAfter && step.then == Then::Redone {
+        check_trusted(step, &first);
+        rig.until_state(purchase.job, State::Completed).await;
+        first = rig.present(&purchase).await;
+    }
     check(step, &first);
+    assert!(had.is_none_or(|had| had == first.body), "{}: another answer", step.name);
     let again = rig.present(&purchase).await;
     assert_eq!((first.status, &first.body), (again.status, &again.body), "{}: another answer", step.name);
 
@@ -128,6 +147,7 @@ fn check(step: &Step, answer: &Answer) {
         (answer.status.as_u16(), json["code"].as_str(), json["charged"].as_str(), json["retry"].as_str());
     let expected = match step.then {
         Then::Redone | Then::Kept => (200, None, None, None),
+        Then::Trusted => return check_trusted(step, answer),
         Then::Held => (502, Some("provider_failed"), Some("no"), Some("new_payment")),
         Then::Unknown => (503, Some("settlement_unknown"), Some("unknown"), Some("same_payment")),
         Then::Refund => (502, Some("refund_due"), Some("yes"), Some("never")),
@@ -135,6 +155,15 @@ fn check(step: &Step, answer: &Answer) {
     assert_eq!(said, expected, "{}: {json}", step.name);
     let paid = matches!(step.then, Then::Redone | Then::Kept | Then::Refund);
     assert_eq!(receipt.is_some_and(|receipt| receipt.success), paid, "{}: receipt", step.name);
+}
+
+/// The answer without a receipt, and where it is said what became of the payment.
+fn check_trusted(step: &Step, answer: &Answer) {
+    assert_eq!(answer.status, 200, "{}: {}", step.name, answer.json());
+    assert_eq!(Receipt::from_headers(&answer.headers), None, "{}: a receipt", step.name);
+    assert_eq!(answer.headers["galaksio-charged"], "unknown", "{}", step.name);
+    let link = answer.headers["link"].to_str().unwrap();
+    assert!(link.starts_with("<http://gateway.test/jobs/") && link.ends_with("rel=\"status\""), "{link}");
 }
 
 /// The client does not read; the gateway is killed once the job is completed; the same payment collects.

@@ -46,15 +46,22 @@ pub(crate) enum Then {
     Unknown,
     /// Charged, and owed.
     Refund,
+    /// The answer that the client has already; the outcome of its settlement is not known.
+    Trusted,
 }
 
 impl Step {
+    /// Whether the client has its answer before the kill.
+    pub(crate) fn answered(&self) -> bool {
+        self.order == Order::AppAfter && self.killed_in == State::Settling
+    }
+
     /// The state at the end of it all.
     pub(crate) fn ends(&self) -> State {
         match self.then {
             Then::Redone | Then::Kept => State::Completed,
             Then::Held => State::Held,
-            Then::Unknown => self.recovered,
+            Then::Unknown | Then::Trusted => self.recovered,
             Then::Refund => State::RefundDue,
         }
     }
@@ -248,6 +255,43 @@ pub(crate) const STEPS: &[Step] = &[
         recovered: State::Settling,
         then: Then::Unknown,
         journal: &["verified", "answered"],
+        charged: 1,
+        provider: 0,
+    },
+    // The app does the work, and is paid after the answer.
+    Step {
+        name: "app after: claimed, the app not reached",
+        order: Order::AppAfter,
+        stalled: (Service::App, "/echo", 0),
+        effect: Never,
+        killed_in: State::Claimed,
+        recovered: State::Voided,
+        then: Then::Redone,
+        journal: &["work_failed", "reopened", "verified", "trusted", "answered", "settled"],
+        charged: 1,
+        provider: 0,
+    },
+    Step {
+        name: "app after: answered, not settled",
+        order: Order::AppAfter,
+        stalled: (Service::Facilitator, "/settle", 0),
+        effect: Never,
+        killed_in: State::Settling,
+        recovered: State::Completed,
+        then: Then::Kept,
+        journal: &["verified", "trusted", "answered", "settled"],
+        charged: 1,
+        provider: 0,
+    },
+    Step {
+        name: "app after: answered, settled",
+        order: Order::AppAfter,
+        stalled: (Service::Facilitator, "/settle", 0),
+        effect: Done,
+        killed_in: State::Settling,
+        recovered: State::Settling,
+        then: Then::Trusted,
+        journal: &["verified", "trusted", "answered"],
         charged: 1,
         provider: 0,
     },

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use galaksio::config::resolved::{Action, App, BrokeredWork, Edge, IpBlock, Route};
+use galaksio::config::resolved::{Action, App, BrokeredWork, Edge, IpBlock, Route, Settle};
 use galaksio::proxy::{
     self, Answer, Body, Bound, Drain, Exchange, Forward, Gateway, Kind, Observe, Own, OwnPaths, Peer,
     Refusal, RequestBody, Router, Sell, Stop, Strip,
@@ -64,7 +64,7 @@ impl Setup {
     pub(crate) fn start_on(self, bound: Bound, stop: Stop) -> Running {
         let priced = Action::Priced {
             price: "0.01".into(),
-            settle: PaymentFlow::Authorization,
+            settle: Settle::Success,
             description: String::new(),
             mime_type: String::new(),
         };

@@ -4,6 +4,7 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
+mod after;
 mod app_route;
 mod bad_input;
 mod bad_payment;

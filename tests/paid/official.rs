@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::client::Request;
 use crate::gateway::Gateway;
 use crate::payer::Payer;
-use crate::rig::{Books, Setup, Stage};
+use crate::rig::{Books, Setup, Stage, eventually};
 use crate::sold::*;
 
 #[test]
@@ -22,6 +22,30 @@ fn x402_fetch_2_buys_everything() {
 #[ignore = "needs node; `make test` runs it"]
 fn legacy_x402_fetch_buys_everything() {
     Shopper::new("pay-v1.mjs", Version::V1).buys_everything();
+}
+
+/// An answer that comes before its settlement has no receipt, and the clients do not mind.
+#[test]
+#[ignore = "needs node; `make test` runs it"]
+fn official_clients_take_an_answer_without_a_receipt() {
+    let routes = "[[routes]]\npath = \"/premium/*\"\nprice = \"$0.001\"\nsettle = \"after\"\n";
+    for (program, version) in [("pay-v2.mjs", Version::V2), ("pay-v1.mjs", Version::V1)] {
+        let stage = Setup::new().routes(routes).start();
+        let gateway = stage.cold_gateway();
+        let shopper = Shopper::at(stage, gateway, program, version);
+        let before = shopper.stage.books(shopper.payer.address());
+        let answer = shopper.says(&["--url", &shopper.url("/premium/report")]);
+        assert_eq!(
+            (&answer["status"], &answer["body"]["title"]),
+            (&json!(200), &json!("Monthly report")),
+            "{answer}"
+        );
+        assert_eq!(answer["receipt"], Value::Null, "{answer}");
+        // Paid for once, right after.
+        let sale = Books { payer: -PREMIUM, payee: PREMIUM, ..Books::default() };
+        let books = || shopper.stage.books(shopper.payer.address()).since(before);
+        shopper.stage.run(eventually("it is paid for", async || (books() == sale).then_some(())));
+    }
 }
 
 /// A client that signs anew by the same `payment-identifier` is not charged again.
@@ -63,14 +87,18 @@ struct Shopper {
 
 impl Shopper {
     fn new(program: &str, version: Version) -> Shopper {
+        let stage = Setup::new().start();
+        let gateway = stage.gateway();
+        Shopper::at(stage, gateway, program, version)
+    }
+
+    fn at(stage: Stage, gateway: Gateway, program: &str, version: Version) -> Shopper {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients");
         assert!(
             folder.join("node_modules").is_dir(),
             "run `npm ci --ignore-scripts` in {}",
             folder.display()
         );
-        let stage = Setup::new().start();
-        let gateway = stage.gateway();
         Shopper { program: folder.join(program), version, payer: Payer::new(), gateway, stage }
     }
 
@@ -156,6 +184,13 @@ impl Shopper {
     /// Asks, and pays if asked to; `sale` is what that must do to the books. Returns what the program says.
     fn ask(&self, arguments: &[&str], sale: Books) -> Value {
         let before = self.stage.books(self.payer.address());
+        let answer = self.says(arguments);
+        assert_eq!(self.stage.books(self.payer.address()).since(before), sale, "{arguments:?}: {answer}");
+        answer
+    }
+
+    /// What the program says.
+    fn says(&self, arguments: &[&str]) -> Value {
         let output = Command::new("node")
             .arg(&self.program)
             .args(["--key", &self.payer.key()])
@@ -164,9 +199,7 @@ impl Shopper {
             .output()
             .expect("these tests need node in the PATH; `make test` installs it");
         let text = String::from_utf8(output.stdout).unwrap();
-        let answer: Value = serde_json::from_str(&text)
-            .unwrap_or_else(|_| panic!("{text}{}", String::from_utf8_lossy(&output.stderr)));
-        assert_eq!(self.stage.books(self.payer.address()).since(before), sale, "{arguments:?}: {answer}");
-        answer
+        serde_json::from_str(&text)
+            .unwrap_or_else(|_| panic!("{text}{}", String::from_utf8_lossy(&output.stderr)))
     }
 }

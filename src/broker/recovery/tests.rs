@@ -90,6 +90,7 @@ fn upfront_job() -> Job {
         },
         provider: Vec::new(),
         answer: None,
+        trusted: false,
         receipt: None,
         failure: None,
         refunds: Vec::new(),

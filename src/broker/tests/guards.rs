@@ -15,6 +15,9 @@ fn tight() -> Money {
         loss_per_hour: 8_000,
         quote_loss_per_hour: 0,
         profit_floor: None,
+        unsettled: 30_000,
+        payer_unsettled: 20_000,
+        uncollected_per_hour: 20_000,
     }
 }
 

@@ -14,6 +14,7 @@ mod provider;
 mod records;
 mod settle;
 mod trap;
+mod trust;
 mod turn;
 mod upfront;
 mod work;
@@ -151,6 +152,7 @@ impl Stage {
                 passed_over: Vec::new(),
             },
             offer: Some(offer(usdc(), COST)),
+            after: false,
             loss: None,
             reserved: None,
             work: Box::new(Script { steps: steps.to_vec(), log: Arc::clone(&self.log) }),

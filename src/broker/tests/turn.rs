@@ -327,6 +327,9 @@ async fn what_is_reserved_is_for_the_one_who_is_paid() {
         loss_per_hour: 10_000,
         quote_loss_per_hour: 0,
         profit_floor: None,
+        unsettled: 1 << 40,
+        payer_unsettled: 1 << 40,
+        uncollected_per_hour: 1 << 40,
     };
     let stage = Stage::guarded(64, move |store, clock, metrics| {
         let switch = crate::guard::Switch::Store(Arc::clone(&store));
@@ -360,6 +363,9 @@ fn with_budget(budget: u64) -> Stage {
             loss_per_hour: 1 << 40,
             quote_loss_per_hour: 0,
             profit_floor: None,
+            unsettled: 1 << 40,
+            payer_unsettled: 1 << 40,
+            uncollected_per_hour: 1 << 40,
         };
         let switch = crate::guard::Switch::Store(Arc::clone(&store));
         let guards = crate::guard::Guards::new(store, clock, metrics, &limits, switch);

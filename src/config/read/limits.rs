@@ -3,8 +3,10 @@
 use crate::config::document::Section;
 use crate::config::node::Node;
 use crate::config::parse::{self, DOLLAR_DECIMALS, Parsed, Wrong};
-use crate::config::resolved::{Limits, Wallet};
+use crate::config::resolved::{Action, Limits, Settle, Wallet};
 use crate::money::Amount;
+
+use super::routes::ReadRoute;
 
 /// As much as a store counts exactly.
 const MOST: u64 = (1 << 53) - 1;
@@ -17,6 +19,9 @@ pub(super) fn limits(section: &Section<'_>) -> Option<Limits> {
     let loss_per_hour = section.setting("loss_per_hour", "$1", above_zero);
     let quote_loss_per_hour = section.setting("quote_loss_per_hour", "$0.5", micros);
     let profit_floor = section.optional("profit_floor", micros);
+    let unsettled = section.setting("unsettled", "$1", above_zero);
+    let payer_unsettled = section.setting("payer_unsettled", "$0.1", above_zero);
+    let uncollected_per_hour = section.setting("uncollected_per_hour", "$1", above_zero);
     section.finish();
     let limits = Limits {
         spend_per_hour: spend_per_hour?,
@@ -26,10 +31,14 @@ pub(super) fn limits(section: &Section<'_>) -> Option<Limits> {
         loss_per_hour: loss_per_hour?,
         quote_loss_per_hour: quote_loss_per_hour?,
         profit_floor: profit_floor?,
+        unsettled: unsettled?,
+        payer_unsettled: payer_unsettled?,
+        uncollected_per_hour: uncollected_per_hour?,
     };
     let parts = [
         ("provider_spend_per_hour", limits.provider_spend_per_hour, "spend_per_hour", limits.spend_per_hour),
         ("payer_exposure", limits.payer_exposure, "exposure", limits.exposure),
+        ("payer_unsettled", limits.payer_unsettled, "unsettled", limits.unsettled),
     ];
     for (part, size, whole, limit) in parts {
         if size > limit {
@@ -55,6 +64,19 @@ pub(super) fn fits(section: &Section<'_>, limits: &Limits, wallet: &Wallet) {
             let reason =
                 format!("a payment of wallet.max_payment (${}) would never be made", wallet.max_payment);
             section.mistake(key, reason, "write max_payment at least, or lower wallet.max_payment");
+        }
+    }
+}
+
+/// An answer that is to be given before it is paid for must fit what may be out, or it never is.
+pub(super) fn trusts(limits: &Limits, routes: &[ReadRoute<'_>]) {
+    for read in routes {
+        let Action::Priced { price, settle: Settle::After, .. } = &read.route.action else { continue };
+        let micros =
+            Amount::from_decimal(price, DOLLAR_DECIMALS).and_then(|price| price.micros(DOLLAR_DECIMALS));
+        if micros.is_none_or(|micros| micros > limits.payer_unsettled) {
+            let reason = "its price is more than limits.payer_unsettled, so it would always be settled before the answer";
+            read.section.mistake("settle", reason, "write \"success\", or raise limits.payer_unsettled");
         }
     }
 }

@@ -53,6 +53,9 @@ pub(super) fn config(document: &Document<'_>, root: &Node, secrets: Secrets) -> 
     if let (Some(limits), Some(Some(wallet))) = (&limits, &wallet) {
         limits::fits(&limits_table, limits, wallet);
     }
+    if let (Some(limits), Some(routes)) = (&limits, &routes) {
+        limits::trusts(limits, routes);
+    }
     if let (Some(routes), Some(paid)) = (&routes, &paid) {
         routes::own_endpoints(routes, paid, &paid_table);
     }

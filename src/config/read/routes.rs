@@ -4,8 +4,7 @@ use http::Method;
 
 use crate::config::document::Section;
 use crate::config::parse::{self, Wrong};
-use crate::config::resolved::{Action, BrokeredWork, Paid, Route};
-use crate::x402::PaymentFlow;
+use crate::config::resolved::{Action, BrokeredWork, Paid, Route, Settle};
 
 /// One rule with the table it was read from.
 pub(super) struct ReadRoute<'a> {
@@ -44,7 +43,7 @@ fn route(section: &Section<'_>) -> Option<Route> {
             section.mistake(key, reason, "remove it");
         }
     };
-    let flow = settle.unwrap_or(PaymentFlow::Authorization);
+    let settle = settle.unwrap_or(Settle::Success);
     let action = match (work, price) {
         (Some(_), Some(_)) => {
             let reason = "a route has `work` (a provider does it) or `price` (the app does it), not both";
@@ -56,14 +55,19 @@ fn route(section: &Section<'_>) -> Option<Route> {
             if !methods.is_empty() && methods != [Method::POST] {
                 section.mistake("methods", "brokered work is ordered by POST", "write methods = [\"POST\"]");
             }
-            Action::Brokered { work, settle: flow }
+            if settle == Settle::After {
+                let reason = "brokered work costs the wallet money, and an answer given before it is paid for may never be: each \
+                              would be bought for whoever empties his wallet in time";
+                section.mistake("settle", reason, "write \"success\" or \"upfront\"");
+            }
+            Action::Brokered { work, settle: settle.flow() }
         }
         (None, Some(price)) => {
             if methods.contains(&Method::OPTIONS) {
                 let fix = "remove \"OPTIONS\"; browsers ask it before they can pay";
                 section.mistake("methods", "OPTIONS is always free", fix);
             }
-            Action::Priced { price, settle: flow, description: description?, mime_type: mime_type? }
+            Action::Priced { price, settle, description: description?, mime_type: mime_type? }
         }
         (None, None) => {
             unused(&["settle", "description", "mime_type"], "free");

@@ -140,6 +140,12 @@ pub struct Limits {
     pub quote_loss_per_hour: u64,
     /// What the provider's price must leave of the client's; `None`: whatever it leaves.
     pub profit_floor: Option<u64>,
+    /// The price of answers that were given before they were paid for, and are not settled yet.
+    pub unsettled: u64,
+    /// The same, of one client.
+    pub payer_unsettled: u64,
+    /// The price of such answers, in any hour, that were never paid for: then nothing more is answered before it is.
+    pub uncollected_per_hour: u64,
 }
 
 /// A chain, by its JSON-RPC endpoints.

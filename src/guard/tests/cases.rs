@@ -164,7 +164,7 @@ async fn room_is_given_back_and_what_is_out_is_kept_alive() {
     clock.advance(millis(IDLE));
     guards.tend().await;
     assert_eq!(drawn().await, (0, 0));
-    assert!(guards.payers.lock().is_empty(), "payers are forgotten");
+    assert_eq!(guards.exposure.payers(), 0, "payers are forgotten");
 }
 
 #[tokio::test]

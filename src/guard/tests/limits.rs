@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 
+use super::super::level::Level;
 use super::super::rate::HOUR;
 use super::*;
 

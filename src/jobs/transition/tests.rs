@@ -60,13 +60,14 @@ fn tries(job: &Job) -> Vec<Event> {
 }
 
 /// What tells two explored jobs apart.
-type Key = (&'static str, u32, Vec<(String, u32, Fate)>, bool, bool, Vec<Fate>);
+type Key = (&'static str, u32, Vec<(String, u32, Fate)>, [bool; 3], Vec<Fate>);
 
 fn key(job: &Job) -> Key {
     let mut payments: Vec<_> = job.provider.iter().map(|p| (p.step.clone(), p.attempt, p.fate)).collect();
     payments.sort_by(|a, b| (&a.0, a.1).cmp(&(&b.0, b.1)));
     let refunds = job.refunds.iter().map(|refund| refund.fate).collect();
-    (job.state.name(), job.attempt, payments, job.answer.is_some(), job.receipt.is_some(), refunds)
+    let is = [job.answer.is_some(), job.receipt.is_some(), job.trusted];
+    (job.state.name(), job.attempt, payments, is, refunds)
 }
 
 fn is_final(job: &Job) -> bool {
@@ -98,7 +99,11 @@ fn check_job(job: &Job) {
     if matches!(job.state, Held) {
         assert!(has(Fate::Open), "held for nothing: {job:?}");
     }
-    if matches!(job.state, Uncollected | ProviderLost) {
+    if job.trusted {
+        assert!(!has(Fate::Open) && !has(Fate::Spent), "trusted with what a provider was paid for: {job:?}");
+        assert!(matches!(job.state, Working | Settling | Completed | Uncollected), "{job:?}");
+    }
+    if job.state == ProviderLost || (job.state == Uncollected && !job.trusted) {
         assert!(has(Fate::Spent), "a loss without a payment: {job:?}");
     }
     if matches!(job.state, Working | Held) {

@@ -120,6 +120,7 @@ impl Inner {
             headers: headers.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
             body: DeliveryBody::Whole(body.to_string().into()),
             receipt: None,
+            charged: None,
             job: Some(id),
             price: job.map(|job| job.quote.price),
         }

@@ -322,6 +322,7 @@ impl Inner {
             kind,
             sold,
             offer,
+            after: rule.after,
             loss,
             reserved: None,
             work,

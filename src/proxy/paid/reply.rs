@@ -1,13 +1,17 @@
 //! From a delivery to an HTTP answer: the receipt in its header, a refused payment with its fresh challenge.
 
-use http::header::{CACHE_CONTROL, HeaderName, HeaderValue};
+use http::header::{CACHE_CONTROL, HeaderName, HeaderValue, LINK};
 use http::{Response, StatusCode};
 
 use super::request::Asked;
 use super::{Inner, Rule};
 use crate::broker::{Delivery, DeliveryBody};
+use crate::ids::JobId;
 use crate::proxy::{Answer, Body};
 use crate::reason::Problem;
+
+/// What an answer says of the client's money that has no receipt, and no body of ours to say it in.
+const GALAKSIO_CHARGED: HeaderName = HeaderName::from_static("galaksio-charged");
 
 /// Paid content is for who paid for it (attacks by shared caches are known).
 const PRIVATE: HeaderValue = HeaderValue::from_static("private, no-store");
@@ -20,7 +24,7 @@ impl Inner {
         asked: &Asked,
         delivery: Delivery,
     ) -> Result<Answer, Problem> {
-        let Delivery { reason, status, headers, body, receipt, job, price } = delivery;
+        let Delivery { reason, status, headers, body, receipt, charged, job, price } = delivery;
         let mut answer = match body {
             DeliveryBody::Problem(problem) if reason.status() == 402 => {
                 self.refuse(rule, asked, *problem).await?
@@ -34,11 +38,25 @@ impl Inner {
         // A job that was refused is what happened here, not the one its new challenge promises.
         answer.job = job.or(answer.job);
         answer.price = price.or(answer.price);
+        let fields = answer.response.headers_mut();
         if let Some((version, receipt)) = receipt {
             let (name, value) = receipt.to_header(version);
-            answer.response.headers_mut().insert(name, value);
+            fields.insert(name, value);
+        }
+        if let Some(charged) = charged {
+            fields.insert(GALAKSIO_CHARGED, HeaderValue::from_static(charged.name()));
+        }
+        if let Some(job) = job.filter(|_| charged.is_some() || reason.status() == 503) {
+            fields.extend(self.status_link(asked, job).map(|link| (LINK, link)));
         }
         Ok(answer)
+    }
+
+    /// Where it is said how a job goes on: RFC 8631's relation. `None` where the operator has switched all of those off.
+    fn status_link(&self, asked: &Asked, job: JobId) -> Option<HeaderValue> {
+        let paths = [&self.paid.jobs_path, &self.paid.job_path, &self.paid.status_path];
+        let path = paths.into_iter().find_map(|path| path.as_deref())?;
+        HeaderValue::try_from(format!("<{}{job}>; rel=\"status\"", asked.own_url(Some(path)))).ok()
     }
 
     /// The answer to a payment that buys nothing: with a challenge, where a new payment helps and one can be made.

@@ -1,6 +1,6 @@
 //! A sold route, as answers need it.
 
-use crate::config::resolved::{Action, BrokeredWork, Paid, Route};
+use crate::config::resolved::{Action, BrokeredWork, Paid, Route, Settle};
 use crate::quote_cache::{Charging, RouteId};
 
 /// A sold route.
@@ -8,6 +8,8 @@ pub(super) struct Rule {
     pub(super) id: RouteId,
     pub(super) work: Option<BrokeredWork>,
     pub(super) charging: Charging,
+    /// The answer may be given before the payment is settled.
+    pub(super) after: bool,
     pub(super) description: String,
     pub(super) mime_type: String,
 }
@@ -21,7 +23,8 @@ impl Rule {
             Action::Priced { settle, description, mime_type, .. } => Some(Rule {
                 id,
                 work: None,
-                charging: (*settle).into(),
+                charging: settle.flow().into(),
+                after: *settle == Settle::After,
                 description: description.clone(),
                 mime_type: mime_type.clone(),
             }),
@@ -29,6 +32,7 @@ impl Rule {
                 id,
                 work: Some(*work),
                 charging: Charging::brokered(*settle, paid.upfront_above),
+                after: false,
                 description: match work {
                     BrokeredWork::Store => "Store data".to_owned(),
                     BrokeredWork::Run => "Run code".to_owned(),

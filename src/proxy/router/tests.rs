@@ -1,7 +1,7 @@
 //! The router against a table, and against everything an app may make of a path.
 
 use super::*;
-use crate::config::resolved::BrokeredWork;
+use crate::config::resolved::{BrokeredWork, Settle};
 use crate::x402::PaymentFlow;
 use proptest::prelude::*;
 
@@ -16,7 +16,7 @@ fn brokered() -> Action {
 fn priced() -> Action {
     Action::Priced {
         price: "0.01".into(),
-        settle: PaymentFlow::Authorization,
+        settle: Settle::Success,
         description: String::new(),
         mime_type: String::new(),
     }

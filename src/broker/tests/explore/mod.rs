@@ -154,8 +154,10 @@ fn broken(table: &Table, world: &World, bounds: Bounds) -> Option<String> {
     if job.quote.price != table.job(0).quote.price || job.client.requirement.amount != job.quote.price {
         return says("another price");
     }
-    // Who has the answer has paid for it, whatever becomes of the process that gave it.
-    if world.given && !matches!(job.state, State::Settling | State::Completed) {
+    // Who has the answer has paid for it, or is known for it, whatever becomes of the process that gave it.
+    let known = matches!(job.state, State::Settling | State::Completed)
+        || (job.state == State::Uncollected && job.trusted);
+    if world.given && !known {
         return Some(format!("answered, and the job is {}", job.state.name()));
     }
     // What is given up has nothing out.

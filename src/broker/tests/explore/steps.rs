@@ -253,6 +253,10 @@ impl Steps<'_> {
         }
         self.goes(*world, who, At::Done);
         self.goes(*world, who, At::Failed);
+        // Noted beside the answer, in fact: between the two there is less room there than here.
+        if self.table.state(job) == State::Working && self.table.apply(job, Ev::Trusted).is_some() {
+            self.record(world, who, Ev::Trusted, Carry::Never, At::Done, At::Close);
+        }
         if self.table.apply(job, Ev::Turned).is_some() && self.table.job(job).quote.provider != "another" {
             self.record(world, who, Ev::Turned, Carry::Never, At::Work, At::Close);
         }
@@ -294,12 +298,14 @@ impl Steps<'_> {
     /// Whether the client that waits for this worker gets its answer now.
     fn hands_out(&mut self, world: &World, who: usize) -> bool {
         let worker = world.workers[who];
-        let Some(job) = self.known(world, who).filter(|_| worker.at == At::Close && !worker.recovering)
-        else {
-            return false;
-        };
-        let recorded = matches!(self.table.state(worker.durable), State::Settling | State::Completed);
-        self.table.state(job) == State::Completed && (recorded || self.breaks(Break::GiveFromMemory))
+        let Some(job) = self.known(world, who).filter(|_| !worker.recovering) else { return false };
+        let recorded = matches!(self.table.state(worker.durable), State::Settling | State::Completed)
+            || self.breaks(Break::GiveFromMemory);
+        match worker.at {
+            At::Close => recorded && self.table.state(job) == State::Completed,
+            At::Settle { fresh: true } => recorded && self.table.job(job).answered_first(),
+            _ => false,
+        }
     }
 
     /// The job as a worker knows it; `None` where what it carries does not fit on it.

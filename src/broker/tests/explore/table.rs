@@ -22,6 +22,7 @@ pub(super) enum Ev {
     /// A payment for this step.
     Signed(u8),
     Turned,
+    Trusted,
     Answered,
     WorkFailed,
     Settled,
@@ -118,6 +119,7 @@ fn event(job: &Job, ev: Ev) -> Event {
             sold.provider = "another".to_owned();
             Event::Turned { sold }
         }
+        Ev::Trusted => Event::Trusted,
         Ev::Answered => Event::Answered { answer: sample::answer(b"{}") },
         Ev::WorkFailed if job.signature_open() => {
             Event::WorkFailed { failure: because(Reason::ProviderFailed) }

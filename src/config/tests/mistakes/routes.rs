@@ -32,6 +32,10 @@ settle = "later"
 [[routes]]
 path = "/caf%C3%A9"
 price = "$1"
+[[routes]]
+path = "/prepared"
+work = "store"
+settle = "after"
 "#,
         &[
             (6, 1, "routes[1].methods", "by POST", "[\"POST\"]"),
@@ -43,7 +47,22 @@ price = "$1"
             (19, 1, "routes[4].settle", "means nothing on a free", "remove"),
             (23, 10, "routes[5].settle", "not a way to settle", "upfront"),
             (25, 1, "routes[6].path", "way around the price", "without them"),
+            (30, 1, "routes[7].settle", "may never be", "\"upfront\""),
         ],
+    );
+}
+
+#[test]
+fn what_is_answered_first_must_fit_what_may_be_out() {
+    let dear = "[[routes]]\npath = \"/dear\"\nprice = \"$0.100001\"\nsettle = \"after\"\n";
+    let fix = "raise limits.payer_unsettled";
+    expect_after(PAYABLE, dear, &[(4, 1, "routes[0].settle", "more than limits.payer_unsettled", fix)]);
+    let limits = "[limits]\nunsettled = \"$0.05\"\n";
+    let reason = "payer_unsettled is more than unsettled";
+    expect_after(
+        PAYABLE,
+        limits,
+        &[(2, 1, "limits.unsettled", reason, "write payer_unsettled of unsettled")],
     );
 }
 
