@@ -4,7 +4,7 @@
 //! (`guard::trust`). A payer who did not pay once is settled with before the work (`debt`). What may go wrong after the answer is
 //! what may go wrong in `settling` at any time, and recovery knows it from there.
 
-use tracing::{info, warn};
+use tracing::{debug, warn};
 
 use super::Broker;
 use super::journal::Journal;
@@ -31,7 +31,7 @@ impl Broker {
         }
         let recorded = match self.settle(&job, true, self.limits.unknown_hold).await {
             Settled::Yes(receipt) => {
-                info!(job = %job.id, provider = job.quote.provider, "sold");
+                debug!(job = %job.id, provider = job.quote.provider, "sold");
                 journal.keep(Event::Settled { receipt }).await.map(drop)
             }
             Settled::No { reason } => self.refused(journal, &reason).await.map(drop),

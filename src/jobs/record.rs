@@ -1,14 +1,23 @@
 //! Job records and journal entries as the bytes a store keeps: JSON, with the schema version of the writer.
 //!
-//! Both stores write these same bytes. A record of a newer schema is refused, never half understood.
+//! A record is whole ([`Job::encode`]), or in [`Parts`] where each is written by itself: most of a job never changes once
+//! it is claimed. A record of a newer schema is refused, never half understood.
 //! What a record says must not reach an error or a log: it holds signed payments and answers.
 
+use std::borrow::Cow;
+
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::job::{Answer, Job, Kept, SCHEMA};
+use super::job::{
+    Answer, ClaimKey, ClientLeg, Failure, Fingerprint, Job, JobKind, Kept, ProviderPayment, Refund, SCHEMA,
+    Sold, State,
+};
 use super::store::{Step, StoreError};
 use super::transition::Event;
 use crate::clock::UnixMillis;
+use crate::ids::JobId;
+use crate::x402::{Address, Receipt};
 
 /// A line of a job's journal.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -27,15 +36,111 @@ impl Job {
 
     /// The job of a record; [`StoreError::Unreadable`] if it is damaged or of another schema.
     pub fn decode(record: &[u8]) -> Result<Job, StoreError> {
-        match serde_json::from_slice::<Job>(record) {
-            Ok(job) if job.schema == SCHEMA => Ok(job),
-            Ok(job) => Err(other_schema(job.schema)),
-            // A newer record may well have another shape; then its schema is the news, not the shape.
-            Err(error) => match serde_json::from_slice::<SchemaOnly>(record) {
-                Ok(SchemaOnly { schema }) if schema != SCHEMA => Err(other_schema(schema)),
-                _ => Err(damaged("a job record", &error)),
-            },
-        }
+        of_our_schema(record, |job: &Job| job.schema)
+    }
+}
+
+/// A job in three parts, for a store that can write one of them without the others.
+pub(super) enum Parts {}
+
+/// What [`Job::apply`] never changes.
+#[derive(Serialize, Deserialize)]
+struct Fixed<'a> {
+    id: JobId,
+    claim: Cow<'a, ClaimKey>,
+    fingerprint: Fingerprint,
+    kind: JobKind,
+    requester: Address,
+    created: UnixMillis,
+    client: Cow<'a, ClientLeg>,
+}
+
+/// All that it may change, but for the answer.
+#[derive(Serialize, Deserialize)]
+struct Changing<'a> {
+    schema: u16,
+    updated: UnixMillis,
+    version: u64,
+    attempt: u32,
+    state: State,
+    quote: Cow<'a, Sold>,
+    provider: Cow<'a, [ProviderPayment]>,
+    /// Whether there is an answer.
+    answered: bool,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    trusted: bool,
+    receipt: Option<Cow<'a, Receipt>>,
+    failure: Option<Cow<'a, Failure>>,
+    #[serde(default, skip_serializing_if = "<[Refund]>::is_empty")]
+    refunds: Cow<'a, [Refund]>,
+}
+
+impl Parts {
+    /// What stays as it was claimed.
+    pub(super) fn fixed(job: &Job) -> Vec<u8> {
+        let Job { id, fingerprint, kind, requester, created, .. } = *job;
+        let (claim, client) = (Cow::Borrowed(&job.claim), Cow::Borrowed(&job.client));
+        json(&Fixed { id, claim, fingerprint, kind, requester, created, client })
+    }
+
+    /// Where it stands.
+    pub(super) fn record(job: &Job) -> Vec<u8> {
+        let Job { schema, updated, version, attempt, state, trusted, .. } = *job;
+        json(&Changing {
+            schema,
+            updated,
+            version,
+            attempt,
+            state,
+            quote: Cow::Borrowed(&job.quote),
+            provider: Cow::Borrowed(&job.provider),
+            answered: job.answer.is_some(),
+            trusted,
+            receipt: job.receipt.as_ref().map(Cow::Borrowed),
+            failure: job.failure.as_ref().map(Cow::Borrowed),
+            refunds: Cow::Borrowed(&job.refunds),
+        })
+    }
+
+    /// Its answer, if it is of these steps, and not of earlier ones.
+    pub(super) fn answer(job: &Job, steps: &[Step<'_>]) -> Option<Vec<u8>> {
+        let answered = steps.iter().any(|step| matches!(step.event, Event::Answered { .. }));
+        job.answer.as_ref().filter(|_| answered).map(json)
+    }
+
+    /// The job of these parts. An answer that it no longer has is not looked at.
+    pub(super) fn join(fixed: &[u8], record: &[u8], answer: Option<&[u8]>) -> Result<Job, StoreError> {
+        let at: Changing<'_> = of_our_schema(record, |at: &Changing<'_>| at.schema)?;
+        let fixed: Fixed<'_> =
+            serde_json::from_slice(fixed).map_err(|error| damaged("a job record", &error))?;
+        let answer = match (at.answered, answer) {
+            (false, _) => None,
+            (true, Some(answer)) => {
+                Some(serde_json::from_slice(answer).map_err(|error| damaged("an answer", &error))?)
+            }
+            (true, None) => return Err(StoreError::Unreadable("a job without its answer".to_owned())),
+        };
+        Ok(Job {
+            schema: at.schema,
+            id: fixed.id,
+            claim: fixed.claim.into_owned(),
+            fingerprint: fixed.fingerprint,
+            kind: fixed.kind,
+            requester: fixed.requester,
+            created: fixed.created,
+            updated: at.updated,
+            version: at.version,
+            attempt: at.attempt,
+            state: at.state,
+            client: fixed.client.into_owned(),
+            quote: at.quote.into_owned(),
+            provider: at.provider.into_owned(),
+            answer,
+            trusted: at.trusted,
+            receipt: at.receipt.map(Cow::into_owned),
+            failure: at.failure.map(Cow::into_owned),
+            refunds: at.refunds.into_owned(),
+        })
     }
 }
 
@@ -76,6 +181,19 @@ struct SchemaOnly {
 )]
 fn json(value: &impl Serialize) -> Vec<u8> {
     serde_json::to_vec(value).expect("records are plain JSON")
+}
+
+/// Reads what says its schema, if that is ours.
+fn of_our_schema<T: DeserializeOwned>(record: &[u8], schema: impl Fn(&T) -> u16) -> Result<T, StoreError> {
+    match serde_json::from_slice::<T>(record) {
+        Ok(read) if schema(&read) == SCHEMA => Ok(read),
+        Ok(read) => Err(other_schema(schema(&read))),
+        // A newer record may well have another shape; then its schema is the news, not the shape.
+        Err(error) => match serde_json::from_slice::<SchemaOnly>(record) {
+            Ok(SchemaOnly { schema }) if schema != SCHEMA => Err(other_schema(schema)),
+            _ => Err(damaged("a job record", &error)),
+        },
+    }
 }
 
 fn other_schema(schema: u16) -> StoreError {

@@ -107,6 +107,34 @@ proptest! {
     }
 
     #[test]
+    fn parts_are_the_whole(job in any_job(), trusted in any::<bool>()) {
+        let job = Job { trusted, ..job };
+        let (fixed, record) = (Parts::fixed(&job), Parts::record(&job));
+        let answer = job.answer.as_ref().map(json);
+        let read = Parts::join(&fixed, &record, answer.as_deref()).unwrap();
+        prop_assert_eq!(format!("{read:?}"), format!("{job:?}"));
+        // One that an earlier attempt left behind is not this one's.
+        let none = Job { answer: None, ..job };
+        let left = Parts::join(&fixed, &Parts::record(&none), Some(br#"{"status":200,"headers":[],"body":{"kept":"not"}}"#));
+        prop_assert_eq!(left.unwrap().answer, None);
+    }
+
+    #[test]
+    fn parts_of_another_schema_or_damaged_are_refused(job in any_job(), schema in any::<u16>()) {
+        let fixed = Parts::fixed(&job);
+        if schema != SCHEMA {
+            let newer = Parts::record(&Job { schema, ..job.clone() });
+            let Err(StoreError::Unreadable(why)) = Parts::join(&fixed, &newer, None) else { panic!("it was read") };
+            prop_assert!(why.contains(&format!("schema {schema};")), "{}", why);
+        }
+        let answered = Job { answer: Some(sample::answer(b"{}")), ..job.clone() };
+        let lost = Parts::join(&fixed, &Parts::record(&answered), None);
+        prop_assert!(matches!(lost, Err(StoreError::Unreadable(_))), "an answer that is gone");
+        let half = Parts::join(&fixed[..fixed.len() / 2], &Parts::record(&job), Some(b"{}"));
+        prop_assert!(matches!(half, Err(StoreError::Unreadable(_))));
+    }
+
+    #[test]
     fn another_schema_is_refused_and_named(job in any_job(), schema in any::<u16>()) {
         prop_assume!(schema != SCHEMA);
         let record = Job { schema, ..job }.encode();
@@ -155,5 +183,26 @@ fn journal_lines_keep_the_event_and_its_time_but_no_answer_body() {
         } else {
             assert_eq!(format!("{:?}", entry.event), format!("{event:?}"));
         }
+    }
+}
+
+/// What a store writes once must never change: every event, wherever it is allowed.
+#[test]
+fn no_event_changes_what_is_fixed() {
+    for state in State::ALL {
+        let provider = vec![ProviderPayment { fate: Fate::Open, ..sample::payment("z", 1, 200) }];
+        let job = Job { state, provider, ..sample::job(1) };
+        let mut allowed = 0;
+        for event in sample::events(sample::payment("a", 1, 1)) {
+            let Ok(next) = job.apply(&event, job.updated + 1) else { continue };
+            allowed += 1;
+            assert_eq!(Parts::fixed(&next), Parts::fixed(&job), "{event:?}");
+            // An answer is written with the step that made it, and with no other.
+            let steps = [Step { event: &event, at: next.updated }];
+            let made = matches!(event, Event::Answered { .. });
+            assert_eq!(Parts::answer(&next, &steps).is_some(), made, "{event:?}");
+        }
+        let ends = matches!(state, State::Uncollected | State::ProviderLost | State::Completed);
+        assert!(allowed > 0 || ends, "nothing happens to a job that is {}", state.name());
     }
 }

@@ -13,14 +13,10 @@ impl Keys {
         Keys(format!("{{{prefix}}}:"))
     }
 
-    /// Hash: record, version, schema, epoch, lease (end, in ms; 0 when given back), owner, id, state (its key).
+    /// Hash: fixed, record and answer (the job, see `record`), version, schema, epoch, lease (end, in ms; 0 when given
+    /// back), owner, id, state (its key), rest ("rest" if it is), and under each version the journal line that made it.
     pub(super) fn job(&self, claim: &ClaimKey) -> String {
         format!("{}job:{}", self.0, claim.as_str())
-    }
-
-    /// List: journal lines, oldest first.
-    pub(super) fn journal(&self, claim: &ClaimKey) -> String {
-        format!("{}journal:{}", self.0, claim.as_str())
     }
 
     /// String: the claim.
@@ -28,12 +24,8 @@ impl Keys {
         format!("{}id:{id}", self.0)
     }
 
-    /// Sorted set: claims of jobs not at rest, by the end of their lease.
-    pub(super) fn due(&self) -> String {
-        format!("{}due", self.0)
-    }
-
-    /// Sorted set: ids of the jobs in a state, by their expiry, or `+inf`.
+    /// Sorted set: ids of the jobs in a state. Of one that is at rest by their expiry, or `+inf`; else by the end of their
+    /// lease.
     pub(super) fn state(&self, state: State) -> String {
         format!("{}state:{}", self.0, state.name())
     }

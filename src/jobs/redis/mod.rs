@@ -6,6 +6,7 @@
 mod connect;
 mod keys;
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -14,7 +15,7 @@ use redis::{Cmd, FromRedisValue, RedisError, Script, ScriptInvocation};
 use uuid::Uuid;
 
 use super::job::{ClaimKey, Job, Retention, SCHEMA, State};
-use super::record::Entry;
+use super::record::{Entry, Parts};
 use super::store::{Appended, Claim, Draw, JobStore, Lease, Step, StoreError, ValueStore};
 use crate::ids::JobId;
 
@@ -28,14 +29,18 @@ pub struct Redis {
     keys: Keys,
     retention: Retention,
     scripts: Scripts,
+    /// Jobs that were given an expiry.
+    expiring: AtomicU32,
 }
 
 struct Scripts {
     claim: Script,
     append: Script,
+    journal: Script,
     forget: Script,
     renew: Script,
     take_over: Script,
+    due: Script,
     put: Script,
     range: Script,
     count: Script,
@@ -54,6 +59,12 @@ const SCANNED: [State; State::ALL.len() + 1] = {
     }
     order
 };
+
+/// Every so many jobs that will expire one tidies up, and takes twice as many that are past out of its index.
+const TIDY_EVERY: u32 = 16;
+
+/// A job as the parts that are in its hash: fixed, record, answer.
+type Found = (Option<Vec<u8>>, Option<Vec<u8>>, Option<Vec<u8>>);
 
 /// Whether a call may be sent again when its connection broke, so that nobody knows whether it arrived.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -84,15 +95,18 @@ impl Redis {
             scripts: Scripts {
                 claim: script(include_str!("scripts/claim.lua")),
                 append: script(include_str!("scripts/append.lua")),
+                journal: script(include_str!("scripts/journal.lua")),
                 forget: script(include_str!("scripts/forget.lua")),
                 renew: script(include_str!("scripts/renew.lua")),
                 take_over: script(include_str!("scripts/take_over.lua")),
+                due: script(include_str!("scripts/due.lua")),
                 put: script(include_str!("scripts/put.lua")),
                 range: script(include_str!("scripts/range.lua")),
                 count: script(include_str!("scripts/count.lua")),
                 draw: script(include_str!("scripts/draw.lua")),
                 drawn: script(include_str!("scripts/drawn.lua")),
             },
+            expiring: AtomicU32::new(0),
         })
     }
 
@@ -121,7 +135,7 @@ impl Redis {
         // 0 means "end it" to the script; a lease so short has ended when it arrives.
         let lasts = duration.map_or(0, |duration| millis(duration).max(1));
         let mut script = self.scripts.renew.key(self.keys.job(&lease.claim));
-        script.key(self.keys.due()).arg(lease.claim.as_str()).arg(lease.epoch).arg(lasts);
+        script.arg(lease.epoch).arg(lasts);
         let ours: bool = self.run(&script, Again::Harmless).await?;
         Ok(if ours { Appended::Written } else { Appended::Fenced })
     }
@@ -145,19 +159,24 @@ impl Redis {
 impl JobStore for Redis {
     async fn claim(&self, job: &Job, lease: Duration) -> Result<Claim, StoreError> {
         let owner = Uuid::new_v4().to_string();
-        let mut id = job.id;
+        let mut ours = job.clone();
         loop {
-            let ours = Job { id, ..job.clone() };
             let mut script = self.scripts.claim.key(self.keys.job(&ours.claim));
-            script.key(self.keys.id(id)).key(self.keys.due()).key(self.keys.state(ours.state));
-            script.arg(ours.claim.as_str()).arg(id.to_string()).arg(&owner).arg(millis(lease));
-            script.arg(ours.schema).arg(ours.version).arg(ours.encode());
-            let (outcome, record): (String, Vec<u8>) = self.run(&script, Again::Harmless).await?;
-            match outcome.as_str() {
-                "won" => return Ok(Claim::Won(ours, Lease { claim: job.claim.clone(), epoch: 1 })),
-                "taken" => return Ok(Claim::Taken(Job::decode(&record)?)),
+            script.key(self.keys.id(ours.id)).key(self.keys.state(ours.state));
+            script.arg(ours.claim.as_str()).arg(ours.id.to_string()).arg(&owner).arg(millis(lease));
+            script.arg(ours.schema).arg(ours.version).arg(Parts::fixed(&ours)).arg(Parts::record(&ours));
+            let answer: Vec<Option<Vec<u8>>> = self.run(&script, Again::Harmless).await?;
+            match answer.as_slice() {
+                [Some(outcome)] if outcome == b"won" => {
+                    let lease = Lease { claim: ours.claim.clone(), epoch: 1 };
+                    return Ok(Claim::Won(ours, lease));
+                }
                 // Another job has this id.
-                _ => id = JobId::new(),
+                [Some(outcome)] if outcome == b"id" => ours.id = JobId::new(),
+                [_, fixed, record, answer] => {
+                    return Ok(Claim::Taken(join(fixed.as_deref(), record.as_deref(), answer.as_deref())?));
+                }
+                _ => return Err(unknown_answer("claim")),
             }
         }
     }
@@ -167,13 +186,25 @@ impl JobStore for Redis {
         let (true, Some(before)) = (ours, job.version.checked_sub(steps.len() as u64)) else {
             return Ok(Appended::Fenced);
         };
-        let keep_until = job.keep_until(self.retention).map_or_else(String::new, |at| at.to_string());
+        let keep_until = job.keep_until(self.retention);
+        let tidied = match keep_until {
+            Some(_) if self.expiring.fetch_add(1, Ordering::Relaxed).is_multiple_of(TIDY_EVERY) => {
+                TIDY_EVERY * 2
+            }
+            _ => 0,
+        };
         let mut script = self.scripts.append.key(self.keys.job(&lease.claim));
-        script.key(self.keys.journal(&lease.claim)).key(self.keys.id(job.id));
-        script.key(self.keys.due()).key(self.keys.state(job.state));
-        script.arg(lease.claim.as_str()).arg(lease.epoch).arg(before).arg(job.version);
-        script.arg(job.encode()).arg(job.schema);
-        script.arg(if job.state.at_rest() { "rest" } else { "" }).arg(keep_until);
+        script.key(self.keys.id(job.id)).key(self.keys.state(job.state));
+        script.arg(lease.epoch).arg(before).arg(job.version).arg(Parts::record(job)).arg(job.schema);
+        script.arg(if job.state.at_rest() { "rest" } else { "" });
+        script.arg(keep_until.map_or_else(String::new, |at| at.to_string()));
+        match Parts::answer(job, steps) {
+            Some(answer) => script.arg(answer),
+            // None may be left of an attempt that failed. While it runs, there is none that it does not have.
+            None if job.answer.is_none() && job.state.at_rest() => script.arg("none"),
+            None => script.arg(""),
+        };
+        script.arg(tidied);
         for step in steps {
             script.arg(Entry::line(step));
         }
@@ -187,22 +218,21 @@ impl JobStore for Redis {
 
     async fn take_over(&self, claim: &ClaimKey, lease: Duration) -> Result<Option<(Job, Lease)>, StoreError> {
         let mut script = self.scripts.take_over.key(self.keys.job(claim));
-        script.key(self.keys.due()).arg(claim.as_str()).arg(Uuid::new_v4().to_string());
-        script.arg(millis(lease)).arg(SCHEMA);
-        let answer: Vec<Vec<u8>> = self.run(&script, Again::Harmless).await?;
-        match answer.iter().map(Vec::as_slice).collect::<Vec<_>>().as_slice() {
-            [b"held"] => Ok(None),
-            [b"taken", epoch, record] => {
+        script.arg(Uuid::new_v4().to_string()).arg(millis(lease)).arg(SCHEMA);
+        let answer: Vec<Option<Vec<u8>>> = self.run(&script, Again::Harmless).await?;
+        match answer.iter().map(Option::as_deref).collect::<Vec<_>>().as_slice() {
+            [Some(b"held")] => Ok(None),
+            [Some(b"taken"), Some(epoch), fixed, record, answer] => {
                 let epoch = std::str::from_utf8(epoch).ok().and_then(|epoch| epoch.parse().ok());
                 let epoch =
                     epoch.ok_or_else(|| StoreError::Unreadable("an epoch that is no number".into()))?;
-                Ok(Some((Job::decode(record)?, Lease { claim: claim.clone(), epoch })))
+                Ok(Some((join(*fixed, *record, *answer)?, Lease { claim: claim.clone(), epoch })))
             }
-            [b"schema", schema] => {
+            [Some(b"schema"), Some(schema)] => {
                 let schema = String::from_utf8_lossy(schema);
                 Err(StoreError::Unreadable(format!("it is of schema {schema}; this version reads {SCHEMA}")))
             }
-            _ => Err(StoreError::Unreadable("an answer that take_over does not give".into())),
+            _ => Err(unknown_answer("take_over")),
         }
     }
 
@@ -211,9 +241,13 @@ impl JobStore for Redis {
     }
 
     async fn by_claim(&self, claim: &ClaimKey) -> Result<Option<Job>, StoreError> {
-        let command = Cmd::hget(self.keys.job(claim), "record");
-        let record: Option<Vec<u8>> = self.query(&command, Again::Harmless).await?;
-        record.map(|record| Job::decode(&record)).transpose()
+        let mut command = redis::cmd("HMGET");
+        command.arg(self.keys.job(claim)).arg(&["fixed", "record", "answer"]);
+        let (fixed, record, answer): Found = self.query(&command, Again::Harmless).await?;
+        match record {
+            Some(record) => join(fixed.as_deref(), Some(&record), answer.as_deref()).map(Some),
+            None => Ok(None),
+        }
     }
 
     async fn by_id(&self, id: JobId) -> Result<Option<Job>, StoreError> {
@@ -225,32 +259,39 @@ impl JobStore for Redis {
     }
 
     async fn journal(&self, claim: &ClaimKey) -> Result<Vec<Entry>, StoreError> {
-        let command = Cmd::lrange(self.keys.journal(claim), 0, -1);
-        let lines: Vec<Vec<u8>> = self.query(&command, Again::Harmless).await?;
-        lines.iter().map(|line| Entry::decode(line)).collect()
+        let script = self.scripts.journal.key(self.keys.job(claim));
+        let lines: Vec<Option<Vec<u8>>> = self.run(&script, Again::Harmless).await?;
+        let missing = || StoreError::Unreadable("a journal that misses a line".into());
+        lines.iter().map(|line| Entry::decode(line.as_deref().ok_or_else(missing)?)).collect()
     }
 
     async fn forget(&self, job: &Job) -> Result<bool, StoreError> {
         let mut script = self.scripts.forget.key(self.keys.job(&job.claim));
-        script.key(self.keys.journal(&job.claim)).key(self.keys.id(job.id)).key(self.keys.due());
-        script.arg(job.claim.as_str()).arg(job.version);
+        script.key(self.keys.id(job.id)).arg(job.version);
         // Sent again it may say that it did nothing, of what it did before: then it is done all the same.
         self.run(&script, Again::Harmless).await
     }
 
     async fn due(&self, limit: usize) -> Result<Vec<ClaimKey>, StoreError> {
-        let mut script = self.scripts.range.key(self.keys.due());
-        script.arg("past").arg(limit);
-        let claims: Vec<String> = self.run(&script, Again::Harmless).await?;
-        Ok(claims.iter().map(|claim| ClaimKey::stored(claim)).collect())
+        let mut script = self.scripts.due.prepare_invoke();
+        for state in State::ALL.into_iter().filter(|state| !state.at_rest()) {
+            script.key(self.keys.state(state));
+        }
+        let ids: Vec<String> = self.run(script.arg(limit), Again::Harmless).await?;
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let names = ids.iter().map(|id| Ok(self.keys.id(id.parse().map_err(|_| no_id())?)));
+        let names = names.collect::<Result<Vec<String>, StoreError>>()?;
+        let claims: Vec<Option<String>> = self.query(&Cmd::mget(names), Again::Harmless).await?;
+        Ok(claims.iter().flatten().map(|claim| ClaimKey::stored(claim)).collect())
     }
 
     async fn in_state(&self, state: State, limit: usize) -> Result<Vec<JobId>, StoreError> {
         let mut script = self.scripts.range.key(self.keys.state(state));
-        script.arg("future").arg(limit);
+        script.arg(kept(state)).arg(limit);
         let ids: Vec<String> = self.run(&script, Again::Harmless).await?;
-        let id = |id: &String| id.parse().map_err(|_| StoreError::Unreadable("an id that is none".into()));
-        ids.iter().map(id).collect()
+        ids.iter().map(|id| id.parse().map_err(|_| no_id())).collect()
     }
 
     async fn scan(
@@ -282,7 +323,7 @@ impl JobStore for Redis {
     async fn count_by_state(&self) -> Result<Vec<(State, u64)>, StoreError> {
         let mut script = self.scripts.count.prepare_invoke();
         for state in State::ALL {
-            script.key(self.keys.state(state));
+            script.key(self.keys.state(state)).arg(kept(state));
         }
         let counts: Vec<u64> = self.run(&script, Again::Harmless).await?;
         Ok(State::ALL.into_iter().zip(counts).collect())
@@ -346,6 +387,28 @@ impl ValueStore for Redis {
         let script = self.scripts.drawn.key(self.keys.slices(space, key));
         self.run(&script, Again::Harmless).await
     }
+}
+
+/// The job whose parts were found.
+fn join(fixed: Option<&[u8]>, record: Option<&[u8]>, answer: Option<&[u8]>) -> Result<Job, StoreError> {
+    match (fixed, record) {
+        (Some(fixed), Some(record)) => Parts::join(fixed, record, answer),
+        _ => Err(StoreError::Unreadable("a job without one of its parts".into())),
+    }
+}
+
+/// Which members of the set of a state are there: all, or those that have not expired. Jobs that are not at rest do not
+/// expire, and stand in it by the end of their lease.
+fn kept(state: State) -> &'static str {
+    if state.at_rest() { "future" } else { "all" }
+}
+
+fn no_id() -> StoreError {
+    StoreError::Unreadable("an id that is none".into())
+}
+
+fn unknown_answer(script: &str) -> StoreError {
+    StoreError::Unreadable(format!("an answer that {script} does not give"))
 }
 
 /// Runs a call, again if its connection broke and it allows that, all of it within the time-out.

@@ -1,18 +1,20 @@
 -- Registers a client payment, first wins.
--- KEYS: job, id, due, state    ARGV: claim, id, owner, lease in ms, schema, version, record
--- Returns {'won', record}, {'taken', record}, or {'id', ''} if another job has the id.
-local found = redis.call('HMGET', KEYS[1], 'owner', 'record')
-if found[2] then
+-- KEYS: job, id, state    ARGV: claim, id, owner, lease in ms, schema, version, fixed, record
+-- Returns {'won'}, {'taken', fixed, record, answer}, or {'id'} if another job has the id.
+local found = redis.call('HMGET', KEYS[1], 'owner', 'fixed', 'record', 'answer')
+if found[3] then
   -- The same call, sent again because its connection broke, finds its own mark.
-  return {found[1] == ARGV[3] and 'won' or 'taken', found[2]}
+  if found[1] == ARGV[3] then
+    return {'won'}
+  end
+  return {'taken', found[2], found[3], found[4]}
 end
 if not redis.call('SET', KEYS[2], ARGV[1], 'NX') then
-  return {'id', ''}
+  return {'id'}
 end
 local time = redis.call('TIME')
 local lease = string.format('%d', time[1] * 1000 + math.floor(time[2] / 1000) + ARGV[4])
-redis.call('HSET', KEYS[1], 'record', ARGV[7], 'version', ARGV[6], 'schema', ARGV[5],
-  'epoch', 1, 'lease', lease, 'owner', ARGV[3], 'id', ARGV[2], 'state', KEYS[4])
-redis.call('ZADD', KEYS[3], lease, ARGV[1])
-redis.call('ZADD', KEYS[4], '+inf', ARGV[2])
-return {'won', ARGV[7]}
+redis.call('HSET', KEYS[1], 'fixed', ARGV[7], 'record', ARGV[8], 'version', ARGV[6], 'schema', ARGV[5],
+  'epoch', '1', 'lease', lease, 'owner', ARGV[3], 'id', ARGV[2], 'state', KEYS[3])
+redis.call('ZADD', KEYS[3], lease, ARGV[2])
+return {'won'}

@@ -1,24 +1,28 @@
 -- Takes a job whose lease has ended, unless its record is of a schema the caller cannot read.
--- KEYS: job, due    ARGV: claim, owner, lease in ms, schema
--- Returns {'taken', epoch, record}, {'held'}, or {'schema', schema}.
-local job = redis.call('HMGET', KEYS[1], 'epoch', 'lease', 'owner', 'schema')
+-- KEYS: job    ARGV: owner, lease in ms, schema
+-- Returns {'taken', epoch, fixed, record, answer}, {'held'}, or {'schema', schema}.
+local job = redis.call('HMGET', KEYS[1], 'epoch', 'lease', 'owner', 'schema', 'rest', 'state', 'id')
 if not job[1] then
   return {'held'}
 end
-if job[4] ~= ARGV[4] then
+if job[4] ~= ARGV[3] then
   return {'schema', job[4]}
 end
 local epoch = job[1]
 -- The same call, sent again because its connection broke, finds its own mark.
-if job[3] ~= ARGV[2] then
+if job[3] ~= ARGV[1] then
   local time = redis.call('TIME')
   local now = time[1] * 1000 + math.floor(time[2] / 1000)
   if tonumber(job[2]) > now then
     return {'held'}
   end
   epoch = string.format('%d', epoch + 1)
-  local lease = string.format('%d', now + ARGV[3])
-  redis.call('HSET', KEYS[1], 'epoch', epoch, 'lease', lease, 'owner', ARGV[2])
-  redis.call('ZADD', KEYS[2], 'XX', lease, ARGV[1])
+  local lease = string.format('%d', now + ARGV[2])
+  redis.call('HSET', KEYS[1], 'epoch', epoch, 'lease', lease, 'owner', ARGV[1])
+  -- A job at rest is not due, whoever holds it: its place is that of its expiry.
+  if job[5] ~= 'rest' then
+    redis.call('ZADD', job[6], lease, job[7])
+  end
 end
-return {'taken', epoch, redis.call('HGET', KEYS[1], 'record')}
+local found = redis.call('HMGET', KEYS[1], 'fixed', 'record', 'answer')
+return {'taken', epoch, found[1], found[2], found[3]}
