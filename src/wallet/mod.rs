@@ -9,8 +9,9 @@ mod spend;
 
 use std::fmt;
 
-use alloy::signers::local::PrivateKeySigner;
+use alloy::primitives::Signature;
 use ring::hmac;
+use secp256k1::{Message, SECP256K1, SecretKey};
 use secrecy::zeroize::Zeroizing;
 use secrecy::{ExposeSecret, SecretString};
 
@@ -20,7 +21,7 @@ pub use spend::{COLLECT, Signed, Spend, select};
 
 use crate::jobs::ClaimKey;
 use crate::money::Amount;
-use crate::x402::{Address, Asset, Authorization, B256, Domain};
+use crate::x402::{Address, Asset, Authorization, B256, Domain, address_of};
 
 /// Separates the nonce secret from every other use of the key. Changing it would let a payment that is
 /// repeated after an upgrade be signed under a second nonce, and so be spent twice.
@@ -28,7 +29,8 @@ const NONCE_CONTEXT: &[u8] = b"galaksio provider nonce v1";
 
 /// A hot wallet. Its `Debug` form shows the address alone.
 pub struct Wallet {
-    signer: PrivateKeySigner,
+    key: SecretKey,
+    address: Address,
     nonces: hmac::Key,
     purses: Vec<Allowed>,
 }
@@ -63,9 +65,6 @@ pub enum WalletError {
     /// The message is another account's.
     #[error("the authorization is not from this wallet")]
     NotOurs,
-    /// The signer failed.
-    #[error("the wallet could not sign")]
-    Signer,
 }
 
 impl Wallet {
@@ -73,7 +72,8 @@ impl Wallet {
     /// once in each of `assets`.
     pub fn new(key: SecretString, max_payment: &str, assets: Vec<Asset>) -> Result<Wallet, WalletError> {
         let secret = decode_key(&key)?;
-        let signer = PrivateKeySigner::from_slice(secret.as_slice()).map_err(|_| WalletError::Key)?;
+        let key = SecretKey::from_byte_array(*secret).map_err(|_| WalletError::Key)?;
+        let address = address_of(&secret).ok_or(WalletError::Key)?;
         let root = hmac::Key::new(hmac::HMAC_SHA256, secret.as_slice());
         let nonces = hmac::Key::new(hmac::HMAC_SHA256, hmac::sign(&root, NONCE_CONTEXT).as_ref());
         let allow = |asset: Asset| {
@@ -82,12 +82,12 @@ impl Wallet {
             Ok(Allowed { domain: Domain::new(&asset), cap, asset })
         };
         let purses = assets.into_iter().map(allow).collect::<Result<_, _>>()?;
-        Ok(Wallet { signer, nonces, purses })
+        Ok(Wallet { key, address, nonces, purses })
     }
 
     /// The paying address.
     pub fn address(&self) -> Address {
-        self.signer.address()
+        self.address
     }
 
     /// The most one payment in `asset` may be; an error if the wallet does not pay in it.
@@ -130,7 +130,13 @@ impl Wallet {
         if authorization.value > allowed.cap {
             return Err(WalletError::OverCap { amount: authorization.value, cap: allowed.cap });
         }
-        allowed.domain.sign(&self.signer, authorization).map_err(|_| WalletError::Signer)
+        Ok(self.signature(&allowed.domain, authorization))
+    }
+
+    /// Deterministic (RFC 6979), low `s`, `v` of 27 or 28.
+    fn signature(&self, domain: &Domain, authorization: &Authorization) -> [u8; 65] {
+        let message = Message::from_digest(domain.digest(authorization).0);
+        Signature::from(SECP256K1.sign_ecdsa_recoverable(message, &self.key)).as_bytes()
     }
 
     fn allowed(&self, asset: &Asset) -> Result<&Allowed, WalletError> {
@@ -138,6 +144,12 @@ impl Wallet {
             .iter()
             .find(|allowed| allowed.asset == *asset)
             .ok_or(WalletError::Asset(asset.address, asset.network))
+    }
+}
+
+impl Drop for Wallet {
+    fn drop(&mut self) {
+        self.key.non_secure_erase();
     }
 }
 

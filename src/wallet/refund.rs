@@ -45,8 +45,7 @@ impl Wallet {
             valid_before: refund.valid_before,
             nonce: refund.nonce,
         };
-        let signature = allowed.domain.sign(&self.signer, &authorization).map_err(|_| WalletError::Signer)?;
-        Ok((authorization, signature))
+        Ok((authorization, self.signature(&allowed.domain, &authorization)))
     }
 }
 

@@ -3,7 +3,9 @@
 //! Circle's `ECRecover` refuse a high `s`, so a payment with one could never settle.
 
 use alloy::primitives::{Address, B256, Signature, U256, keccak256};
-use alloy::signers::{SignerSync, local::PrivateKeySigner};
+#[cfg(test)]
+use alloy::signers::SignerSync;
+use alloy::signers::local::PrivateKeySigner;
 use alloy::sol_types::{Eip712Domain, SolStruct};
 
 use super::{Asset, Authorization};
@@ -97,6 +99,7 @@ impl Domain {
     }
 
     /// Signs `authorization`. Deterministic (RFC 6979), low `s`, `v` of 27 or 28.
+    #[cfg(test)]
     pub(crate) fn sign(
         &self,
         signer: &PrivateKeySigner,
