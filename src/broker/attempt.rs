@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::delivery::Delivery;
 use super::journal::{Journal, JournalError};
@@ -57,15 +57,17 @@ impl Broker {
             }
         };
         let journal = self.journal(job, lease);
-        let keeper = journal.keep_lease(self.limits.lease).await;
-        let outcome = self.attempt(&journal, sale, owes).await;
         let lease_for = self.limits.lease;
+        let outcome = journal.keeping(lease_for, self.attempt(&journal, sale, owes)).await;
         // The answer waits for nothing more; the lease is kept until all is written.
         tokio::spawn(async move {
-            self.collect(&journal).await;
-            drop(slot);
-            journal.close(CARRY_PATIENCE, lease_for).await;
-            drop((keeper, guard));
+            let closing = async {
+                self.collect(&journal).await;
+                drop(slot);
+                journal.close(CARRY_PATIENCE, lease_for).await;
+            };
+            journal.keeping(lease_for, closing).await;
+            drop(guard);
         });
         outcome
     }
@@ -145,7 +147,7 @@ impl Broker {
                 let answered = !journal.carries().await;
                 // The client need not wait for this record: what it paid for is on record, and the chain has the proof.
                 let job = journal.keep(Event::Settled { receipt }).await?;
-                info!(job = %job.id, provider = job.quote.provider, "sold");
+                debug!(job = %job.id, provider = job.quote.provider, "sold");
                 Ok(self.hand_out(journal, &job, answered, stream, once).await)
             }
             Settled::No { reason } => {
@@ -203,12 +205,16 @@ impl Broker {
 
     /// The completed job. The client has paid and its answer is here: nothing keeps the two apart any more, not even
     /// another process that took the job over meanwhile.
-    pub(super) async fn settled(&self, journal: &Journal, receipt: Receipt) -> Result<Job, JournalError> {
+    pub(super) async fn settled(
+        &self,
+        journal: &Journal,
+        receipt: Receipt,
+    ) -> Result<Arc<Job>, JournalError> {
         journal.insist(Event::Settled { receipt }).await
     }
 
     /// The job whose client does not pay.
-    pub(super) async fn refused(&self, journal: &Journal, why: &str) -> Result<Job, JournalError> {
+    pub(super) async fn refused(&self, journal: &Journal, why: &str) -> Result<Arc<Job>, JournalError> {
         let reason = match journal.job().await.state {
             State::SettlingUpfront => Reason::PaymentRejected,
             _ => Reason::SettlementRefused,
@@ -226,7 +232,7 @@ impl Broker {
 
     /// Asks the facilitator whether the payment would settle. Nothing was spent yet, so every "no" voids.
     async fn verify(&self, journal: &Journal) -> Result<(), Stop> {
-        let request = payment_request(&journal.job().await);
+        let request = payment_request(&*journal.job().await);
         let asked = Instant::now();
         let verdict = self.facilitator.verify(&request).await;
         self.metrics.verified(asked.elapsed(), telemetry::Verified::from(&verdict));
@@ -287,7 +293,7 @@ impl Broker {
                 operation: another.operation,
                 cost: another.offer.cost,
                 passed_over: another.passed_over,
-                ..job.quote
+                ..job.quote.clone()
             };
             job = journal.record(Event::Turned { sold }).await.map_err(not_recorded)?;
             // What was reserved is the other's. For this one the purse asks anew, before it signs.

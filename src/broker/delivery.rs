@@ -215,7 +215,7 @@ impl Broker {
     pub(super) async fn seen_before(&self, payment: &Presented, sold: Option<&Sold>, mut job: Job) -> Again {
         if job.fingerprint != payment.fingerprint {
             // Its last record may be on its way to the store.
-            let known = self.running.ended(&job.claim).unwrap_or(job);
+            let known = self.running.ended(&job.claim).unwrap_or_else(|| Arc::new(job));
             let problem = Problem::new(Reason::PaymentReused).charged(charged(&known));
             return Again::answer(Delivery::problem(problem));
         }
@@ -230,7 +230,7 @@ impl Broker {
         let mut pause = FIRST_POLL;
         loop {
             if let Some(ended) = self.running.ended(&job.claim) {
-                job = ended;
+                job = Arc::unwrap_or_clone(ended);
             }
             let rests = job.state.at_rest() && (job.state != State::Voided || sold.is_none());
             if rests || job.answered_first() {
@@ -242,7 +242,7 @@ impl Broker {
             match self.take_orphan(&job.claim).await {
                 Ok(Some((taken, lease))) if taken.state == State::Voided => {
                     let journal = self.journal(taken, lease.clone());
-                    job = journal.job().await;
+                    job = Job::clone(&*journal.job().await);
                     let Some(sold) = sold.cloned() else { continue };
                     let Some(slot) = self.slot() else {
                         // Should this fail, it lapses.
@@ -250,7 +250,7 @@ impl Broker {
                         return Again::answer(overloaded());
                     };
                     match journal.record(Event::Reopened { sold }).await {
-                        Ok(job) => return Again::GoOn(Box::new(job), lease, slot),
+                        Ok(job) => return Again::GoOn(Box::new(Arc::unwrap_or_clone(job)), lease, slot),
                         Err(error) => warn!(%error, "a voided job was not reopened"),
                     }
                 }

@@ -26,7 +26,8 @@ struct Inner {
     clock: Clock,
     tally: Arc<Tally>,
     lease: Lease,
-    job: Job,
+    /// Shared with whoever looks at it: a job is large, and is looked at more often than it changes.
+    job: Arc<Job>,
     /// Events that the store need not know of by themselves. Written together with the next that it must know of.
     noted: Record,
     /// Records that were made but could not be written: the store is away and the money is already
@@ -41,7 +42,7 @@ struct Inner {
 }
 
 /// Events that are written at once, each with the job after it.
-type Record = Vec<(Event, Job)>;
+type Record = Vec<(Event, Arc<Job>)>;
 
 /// What becomes of an event that the store does not take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,22 +80,22 @@ impl Journal {
     ) -> Self {
         tally.taken(&job);
         let (noted, carried, doubtful) = (Record::new(), Vec::new(), None);
-        let running = Some(running);
+        let (running, job) = (Some(running), Arc::new(job));
         let inner = Inner { jobs, clock, tally, lease, job, noted, carried, doubtful, running };
         Journal(Arc::new(Mutex::new(inner)))
     }
 
     /// The job as it stands.
-    pub(super) async fn job(&self) -> Job {
-        self.0.lock().await.job.clone()
+    pub(super) async fn job(&self) -> Arc<Job> {
+        Arc::clone(&self.0.lock().await.job)
     }
 
     /// Notes `event`, which nothing depends on until the next one is recorded: it is written with that one. A crash
     /// until then leaves the job as it was before it.
     pub(super) async fn note(&self, event: Event) -> Result<(), JournalError> {
         let mut inner = self.0.lock().await;
-        let record = inner.next(&event)?;
-        inner.happened(&event, &record);
+        let record = inner.next(event)?;
+        inner.happened(&record);
         inner.noted = record;
         Ok(())
     }
@@ -103,28 +104,28 @@ impl Journal {
     ///
     /// Cancel-safe: the write runs in a task of its own, so a caller that is dropped here leaves
     /// the record and the job in memory agreeing with each other.
-    pub(super) async fn record(&self, event: Event) -> Result<Job, JournalError> {
+    pub(super) async fn record(&self, event: Event) -> Result<Arc<Job>, JournalError> {
         self.spawn(event, Carry::Never).await
     }
 
     /// Records `event` of a job whose money is already on its way: if the store stays away it is
     /// carried in memory, and [`Journal::close`] writes it when the store is back.
-    pub(super) async fn record_or_carry(&self, event: Event) -> Result<Job, JournalError> {
+    pub(super) async fn record_or_carry(&self, event: Event) -> Result<Arc<Job>, JournalError> {
         self.spawn(event, Carry::IfAway).await
     }
 
     /// As [`Journal::record_or_carry`], for what nothing can undo: if somebody else took the job over meanwhile,
     /// [`Journal::close`] takes it back and writes it.
-    pub(super) async fn insist(&self, event: Event) -> Result<Job, JournalError> {
+    pub(super) async fn insist(&self, event: Event) -> Result<Arc<Job>, JournalError> {
         self.spawn(event, Carry::Always).await
     }
 
     /// As [`Journal::insist`], by [`Journal::close`] alone: whoever is told of it need not wait until it is written.
     /// Until then this process knows better than the store.
-    pub(super) async fn keep(&self, event: Event) -> Result<Job, JournalError> {
+    pub(super) async fn keep(&self, event: Event) -> Result<Arc<Job>, JournalError> {
         let mut inner = self.0.lock().await;
-        let record = inner.next(&event)?;
-        let job = inner.happened(&event, &record);
+        let record = inner.next(event)?;
+        let job = inner.happened(&record);
         // Where more than this is in memory only, a crash leaves another end of it.
         let told = job.state.at_rest() && inner.carried.is_empty();
         inner.carried.push(record);
@@ -145,7 +146,7 @@ impl Journal {
         self.0.lock().await.write_within(patience, lease).await.is_ok()
     }
 
-    async fn spawn(&self, event: Event, carry: Carry) -> Result<Job, JournalError> {
+    async fn spawn(&self, event: Event, carry: Carry) -> Result<Arc<Job>, JournalError> {
         let inner = Arc::clone(&self.0);
         let write = tokio::spawn(async move { inner.lock().await.write(event, carry).await });
         match write.await {
@@ -154,25 +155,30 @@ impl Journal {
         }
     }
 
-    /// Keeps the lease alive until the returned guard is dropped.
-    pub(super) async fn keep_lease(&self, duration: Duration) -> LeaseKeeper {
+    /// Does `work`, and keeps the lease alive meanwhile.
+    pub(super) async fn keeping<T>(&self, duration: Duration, work: impl Future<Output = T>) -> T {
         let (jobs, lease) = {
             let inner = self.0.lock().await;
             (Arc::clone(&inner.jobs), inner.lease.clone())
         };
-        let task = tokio::spawn(async move {
+        let renew = async {
             let mut pause = tokio::time::interval(duration / 3);
             pause.tick().await;
             loop {
                 pause.tick().await;
                 match jobs.renew(&lease, duration).await {
                     Ok(Appended::Written) => {}
-                    Ok(Appended::Fenced) => return,
+                    // It is another's, or ended with the job.
+                    Ok(Appended::Fenced) => return std::future::pending().await,
                     Err(away) => warn!(claim = lease.claim.as_str(), %away, "lease not renewed"),
                 }
             }
-        });
-        LeaseKeeper(task)
+        };
+        tokio::select! {
+            biased;
+            done = work => done,
+            never = renew => never,
+        }
     }
 
     /// Ends the work on this job: writes what was carried (asking until `patience` is over) and gives
@@ -196,48 +202,48 @@ impl Journal {
 
 impl Inner {
     /// What `event` is written with: all that was noted before it.
-    fn next(&mut self, event: &Event) -> Result<Record, Illegal> {
+    fn next(&mut self, event: Event) -> Result<Record, Illegal> {
         if let Some(record) = self.doubtful.take() {
             if let Some((_, job)) = record.last() {
-                self.job = job.clone();
+                self.job = Arc::clone(job);
             }
             self.carried.push(record);
         }
-        let job = self.job.apply(event, self.clock.now_millis())?;
+        let job = Arc::new(self.job.apply(&event, self.clock.now_millis())?);
         let mut record = std::mem::take(&mut self.noted);
-        record.push((event.clone(), job));
+        record.push((event, job));
         Ok(record)
     }
 
-    /// `event`, the last of `record`, has happened.
-    fn happened(&mut self, event: &Event, record: &Record) -> Job {
-        if let Some((_, job)) = record.last() {
+    /// The last event of `record` has happened.
+    fn happened(&mut self, record: &Record) -> Arc<Job> {
+        if let Some((event, job)) = record.last() {
             self.tally.recorded(event, job);
-            self.job = job.clone();
+            self.job = Arc::clone(job);
         }
-        self.job.clone()
+        Arc::clone(&self.job)
     }
 
-    async fn write(&mut self, event: Event, carry: Carry) -> Result<Job, JournalError> {
-        let record = self.next(&event)?;
+    async fn write(&mut self, event: Event, carry: Carry) -> Result<Arc<Job>, JournalError> {
+        let name = event.name();
+        let record = self.next(event)?;
         let outcome = match self.write_carried().await {
             Ok(()) => self.append(&record).await,
             Err(problem) => Err(problem),
         };
         let away_or_lost = match outcome {
-            Ok(()) => return Ok(self.happened(&event, &record)),
+            Ok(()) => return Ok(self.happened(&record)),
             Err(problem) => problem,
         };
         let claim = self.job.claim.as_str();
         match &away_or_lost {
             JournalError::Store(away) if carry != Carry::Never => {
-                error!(claim, event = event.name(), %away,
-                    "the store is away after money moved; the job goes on from memory");
+                error!(claim, event = name, %away, "the store is away after money moved; the job goes on from memory");
             }
             JournalError::Fenced if carry == Carry::Always => {
                 error!(
                     claim,
-                    event = event.name(),
+                    event = name,
                     "the lease was lost after money moved; the job goes on from memory"
                 );
             }
@@ -247,7 +253,7 @@ impl Inner {
             }
             _ => return Err(away_or_lost),
         }
-        let job = self.happened(&event, &record);
+        let job = self.happened(&record);
         self.carried.push(record);
         Ok(job)
     }
@@ -280,9 +286,10 @@ impl Inner {
     /// Takes the job back from whoever took it over, once he is done, and puts what is carried on top of what he
     /// recorded. An error if the two do not fit together; not, if he is not done or the store is away.
     async fn take_back(&mut self, lease: Duration) -> Result<(), JournalError> {
-        let Ok(Some((mut job, lease))) = self.jobs.take_over(&self.job.claim, lease).await else {
+        let Ok(Some((job, lease))) = self.jobs.take_over(&self.job.claim, lease).await else {
             return Ok(());
         };
+        let mut job = Arc::new(job);
         if job.state == self.job.state && job.state.at_rest() {
             // He has come to the same end, by what the chain proves.
             self.carried.clear();
@@ -294,14 +301,14 @@ impl Inner {
         let stands = |event: &&Event| !matches!(event, Event::Refused { .. });
         for event in self.carried.iter().flatten().map(|(event, _)| event).take_while(stands) {
             job = match job.apply(event, self.clock.now_millis()) {
-                Ok(job) => job,
+                Ok(job) => Arc::new(job),
                 Err(illegal) => {
                     // Should this fail, it lapses.
                     let _ = self.jobs.release(&lease).await;
                     return Err(illegal.into());
                 }
             };
-            carried.push((event.clone(), job.clone()));
+            carried.push((event.clone(), Arc::clone(&job)));
         }
         (self.job, self.lease, self.carried) = (job, lease, vec![carried]);
         Ok(())
@@ -323,14 +330,5 @@ impl Inner {
             }
             tries += 1;
         }
-    }
-}
-
-/// Renews a lease until dropped.
-pub(super) struct LeaseKeeper(tokio::task::JoinHandle<()>);
-
-impl Drop for LeaseKeeper {
-    fn drop(&mut self) {
-        self.0.abort();
     }
 }

@@ -153,8 +153,8 @@ impl Broker {
         let from = job.state;
         let journal = self.journal(job, lease.clone());
         // A settle may outlast the lease. Without it the answer could not be recorded, and would not come twice.
-        let keeper = journal.keep_lease(self.limits.lease).await;
-        if let Err(error) = self.finish(&journal, from).await {
+        let lease_for = self.limits.lease;
+        if let Err(error) = journal.keeping(lease_for, self.finish(&journal, from)).await {
             warn!(%error, state = from.name(), "an orphaned job was not finished");
         }
         let job = journal.job().await;
@@ -162,21 +162,16 @@ impl Broker {
             if from != job.state {
                 info!(job = %job.id, from = from.name(), to = job.state.name(), "orphaned job brought to rest");
             }
-            let lease_for = self.limits.lease;
             tokio::spawn(async move {
-                journal.close(CARRY_PATIENCE, lease_for).await;
-                drop(keeper);
+                journal.keeping(lease_for, journal.close(CARRY_PATIENCE, lease_for)).await;
             });
         } else if job.state == State::SettlingUpfront && !self.lapsed(&job) {
             // For the same payment to take, at any moment.
-            journal.close(Duration::ZERO, self.limits.lease).await;
-        } else {
-            drop(keeper);
-            if let Err(away) = self.jobs.renew(&lease, self.pause(&job)).await {
-                warn!(%away, job = %job.id, "lease not renewed; it will lapse");
-            }
+            journal.close(Duration::ZERO, lease_for).await;
+        } else if let Err(away) = self.jobs.renew(&lease, self.pause(&job)).await {
+            warn!(%away, job = %job.id, "lease not renewed; it will lapse");
         }
-        job
+        Arc::unwrap_or_clone(job)
     }
 
     /// Jobs that were left unsettled here may have been brought to rest by another gateway.
@@ -192,7 +187,7 @@ impl Broker {
         match from {
             State::Claimed | State::Working | State::WorkingSettled => self.interrupted(journal).await,
             State::Settling => self.settle_again(journal).await.map(drop),
-            State::SettlingUpfront if !self.lapsed(&journal.job().await) => Ok(()),
+            State::SettlingUpfront if !self.lapsed(&*journal.job().await) => Ok(()),
             State::SettlingUpfront => {
                 if self.settle_again(journal).await? {
                     self.interrupted(journal).await?;

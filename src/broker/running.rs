@@ -19,7 +19,7 @@ pub(super) struct Running(Arc<Mutex<HashMap<ClaimKey, Open>>>);
 struct Open {
     journals: usize,
     /// What the job came to, while that is being written.
-    ended: Option<Box<Job>>,
+    ended: Option<Arc<Job>>,
     /// Nobody writes any more.
     closed: Arc<Notify>,
 }
@@ -42,8 +42,8 @@ impl Running {
     }
 
     /// What a job came to that is being written just now. The store may not know it yet.
-    pub(super) fn ended(&self, claim: &ClaimKey) -> Option<Job> {
-        self.0.lock().get(claim)?.ended.as_deref().cloned()
+    pub(super) fn ended(&self, claim: &ClaimKey) -> Option<Arc<Job>> {
+        self.0.lock().get(claim)?.ended.clone()
     }
 
     /// Waits until what a job came to is written, if it came to something.
@@ -62,9 +62,9 @@ impl Running {
 
 impl Entered {
     /// The job has ended so, whatever the store says until that is written.
-    pub(super) fn ended(&self, job: &Job) {
+    pub(super) fn ended(&self, job: &Arc<Job>) {
         if let Some(open) = self.running.0.lock().get_mut(&self.claim) {
-            open.ended = Some(Box::new(job.clone()));
+            open.ended = Some(Arc::clone(job));
         }
     }
 }
