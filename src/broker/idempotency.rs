@@ -12,6 +12,7 @@
 //! looks at the other after it has written what the other looks at: the newcomer at the earlier job, once it holds the
 //! name; the earlier one for a newcomer, once its job is running again and before anything is spent.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use ring::digest::{Context, SHA256};
@@ -219,8 +220,8 @@ impl Broker {
     async fn reused(&self, payment: &Presented) -> Result<Problem, Problem> {
         let job = self.jobs.by_claim(&payment.claim()).await.map_err(away)?;
         // Its last record may be on its way to the store.
-        let known = self.running.ended(&payment.claim()).or(job);
-        let charged = known.as_ref().map_or(Charged::No, charged);
+        let known = self.running.ended(&payment.claim()).or(job.map(Arc::new));
+        let charged = known.as_deref().map_or(Charged::No, charged);
         Ok(Problem::new(Reason::IdentifierReused).charged(charged))
     }
 }
