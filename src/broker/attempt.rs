@@ -59,10 +59,15 @@ impl Broker {
         let journal = self.journal(job, lease);
         let lease_for = self.limits.lease;
         let outcome = journal.keeping(lease_for, self.attempt(&journal, sale, owes)).await;
+        let unsettled = journal.answered_first().await;
+        // Settling behind the answer is a part of the attempt; anything else is over.
+        let slot = unsettled.then_some(slot);
         // The answer waits for nothing more; the lease is kept until all is written.
         tokio::spawn(async move {
             let closing = async {
-                self.collect(&journal).await;
+                if unsettled {
+                    self.collect(&journal).await;
+                }
                 drop(slot);
                 journal.close(CARRY_PATIENCE, lease_for).await;
             };
@@ -119,9 +124,8 @@ impl Broker {
 
     /// verify, work, settle, deliver; or to deliver at once, and leave the settling to [`Broker::collect`].
     async fn settle_on_success(&self, journal: &Journal, mut sale: Sale) -> Result<Delivery, Stop> {
-        let job = journal.job().await;
         let after = sale.after && sale.offer.is_none();
-        let (verified, credit) = tokio::join!(self.verify(journal), self.trust(&job, after));
+        let (verified, credit) = tokio::join!(self.verify(journal), self.trust(journal, after));
         verified?;
         self.reserve(journal, &mut sale).await?;
         let product = match self.perform(journal, sale).await {

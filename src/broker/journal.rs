@@ -90,6 +90,11 @@ impl Journal {
         Arc::clone(&self.0.lock().await.job)
     }
 
+    /// Whether its client has the answer, and is to be settled with.
+    pub(super) async fn answered_first(&self) -> bool {
+        self.0.lock().await.job.answered_first()
+    }
+
     /// Notes `event`, which nothing depends on until the next one is recorded: it is written with that one. A crash
     /// until then leaves the job as it was before it.
     pub(super) async fn note(&self, event: Event) -> Result<(), JournalError> {

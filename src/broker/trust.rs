@@ -10,25 +10,23 @@ use super::Broker;
 use super::journal::Journal;
 use super::settlement::Settled;
 use crate::guard::Credit;
-use crate::jobs::{Event, Job};
+use crate::jobs::Event;
 
 impl Broker {
     /// Room for an answer that goes out before its payment is settled, if it may (`after`). `None`: it is settled first.
-    pub(super) async fn trust(&self, job: &Job, after: bool) -> Option<Credit> {
+    pub(super) async fn trust(&self, journal: &Journal, after: bool) -> Option<Credit> {
         if !after {
             return None;
         }
+        let job = journal.job().await;
         let requirement = &job.client.requirement;
         let (asset, price) = (&requirement.asset, requirement.amount);
         self.spending.guards.credit(job.requester, asset, price, job.client.valid_before).await
     }
 
-    /// Settles the payment of a job whose client has the answer; of any other, does nothing. What cannot be told is left to recovery.
+    /// Settles the payment of a job whose client has the answer. What cannot be told is left to recovery.
     pub(super) async fn collect(&self, journal: &Journal) {
         let job = journal.job().await;
-        if !job.answered_first() {
-            return;
-        }
         let recorded = match self.settle(&job, true, self.limits.unknown_hold).await {
             Settled::Yes(receipt) => {
                 debug!(job = %job.id, provider = job.quote.provider, "sold");
