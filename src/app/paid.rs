@@ -19,7 +19,7 @@ use crate::guard::{Guards, OutlayWatch, Watched};
 use crate::jobs::{JobStore, ValueStore};
 use crate::providers::{Registry, Surroundings};
 use crate::proxy::{Drain, Forward, Hold, Kind, Paid, Parts, threads};
-use crate::quote_cache::{QuoteCache, Settings};
+use crate::quote_cache::{Dollars, QuoteCache, Settings};
 use crate::reason::Reason;
 use crate::refunds::Watch;
 use crate::telemetry::{CountedStore, Metrics};
@@ -88,7 +88,11 @@ impl Build<'_> {
         let sellers = providers.iter().cloned().collect();
         let settings = Settings::from(config);
         let quotes = QuoteCache::open(settings, sellers, values, clock.clone(), Arc::clone(metrics)).await?;
-        let quotes = Arc::new(quotes.paying(Arc::clone(&payees)));
+        let budgets = Arc::clone(&guards);
+        let spent = move |provider: &str, cost: Dollars| {
+            budgets.spent_with(provider, cost.units.micros(cost.decimals).unwrap_or(u64::MAX))
+        };
+        let quotes = Arc::new(quotes.paying(Arc::clone(&payees)).within(spent));
         let chains = Arc::new(Chains::new(&config.chains, clock)?);
         self.fits(&chains).await?;
         for chain in chains.iter() {

@@ -180,7 +180,7 @@ impl Guards {
             Guard::Balance
         } else if self.spend.lacks(cost) {
             Guard::Spend
-        } else if self.providers.load().get(provider).is_some_and(|rate| rate.lacks(cost)) {
+        } else if self.spent_with(provider, cost) {
             Guard::ProviderSpend
         } else if self.exposure.lacks(cost) {
             Guard::Exposure
@@ -188,6 +188,11 @@ impl Guards {
             return None;
         };
         Some(self.refusal(guard))
+    }
+
+    /// Whether so much, in millionths of a dollar, was found to be more than may still be spent with this provider.
+    pub fn spent_with(&self, provider: &str, cost: u64) -> bool {
+        self.providers.load().get(provider).is_some_and(|rate| rate.lacks(cost))
     }
 
     /// Why no payment to a provider is signed just now, whatever it is. From memory.

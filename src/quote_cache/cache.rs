@@ -147,7 +147,10 @@ impl QuoteCache {
         // A map is covariant in its key, so one of owned keys can be asked with a borrowed one.
         let quotes: &HashMap<QuoteKey<'_>, Arc<Quote>> = &snapshot;
         let quote = quotes.get(&key)?;
-        let shown = now < quote.expires_at && self.sells(quote, ask).is_ok() && !self.is_ejected(quote, now);
+        let shown = now < quote.expires_at
+            && self.sells(quote, ask).is_ok()
+            && !self.is_ejected(quote, now)
+            && !self.is_spent(quote);
         shown.then(|| {
             quote.mark_used();
             Arc::clone(quote)
@@ -164,11 +167,13 @@ impl QuoteCache {
     pub async fn fetch(&self, ask: &Ask) -> Result<Arc<Quote>, QuoteError> {
         let key = QuoteKey::of(ask, &self.buckets)?.into_owned();
         // Before anybody is asked: what is not sold stays unsold.
-        self.prober.sellers(ask)?;
+        let sellers = self.prober.sellers(ask)?;
         let now = self.clock.now_millis();
+        let a_while_ago = |at| u128::from(now.saturating_sub(at)) >= RETRY_AFTER.as_millis();
         let stale = |outcome: &Outcome| match &outcome.result {
-            Ok(quote) => now >= quote.expires_at || self.is_ejected(quote, now),
-            Err(_) => u128::from(now.saturating_sub(outcome.at)) >= RETRY_AFTER.as_millis(),
+            Ok(quote) if now >= quote.expires_at || self.is_ejected(quote, now) => true,
+            Ok(quote) => self.is_spent(quote) && a_while_ago(outcome.at) && self.others_sell(quote, &sellers),
+            Err(_) => a_while_ago(outcome.at),
         };
         let quote = self.outcome(&key, stale).await?;
         // A key stands for many asks: its seller may take a shorter time to live than this one.
@@ -264,6 +269,11 @@ impl QuoteCache {
     /// Asks the providers, records the price, and then shows it. In this order, always.
     async fn make(&self, key: &QuoteKey<'static>, since: UnixMillis) -> Result<Arc<Quote>, QuoteError> {
         let sellers = self.prober.sellers(&key.ask())?;
+        // Where its seller may only not be paid just now, what the others said is as good as terms may be old.
+        let since = match self.snapshot.load().get(key).is_some_and(|quote| self.is_spent(quote)) {
+            true => since.saturating_sub(u64::try_from(self.terms_max_age.as_millis()).unwrap_or(u64::MAX)),
+            false => since,
+        };
         let bid = self.prober.cheapest(&sellers, key, since, PATIENCE).await;
         let quote = self.quote(key, bid.ok_or(QuoteError::NoOffer)?)?;
         self.epochs.announce(&quote, self.tariff.quote_ttl()).await?;
@@ -273,7 +283,7 @@ impl QuoteCache {
     }
 
     fn quote(&self, key: &QuoteKey<'static>, bid: Bid) -> Result<Quote, QuoteError> {
-        let cost = Dollars { units: bid.offer.cost, decimals: bid.offer.asset.decimals };
+        let cost = bid.cost();
         let terms = Terms {
             provider: self.prober.name(bid.seller).to_owned(),
             operation: bid.seller.operation.to_owned(),

@@ -6,6 +6,7 @@
 
 mod breaker;
 mod bucket;
+mod budget;
 mod cache;
 mod epoch;
 mod error;

@@ -10,6 +10,7 @@ use moka::future::Cache;
 
 use super::breaker::{Breaker, is_its_own};
 use super::bucket::TooLarge;
+use super::budget::Spent;
 use super::error::QuoteError;
 use super::key::QuoteKey;
 use super::price::Dollars;
@@ -38,6 +39,8 @@ pub(super) struct Prober {
     timeout: Duration,
     /// Whom the wallet pays: who asks to be paid elsewhere makes no offer.
     pub(super) payees: Option<Arc<Payees>>,
+    /// With whom no more may be spent.
+    pub(super) spent: Option<Spent>,
 }
 
 /// Who sells something, and as what.
@@ -56,6 +59,12 @@ pub(super) struct Bid {
     pub(super) asked_at: UnixMillis,
 }
 
+impl Bid {
+    pub(super) fn cost(&self) -> Dollars {
+        Dollars { units: self.offer.cost, decimals: self.offer.asset.decimals }
+    }
+}
+
 #[derive(Clone)]
 struct Answer {
     asked_at: UnixMillis,
@@ -71,7 +80,7 @@ impl Prober {
     ) -> Self {
         let breakers = providers.iter().map(|_| Breaker::default()).collect();
         let answers = Cache::new(MAX_ANSWERS);
-        Prober { providers, breakers, answers, clock, metrics, timeout, payees: None }
+        Prober { providers, breakers, answers, clock, metrics, timeout, payees: None, spent: None }
     }
 
     pub(super) fn provider(&self, seller: Seller) -> &Arc<dyn Provider> {
@@ -143,7 +152,7 @@ impl Prober {
         })
     }
 
-    /// The best of the offers that arrive within `patience`; later ones are not waited for. Answers from before
+    /// The best of the offers that arrive within `patience`, of those who may be paid; later ones are not waited for. Answers from before
     /// `since` do not count, nor failures that are a moment old. Of equals the first by name, so that replicas
     /// choose alike.
     pub(super) async fn cheapest(
@@ -177,7 +186,7 @@ impl Prober {
         if tokio::time::timeout(patience, in_time).await.is_err() {
             tracing::debug!(?key, "not every provider answered in time");
         }
-        bids.into_iter().min_by(|a, b| self.order(a, b))
+        self.affordable(bids).into_iter().min_by(|a, b| self.order(a, b))
     }
 
     /// A provider's terms, no older than `max_age`.

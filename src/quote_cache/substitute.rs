@@ -36,7 +36,7 @@ impl QuoteCache {
         let age = u64::try_from(self.terms_max_age.as_millis()).unwrap_or(u64::MAX);
         let since = self.clock.now_millis().saturating_sub(age);
         let bid = self.prober.cheapest(&sellers, &key, since, PATIENCE).await?;
-        let cost = Dollars { units: bid.offer.cost, decimals: bid.offer.asset.decimals };
+        let cost = bid.cost();
         let provider = Arc::clone(self.prober.provider(bid.seller));
         cost.compare(limit).is_le().then_some(Substitute {
             provider,
