@@ -77,6 +77,8 @@ fn a_lost_answer_of_settle_is_never_a_new_price() {
             assert!(!answer.is_challenge());
             assert_eq!(scene.changes(), SOLD);
             let job = answer.json()["jobId"].as_str().unwrap().to_owned();
+            let link = answer.field("link").unwrap();
+            assert!(link.ends_with(&format!("/jobs/{job}>; rel=\"status\"")), "{link}");
             let state = scene.client().send(&Request::get(&format!("/job/{job}"))).await.json();
             assert_eq!((&state["state"], &state["status"]), (&json!("settling"), &json!("running")));
             // The same payment: the same, and neither is paid twice.

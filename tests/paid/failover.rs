@@ -119,6 +119,48 @@ fn who_takes_the_money_and_fails_is_not_replaced_but_left_alone() {
     assert_eq!((seller.payments(), stage.sales()), (3, 1));
 }
 
+/// The hourly budget for the cheapest is spent: what it was to do another does, and then the other's price is shown.
+#[test]
+fn who_may_not_be_paid_any_more_is_not_quoted() {
+    let seller = Seller::start(|seen, _| match seen.payment {
+        None => Reply::Json(402, terms(279, PAYEE)),
+        Some(_) => Reply::Json(200, json!({ "out": "1" })),
+    });
+    let stage = Setup::new()
+        .provider(&declared(&seller))
+        .text("wallet", "max_payment", "$0.01")
+        .text("limits", "provider_spend_per_hour", "$0.01")
+        .start();
+    // There is no stock: a cache costs more than that.
+    let gateway = stage.cold_gateway();
+    let (client, payer) = (gateway.client(), Payer::new());
+    let quoted = async |provider: &'static str| {
+        crate::rig::eventually(provider, async || {
+            let challenge = client.send(&Request::run("1")).await;
+            (challenge.status == 402 && challenge.json()["provider"] == provider).then_some(())
+        })
+        .await;
+    };
+    stage.run(async {
+        quoted("acme").await;
+        let mut sold = 0;
+        loop {
+            let answer = client.buy(&Request::run(&sold.to_string()), &payer, Version::V2).await;
+            assert_eq!(answer.status, 200, "{answer:?}");
+            if answer.json()["result"]["provider"] == "merit-systems" {
+                break;
+            }
+            sold += 1;
+            assert!(sold < 100, "there is no limit");
+        }
+        assert_eq!(seller.payments(), sold);
+        quoted("merit-systems").await;
+        let answer = client.buy(&Request::run("2"), &payer, Version::V2).await;
+        let job = job(&client, &answer).await;
+        assert_eq!((&job["provider"], &job["passedOver"]), (&json!("merit-systems"), &Value::Null), "{job}");
+    });
+}
+
 /// The job that an answer is about.
 async fn job(client: &Client, answer: &Answer) -> Value {
     let id = answer.json()["jobId"].as_str().expect("no job").to_owned();
