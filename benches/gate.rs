@@ -31,7 +31,8 @@ fn gate(criterion: &mut Criterion) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let clock = Clock::system();
     let cache = runtime.block_on(open(&clock));
-    let ask = Ask { wanted: Wanted::Run { language: "python".to_owned() }, kind: Kind::Code, size: 60 };
+    let ask =
+        Ask { wanted: Wanted::Run { language: "python".to_owned() }, kind: Kind::Code, size: 60, files: 1 };
     let quote = runtime.block_on(cache.fetch(&ask)).unwrap();
     let now = clock.now_millis();
 

@@ -43,6 +43,11 @@ impl Amount {
         self.0.checked_add(other.0).map(Amount)
     }
 
+    /// This amount, so many times; `None` on overflow.
+    pub fn checked_mul(self, times: u16) -> Option<Amount> {
+        self.0.checked_mul(times.into()).map(Amount)
+    }
+
     /// The difference, unless `other` is larger.
     pub fn checked_sub(self, other: Amount) -> Option<Amount> {
         self.0.checked_sub(other.0).map(Amount)

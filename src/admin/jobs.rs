@@ -77,6 +77,7 @@ fn describe(job: &Job) -> Value {
             "validBefore": job.client.valid_before,
             "transaction": job.receipt.as_ref().map(|receipt| &receipt.transaction),
         },
+        "owed": job.shortfall.as_ref().map(|shortfall| shortfall.owed),
         "provider": job.provider.iter().map(payment).collect::<Vec<_>>(),
         "failure": job.failure.as_ref().map(|failure| &failure.code),
     })

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use tracing::{debug, info, warn};
 
 use super::delivery::Delivery;
+use super::guard::whole_cost;
 use super::journal::{Journal, JournalError};
 use super::purse::{AttemptPurse, Hand, NoPurse};
 use super::settlement::{Settled, payment_request};
@@ -13,7 +14,7 @@ use super::stop::{Again, Stop, failure};
 use super::work::{BodyStream, Product, WorkError, WorkFault};
 use super::{Broker, Limits, Sale};
 use crate::facilitator::Verdict;
-use crate::jobs::job::{ClientLeg, SCHEMA, Sold};
+use crate::jobs::job::{ClientLeg, ONE_PART, SCHEMA, Sold};
 use crate::jobs::{Claim, Event, Job, JobKind, State, StoreError};
 use crate::providers::{Offer, Purse};
 use crate::reason::{Charged, Problem, Reason};
@@ -132,19 +133,19 @@ impl Broker {
             Ok(product) => product,
             Err(error) => return self.work_failed(journal, error).await,
         };
-        let Product { answer, stream, once } = product;
+        let (event, stream, once) = product.into_event();
         if let Some(credit) = credit {
             // One record too: the next attempt may be trusted less.
             journal.note(Event::Trusted).await?;
-            let job = journal.record(Event::Answered { answer }).await?;
+            let job = journal.record(event).await?;
             credit.given(&job.claim);
             return Ok(Delivery::trusted(&job, stream, once));
         }
         // The result and "may be settled from now on" are one record, before /settle is called. Only for a provider
         // already paid does it go on without: else a restart would forget the work, and the client had paid for it.
         let job = match journal.job().await.signature_open() {
-            true => journal.record_or_carry(Event::Answered { answer }).await?,
-            false => journal.record(Event::Answered { answer }).await?,
+            true => journal.record_or_carry(event).await?,
+            false => journal.record(event).await?,
         };
         match self.settle(&job, true, self.limits.unknown_hold).await {
             Settled::Yes(receipt) => {
@@ -179,8 +180,9 @@ impl Broker {
             Settled::Unknown => return Ok(Delivery::unsettled(&job)),
         };
         match self.perform(journal, sale).await {
-            Ok(Product { answer, stream, once }) => {
-                let job = journal.record_or_carry(Event::Answered { answer }).await?;
+            Ok(product) => {
+                let (event, stream, once) = product.into_event();
+                let job = journal.record_or_carry(event).await?;
                 let answered = !journal.carries().await;
                 Ok(self.hand_out(journal, &job, answered, stream, once).await)
             }
@@ -295,7 +297,7 @@ impl Broker {
             let sold = Sold {
                 provider: another.provider,
                 operation: another.operation,
-                cost: another.offer.cost,
+                cost: whole_cost(&another.offer, another.work.as_ref()),
                 passed_over: another.passed_over,
                 ..job.quote.clone()
             };
@@ -355,7 +357,7 @@ impl Broker {
     fn fresh_job(&self, sale: &Sale) -> Job {
         let now = self.clock.now_millis();
         Job {
-            schema: SCHEMA,
+            schema: if sale.work.payments() > 1 { SCHEMA } else { ONE_PART },
             id: sale.job.unwrap_or_default(),
             claim: sale.payment.claim(),
             fingerprint: sale.payment.fingerprint,
@@ -381,6 +383,7 @@ impl Broker {
             trusted: false,
             receipt: None,
             failure: None,
+            shortfall: None,
             refunds: Vec::new(),
         }
     }

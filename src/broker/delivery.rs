@@ -144,12 +144,10 @@ impl Delivery {
             delivery.receipt = job.receipt.clone().map(|receipt| (job.client.version, receipt));
             delivery
         };
-        let answered = job.state == State::Completed || job.answered_first();
+        let answered = job.is_answered() || job.answered_first();
         match job.state {
-            State::Completed | State::Settling if answered && release => {
-                Delivery::completed(job, Reason::Replayed)
-            }
-            State::Completed | State::Settling if answered => Delivery::state_only(job),
+            _ if answered && release => Delivery::completed(job, Reason::Replayed),
+            _ if answered => Delivery::state_only(job),
             State::RefundDue => failed(Reason::RefundDue, Charged::Yes),
             State::Refunded => failed(Reason::Refunded, Charged::No),
             State::Uncollected => failed(Reason::Uncollected, Charged::No),
@@ -193,7 +191,7 @@ impl Delivery {
 
     /// The receipt and the state of a completed job, without its content.
     fn state_only(job: &Job) -> Self {
-        let body = json!({ "jobId": job.id, "status": job.state.outer() }).to_string();
+        let body = json!({ "jobId": job.id, "status": job.outer() }).to_string();
         Delivery {
             reason: Reason::Replayed,
             status: 200,
@@ -339,7 +337,7 @@ fn overloaded() -> Delivery {
 pub(super) fn charged(job: &Job) -> Charged {
     match (&job.receipt, job.state) {
         // It has its money back: what it wanted it may buy again, under the same name too.
-        (Some(_), State::Refunded) => Charged::No,
+        (Some(_), State::Refunded) if !job.is_answered() => Charged::No,
         (Some(_), _) => Charged::Yes,
         (None, state) if state.at_rest() => Charged::No,
         (None, _) => Charged::Unknown,
@@ -360,7 +358,7 @@ pub fn released(job: &Job, claim: &ClaimKey, quote_id: Option<&str>) -> Option<D
     let shown =
         job.client.version == Version::V2 && quote_id.is_some() && job.client.quote_id.as_deref() == quote_id;
     let kept = matches!(&job.answer, Some(answer) if answer.body != Kept::Not) && job.kind != JobKind::App;
-    (shown && kept && job.claim == *claim && job.state == State::Completed)
+    (shown && kept && job.claim == *claim && job.is_answered())
         .then(|| Delivery::completed(job, Reason::Replayed))
 }
 

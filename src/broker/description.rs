@@ -8,7 +8,7 @@ use crate::jobs::{Job, State};
 
 /// How it stands, in a word, and where its client's money is if the work failed after it was paid for.
 pub fn brief(job: &Job) -> Value {
-    let mut body = json!({ "jobId": job.id, "status": job.state.outer() });
+    let mut body = json!({ "jobId": job.id, "status": job.outer() });
     if let Some(refund) = refund(job) {
         body["refund"] = refund;
     }
@@ -27,7 +27,7 @@ pub fn without_charge(job: &Job) -> Value {
     let price = job.quote.price.to_decimal(job.client.requirement.asset.decimals);
     let mut body = json!({
         "jobId": job.id,
-        "status": job.state.outer(),
+        "status": job.outer(),
         "state": job.state.name(),
         "kind": job.kind,
         "provider": job.quote.provider,
@@ -54,14 +54,19 @@ pub fn without_charge(job: &Job) -> Value {
     body
 }
 
-/// What became of the money of a job that failed after it was paid for.
+/// What became of the money of a job that failed after it was paid for, or of its share if a part did.
 fn refund(job: &Job) -> Option<Value> {
-    match job.state {
-        State::RefundDue => Some(json!({ "state": "due" })),
+    let mut refund = match job.state {
+        State::RefundDue => json!({ "state": "due" }),
         State::Refunded => {
             let transaction = job.refunds.last().and_then(|refund| refund.transaction);
-            Some(json!({ "state": "paid", "transaction": transaction }))
+            json!({ "state": "paid", "transaction": transaction })
         }
-        _ => None,
+        _ => return None,
+    };
+    if job.shortfall.is_some() {
+        let owed = job.owed().to_decimal(job.client.requirement.asset.decimals);
+        refund["amountUsd"] = json!(owed.parse::<serde_json::Number>().ok());
     }
+    Some(refund)
 }

@@ -5,10 +5,13 @@ use tracing::warn;
 use super::delivery::Delivery;
 use super::journal::Journal;
 use super::stop::{Stop, failure};
+use super::work::Work;
 use super::{Broker, Sale};
 use crate::guard::Wish;
 use crate::jobs::job::Sold;
 use crate::jobs::{Event, Job};
+use crate::money::Amount;
+use crate::providers::Offer;
 use crate::reason::{Problem, Reason};
 use crate::x402::{Address, PaymentFlow};
 
@@ -43,7 +46,7 @@ impl Broker {
             sale.sold = Sold {
                 provider: next.provider,
                 operation: next.operation,
-                cost: next.offer.cost,
+                cost: whole_cost(&next.offer, sale.work.as_ref()),
                 passed_over: next.passed_over,
                 ..sale.sold.clone()
             };
@@ -53,7 +56,10 @@ impl Broker {
     }
 
     fn all_spent(&self, sale: &Sale) -> bool {
-        sale.offer.as_ref().is_some_and(|offer| self.spending.guards.all_spent(&offer.asset, offer.cost))
+        let spent = |offer: &Offer| {
+            self.spending.guards.all_spent(&offer.asset, whole_cost(offer, sale.work.as_ref()))
+        };
+        sale.offer.as_ref().is_some_and(spent)
     }
 
     async fn reserve_once(&self, job: &Job, sale: &mut Sale) -> Result<(), Problem> {
@@ -65,7 +71,7 @@ impl Broker {
         let wish = Wish {
             provider: &sale.sold.provider,
             asset: &offer.asset,
-            amount: offer.cost,
+            amount: whole_cost(offer, sale.work.as_ref()),
             payer: job.requester,
             until: match sale.requirement.flow {
                 PaymentFlow::Authorization => Some(job.client.valid_before),
@@ -75,4 +81,9 @@ impl Broker {
         sale.reserved = Some(self.spending.guards.reserve(wish).await?);
         Ok(())
     }
+}
+
+/// What work costs on these terms, all its payments together.
+pub(super) fn whole_cost(offer: &Offer, work: &dyn Work) -> Amount {
+    Amount::new(offer.cost.units().saturating_mul(work.payments().into()))
 }

@@ -295,7 +295,7 @@ impl Inner {
             return Ok(());
         };
         let mut job = Arc::new(job);
-        if job.state == self.job.state && job.state.at_rest() {
+        if job.state.at_rest() && job.ends_as(&self.job) {
             // He has come to the same end, by what the chain proves.
             self.carried.clear();
             let _ = self.jobs.release(&lease).await;

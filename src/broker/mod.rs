@@ -14,6 +14,7 @@
 mod announce;
 mod attempt;
 mod audit;
+mod batch;
 mod debt;
 mod delivery;
 pub mod description;
@@ -58,6 +59,7 @@ use tally::Tally;
 
 pub use announce::{Announce, Announced};
 pub use audit::Audit;
+pub use batch::BatchWork;
 pub use delivery::{Delivery, DeliveryBody, charged_so_far, released};
 pub use idempotency::{IdempotencyKey, NameSort, NamedRoute, RequestName};
 pub use recovery::Recovery;

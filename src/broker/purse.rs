@@ -50,7 +50,7 @@ impl Hand {
 
 #[async_trait]
 impl Purse for AttemptPurse {
-    async fn pay(&self, step: &'static str, challenge: &Challenge) -> Result<PaymentHeader, PurseError> {
+    async fn pay(&self, step: &str, challenge: &Challenge) -> Result<PaymentHeader, PurseError> {
         // Also where the payment was signed before: it is not handed out again.
         if let Some(closed) = self.spending.guards.closed() {
             return Err(PurseError::Guarded(closed.reason));
@@ -155,7 +155,7 @@ pub(super) struct NoPurse;
 
 #[async_trait]
 impl Purse for NoPurse {
-    async fn pay(&self, step: &'static str, _: &Challenge) -> Result<PaymentHeader, PurseError> {
+    async fn pay(&self, step: &str, _: &Challenge) -> Result<PaymentHeader, PurseError> {
         Err(PurseError::Terms(format!("nothing is paid for {step} here")))
     }
 }

@@ -8,7 +8,7 @@
 //! | `settling` | `/settle` may have been called | the chain is asked; else the identical settle is repeated; else it stays |
 //! | `settling_upfront` | the same | left to the same payment, which goes on with it; see below |
 //! | `working_settled` | the client has paid | refund due |
-//! | `refund_due`, a provider payment signed | it may have been spent | the chain is asked, for the books |
+//! | `refund_due` or `uncollected`, a provider payment signed | it may have been spent | the chain is asked, for the books |
 //!
 //! To repeat an upfront settle here would charge a client for work that nobody can do any more, unless it was charged
 //! before. So that waits until the authorization has lapsed: what is paid then is the earlier call's, and refund due.
@@ -45,8 +45,12 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
 const CLOCKS_DIFFER: u64 = 10;
 /// Jobs at rest in which a payment to a provider may be open, and how many of each are looked at in one sweep. More than
 /// are worked on: those on a network nobody can be asked about stay for ever, and what is owed stays until it is paid, and a while after.
-const OPEN: [(State, usize); 3] =
-    [(State::Held, 1000), (State::RefundDue, 100_000), (State::Refunded, 100_000)];
+const OPEN: [(State, usize); 4] = [
+    (State::Held, 1000),
+    (State::RefundDue, 100_000),
+    (State::Refunded, 100_000),
+    (State::Uncollected, 100_000),
+];
 /// Between two looks at them.
 const OPEN_EVERY: Duration = Duration::from_secs(30);
 
@@ -224,25 +228,23 @@ impl Broker {
         if !job.provider.iter().filter(open).all(|payment| self.chains.knows(payment.asset.network)) {
             return Ok(true);
         }
-        let mut event = Event::ProvedUnspent;
+        let (mut spent, mut unspent) = (false, Vec::new());
         for payment in job.provider.iter().filter(open) {
             match self.prove_provider(&job, payment).await {
-                // Of several, one that is spent decides: the others are booked with it.
-                Fate::Spent => {
-                    event = Event::ProvedSpent;
-                    break;
-                }
-                Fate::Unspent => {}
+                Fate::Spent => spent = true,
+                Fate::Unspent => unspent.push(payment.nonce),
+                // Of several, one that may still be taken is waited for: it is a loss or it is none.
                 Fate::Open => return Ok(true),
             }
         }
+        let mut event = if spent { Event::ProvedSpent { unspent } } else { Event::ProvedUnspent };
         if job.state == State::Held {
             match self.prove_client(&job, PATIENCE).await {
                 // By a gateway that was cut off from the store, and never came back to write it down.
                 ClientProof::Paid(receipt) => event = Event::Settled { receipt },
                 ClientProof::Unpaid(_) => {}
                 // It may have been, and be seen later. Given up is not for good, but lost is.
-                ClientProof::Nothing if matches!(event, Event::ProvedSpent) => return Ok(true),
+                ClientProof::Nothing if matches!(event, Event::ProvedSpent { .. }) => return Ok(true),
                 ClientProof::Nothing => {}
             }
         }

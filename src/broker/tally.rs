@@ -59,9 +59,10 @@ impl Tally {
             let lost = never_paid.then_some((&requirement.asset, requirement.amount));
             self.guards.collected(&job.claim, lost);
         }
-        let proven = matches!(event, Event::ProvedSpent | Event::ProvedUnspent);
+        let proven = matches!(event, Event::ProvedSpent { .. } | Event::ProvedUnspent);
+        let ended = matches!(job.state, State::RefundDue | State::Refunded | State::Uncollected);
         // What is proven of a job in which the client's side has ended already ends it no second time.
-        if job.state.at_rest() && !(proven && matches!(job.state, State::RefundDue | State::Refunded)) {
+        if job.state.at_rest() && !(proven && ended) {
             self.metrics.job_ended(job.kind, job.state);
         }
         self.expose(&job.claim, exposure(job));

@@ -19,7 +19,7 @@ use tracing::{info, warn};
 use super::{Broker, description};
 use crate::clock::{UnixMillis, rfc3339};
 use crate::ids::JobId;
-use crate::jobs::{Job, State, StoreError};
+use crate::jobs::{Job, StoreError};
 use crate::outgoing::Fetch;
 use crate::telemetry::Told;
 
@@ -227,6 +227,6 @@ fn parse(record: &[u8]) -> Option<Pending> {
 
 /// What is told of a job at rest.
 fn words(job: &Job) -> String {
-    let kind = if job.state == State::Completed { "job.completed" } else { "job.failed" };
+    let kind = if job.is_answered() { "job.completed" } else { "job.failed" };
     json!({ "type": kind, "timestamp": rfc3339(job.updated), "data": description::of(job) }).to_string()
 }

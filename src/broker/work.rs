@@ -12,7 +12,7 @@ use crate::guard::Guards;
 use crate::ids::FileId;
 use crate::intake::{Ask, Content, Data, Wanted};
 use crate::jobs::job::PassedOver;
-use crate::jobs::{Answer, Job, JobStore, Kept};
+use crate::jobs::{Answer, Event, Job, JobStore, Kept, Shortfall};
 use crate::providers::{Done, Fault, Offer, Order, Provider, ProviderError, Purse};
 use crate::quote_cache::{Dollars, QuoteCache};
 use crate::reason::Reason;
@@ -38,6 +38,11 @@ pub trait Work: Send {
         purse: &dyn Purse,
         deadline: Duration,
     ) -> Result<Product, WorkError>;
+
+    /// How many payments it may take, each of what the offer costs. Above one, its job is of work in several parts.
+    fn payments(&self) -> u16 {
+        1
+    }
 
     /// The same work by somebody else. Asked for only where this one failed, gave itself back in
     /// [`WorkError::undone`], and nobody was paid for it.
@@ -82,10 +87,24 @@ pub struct Another {
 pub struct Product {
     /// Status, fields, and the body where it was read whole.
     pub answer: Answer,
+    /// What was not done of it, and is owed to the client.
+    pub shortfall: Option<Shortfall>,
     /// The body where it was not; then `answer.body` is [`Kept::Not`].
     pub stream: Option<BodyStream>,
     /// Fields for this one client connection, such as cookies: sent with the first answer, neither kept nor replayed.
     pub once: Vec<(String, String)>,
+}
+
+impl Product {
+    /// What it means for its job, and what is for this one delivery alone.
+    pub(super) fn into_event(self) -> (Event, Option<BodyStream>, Vec<(String, String)>) {
+        let answer = self.answer;
+        let event = match self.shortfall {
+            None => Event::Answered { answer },
+            Some(shortfall) => Event::AnsweredInPart { answer, shortfall },
+        };
+        (event, self.stream, self.once)
+    }
 }
 
 /// Work not done. The client is not charged for it.
@@ -174,36 +193,18 @@ impl Work for ProviderWork {
         purse: &dyn Purse,
         deadline: Duration,
     ) -> Result<Product, WorkError> {
-        let order = Order {
-            job: job.id,
-            attempt: job.attempt,
-            operation: self.operation.clone(),
-            ask: self.ask.clone(),
-            content: self.content.clone(),
-            offer: self.offer.clone(),
-            deadline,
-        };
-        let began = Instant::now();
-        let attempted = self.quotes.attempting(self.provider.name());
-        let done = self.provider.perform(&order, purse).await;
-        let fault = done.as_ref().err().map(|error| error.fault);
-        attempted.ended(fault);
-        self.metrics.provider_performed(self.provider.name(), &self.operation, fault, began.elapsed());
-        if fault == Some(Fault::Funds) {
-            self.guards.refused_for_funds(&self.offer.asset);
-        }
-        match done {
+        match self.place(job, 0, &self.content, purse, deadline).await {
             Ok(done) => {
-                let result = self.publish(done).await?;
-                Ok(self.product(job, result))
+                let mut result = self.publish(done).await?;
+                result.entry("size").or_insert_with(|| self.content.data.size().into());
+                Ok(self.product(job, 200, result, None))
             }
             // Our own store or wallet: it would fail with any provider.
             Err(error) if error.fault.is_ours() => Err(error.into()),
             // It has the bytes, and we have not.
             Err(error) if matches!(self.content.data, Data::Received(_)) => Err(error.into()),
             Err(error) => {
-                let (provider, fault) = (self.provider.name().to_owned(), error.fault.to_string());
-                self.passed_over.push(PassedOver { provider, fault });
+                self.failed_with(error.fault);
                 Err(WorkError { undone: Some(self), ..error.into() })
             }
         }
@@ -234,28 +235,75 @@ impl Work for ProviderWork {
     }
 
     async fn by_another(self: Box<Self>) -> Option<Another> {
-        let without: Vec<&str> = self.passed_over.iter().map(|passed| passed.provider.as_str()).collect();
-        let found = self.quotes.substitute(&self.ask, &without, self.at_most).await?;
-        self.metrics.provider_failed_over(self.provider.name());
-        let work = ProviderWork {
-            provider: found.provider,
-            operation: found.operation.to_owned(),
-            offer: found.offer.clone(),
-            ..*self
-        };
-        Some(Another {
-            provider: work.provider.name().to_owned(),
-            operation: work.operation.clone(),
-            offer: found.offer,
-            passed_over: work.passed_over.clone(),
-            work: Box::new(work),
-        })
+        let work = self.with_another().await?;
+        Some(work.another(|work| work))
     }
 }
 
 impl ProviderWork {
+    /// Places the order for some of the bytes; `part` is 0 if they are all there are.
+    pub(super) async fn place(
+        &self,
+        job: &Job,
+        part: u16,
+        content: &Content,
+        purse: &dyn Purse,
+        deadline: Duration,
+    ) -> Result<Done, ProviderError> {
+        let order = Order {
+            job: job.id,
+            attempt: job.attempt,
+            part,
+            operation: self.operation.clone(),
+            ask: Ask { files: 1, size: content.data.size(), ..self.ask.clone() },
+            content: content.clone(),
+            offer: self.offer.clone(),
+            deadline,
+        };
+        let began = Instant::now();
+        let attempted = self.quotes.attempting(self.provider.name());
+        let done = self.provider.perform(&order, purse).await;
+        let fault = done.as_ref().err().map(|error| error.fault);
+        attempted.ended(fault);
+        self.metrics.provider_performed(self.provider.name(), &self.operation, fault, began.elapsed());
+        if fault == Some(Fault::Funds) {
+            self.guards.refused_for_funds(&self.offer.asset);
+        }
+        done
+    }
+
+    /// Its provider is not to be asked again for this.
+    pub(super) fn failed_with(&mut self, fault: Fault) {
+        let (provider, fault) = (self.provider.name().to_owned(), fault.to_string());
+        self.passed_over.push(PassedOver { provider, fault });
+    }
+
+    /// The same, done by the cheapest of those that were not passed over.
+    pub(super) async fn with_another(self) -> Option<ProviderWork> {
+        let without: Vec<&str> = self.passed_over.iter().map(|passed| passed.provider.as_str()).collect();
+        let found = self.quotes.substitute(&self.ask, &without, self.at_most).await?;
+        self.metrics.provider_failed_over(self.provider.name());
+        Some(ProviderWork {
+            provider: found.provider,
+            operation: found.operation.to_owned(),
+            offer: found.offer,
+            ..self
+        })
+    }
+
+    /// It is that somebody else does.
+    pub(super) fn another<W: Work + 'static>(self, work: impl FnOnce(Self) -> W) -> Another {
+        Another {
+            provider: self.provider.name().to_owned(),
+            operation: self.operation.clone(),
+            offer: self.offer.clone(),
+            passed_over: self.passed_over.clone(),
+            work: Box::new(work(self)),
+        }
+    }
+
     /// Gives a result that is read back through us a public name of its own.
-    async fn publish(&self, done: Done) -> Result<serde_json::Map<String, Value>, WorkError> {
+    pub(super) async fn publish(&self, done: Done) -> Result<serde_json::Map<String, Value>, WorkError> {
         let mut result = done.result;
         if let Some(handle) = done.stored {
             let id = FileId::random();
@@ -276,12 +324,18 @@ impl ProviderWork {
         Ok(result)
     }
 
-    fn product(&self, job: &Job, mut result: serde_json::Map<String, Value>) -> Product {
+    /// The answer with this result.
+    pub(super) fn product(
+        &self,
+        job: &Job,
+        status: u16,
+        mut result: serde_json::Map<String, Value>,
+        shortfall: Option<Shortfall>,
+    ) -> Product {
         let decimals = job.client.requirement.asset.decimals;
         let price = job.quote.price.to_decimal(decimals).parse::<serde_json::Number>();
         let price = price.map_or(Value::Null, Value::Number);
         result.entry("provider").or_insert_with(|| self.provider.name().into());
-        result.entry("size").or_insert_with(|| self.content.data.size().into());
         result.insert("priceUsd".into(), price);
         result.insert("encoding".into(), serde_json::to_value(self.content.encoding).unwrap_or(Value::Null));
         let body = json!({ "jobId": job.id, "status": "completed", "result": result }).to_string();
@@ -292,7 +346,7 @@ impl ProviderWork {
             (Kept::Whole(body.into_bytes()), None)
         };
         let headers = vec![("content-type".into(), "application/json".into())];
-        Product { answer: Answer { status: 200, headers, body }, stream, once: Vec::new() }
+        Product { answer: Answer { status, headers, body }, shortfall, stream, once: Vec::new() }
     }
 }
 

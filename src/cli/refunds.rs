@@ -132,7 +132,7 @@ fn transfer(job: &Job) -> String {
     format!(
         "{}  {} {} ({:#x}) on {} to {}",
         job.id,
-        requirement.amount.to_decimal(asset.decimals),
+        job.owed().to_decimal(asset.decimals),
         asset.name,
         asset.address,
         asset.network,

@@ -13,26 +13,25 @@ use crate::jobs::Fingerprint;
 /// the query or the body make no difference; any difference in what is bought does.
 pub fn fingerprint(method: &Method, path: &str, host: &str, ask: &Ask, content: &Content) -> Fingerprint {
     let mut hash = Hash::new("galaksio:brokered:1", method, path, host);
-    match &ask.wanted {
-        Wanted::Store { permanent, ttl } => {
-            hash.part(b"store");
-            hash.part(&[u8::from(*permanent)]);
-            hash.option(ttl.map(u64::to_be_bytes).as_ref().map(<[u8; 8]>::as_slice));
-        }
-        Wanted::Run { language } => {
-            hash.part(b"run");
-            hash.part(language.as_bytes());
-        }
+    hash.wanted(ask);
+    hash.content(content, ask.size);
+    hash.end()
+}
+
+/// The fingerprint of a store of several files: their order counts too.
+pub fn batch_fingerprint(
+    method: &Method,
+    path: &str,
+    host: &str,
+    ask: &Ask,
+    files: &[Content],
+) -> Fingerprint {
+    let mut hash = Hash::new("galaksio:batch:1", method, path, host);
+    hash.wanted(ask);
+    hash.part(&(files.len() as u64).to_be_bytes());
+    for file in files {
+        hash.content(file, file.data.size());
     }
-    hash.part(match ask.kind {
-        Kind::Json => b"json",
-        Kind::File => b"file",
-        Kind::Code => b"code",
-    });
-    hash.option(content.filename.as_deref().map(str::as_bytes));
-    hash.option(content.content_type.as_deref().map(str::as_bytes));
-    hash.part(&ask.size.to_be_bytes());
-    hash.part(&content.digest);
     hash.end()
 }
 
@@ -78,6 +77,33 @@ impl Hash {
         hash.part(path.as_bytes());
         hash.part(host.to_ascii_lowercase().as_bytes());
         hash
+    }
+
+    /// What is asked, but for the bytes.
+    fn wanted(&mut self, ask: &Ask) {
+        match &ask.wanted {
+            Wanted::Store { permanent, ttl } => {
+                self.part(b"store");
+                self.part(&[u8::from(*permanent)]);
+                self.option(ttl.map(u64::to_be_bytes).as_ref().map(<[u8; 8]>::as_slice));
+            }
+            Wanted::Run { language } => {
+                self.part(b"run");
+                self.part(language.as_bytes());
+            }
+        }
+        self.part(match ask.kind {
+            Kind::Json => b"json",
+            Kind::File => b"file",
+            Kind::Code => b"code",
+        });
+    }
+
+    fn content(&mut self, content: &Content, size: u64) {
+        self.option(content.filename.as_deref().map(str::as_bytes));
+        self.option(content.content_type.as_deref().map(str::as_bytes));
+        self.part(&size.to_be_bytes());
+        self.part(&content.digest);
     }
 
     fn part(&mut self, bytes: &[u8]) {

@@ -1,7 +1,8 @@
-//! A form (`multipart/form-data`): its options, and the one file in it. No I/O: bytes are pushed in as they arrive.
+//! A form (`multipart/form-data`): its options, and the file in it, or several. No I/O: bytes are pushed in as they arrive.
 //!
 //! The options are in the query, then the head alone says the price; or in fields before the file, then those must be
-//! read first. What stands behind the file comes too late to be priced, so it is refused.
+//! read first. How many files there are the query says, if it is not one. What stands behind the first file, and is no file
+//! that was announced, comes too late to be priced, so it is refused.
 
 use bytes::Bytes;
 use serde_json::{Value, json};
@@ -29,8 +30,10 @@ pub struct Form {
     pub(super) given: Vec<(String, String)>,
     /// `?filename=`.
     pub(super) filename: Option<String>,
-    /// The most that the file can have: the whole body's length, or `?size=`.
+    /// The most that the file, or each of several, can have: the whole body's length, or `?size=`.
     pub(super) bound: u64,
+    /// How many files there are.
+    pub(super) files: u16,
     pub(super) limits: Limits,
     /// What is asked, if the query says it.
     pub(super) ask: Option<Ask>,
@@ -39,7 +42,7 @@ pub struct Form {
 /// What comes next of a form.
 #[derive(Debug, PartialEq, Eq)]
 pub enum FormEvent {
-    /// The file begins, and what is asked is known. `ask.size` is the most that it can have.
+    /// The file begins, or the next of several, and what is asked is known. `ask.size` is the most that it can have.
     File(Ask, Label),
     /// Some of its bytes.
     Data(Bytes),
@@ -53,6 +56,8 @@ pub struct FormReader {
     form: Form,
     parser: Parser,
     fields: Vec<(String, String)>,
+    /// Files that began so far.
+    files: u16,
     state: State,
 }
 
@@ -62,6 +67,7 @@ enum State {
     /// In a plain field, with what is read of its value.
     Field(Part, Vec<u8>),
     File,
+    /// Behind a file.
     Behind,
     End,
 }
@@ -80,7 +86,7 @@ impl Form {
     /// Begins to read it.
     pub fn reader(self) -> FormReader {
         let parser = Parser::new(&self.boundary);
-        FormReader { form: self, parser, fields: Vec::new(), state: State::Fields }
+        FormReader { form: self, parser, fields: Vec::new(), files: 0, state: State::Fields }
     }
 }
 
@@ -99,8 +105,11 @@ impl FormReader {
     pub fn event(&mut self) -> Result<Option<FormEvent>, Problem> {
         while let Some(event) = self.parser.next()? {
             match (std::mem::replace(&mut self.state, State::Fields), event) {
-                (State::Fields, Event::Part(part)) if part.name == FILE => {
+                (State::Fields | State::Behind, Event::Part(part))
+                    if part.name == FILE && self.files < self.form.files =>
+                {
                     self.state = State::File;
+                    self.files += 1;
                     return self.file(&part).map(Some);
                 }
                 (State::Fields, Event::Part(part)) => {
@@ -127,11 +136,16 @@ impl FormReader {
                     return Ok(Some(FormEvent::Data(data)));
                 }
                 (State::File, Event::PartEnd) => self.state = State::Behind,
+                (State::Behind, Event::End) if self.files < self.form.files => {
+                    let (there, said) = (self.files, self.form.files);
+                    let what = format!("the form has {there} files, and ?files= says {said}");
+                    return Err(about("files", fault(self.parser.position(), &what)));
+                }
                 (State::Behind, Event::End) => {
                     self.state = State::End;
                     return Ok(Some(FormEvent::End));
                 }
-                (State::Behind, Event::Part(part)) => return Err(Self::too_late(&part)),
+                (State::Behind, Event::Part(part)) => return Err(self.too_late(&part)),
                 // The parser has no other order.
                 (_, _) => return Err(fault(self.parser.position(), "the form is out of order")),
             }
@@ -172,7 +186,7 @@ impl FormReader {
                 let (wanted, kind) = plan::wanted(&mut fields, form.work, named.as_deref())?;
                 fields.refuse_rest("form", "it is not an option here")?;
                 plan::within(Some(form.bound), form.limits.of(kind))?;
-                Ask { wanted, kind, size: form.bound }
+                Ask { wanted, kind, size: form.bound, files: 1 }
             }
         };
         let guessed =
@@ -217,9 +231,11 @@ impl FormReader {
         Ok(())
     }
 
-    fn too_late(part: &Part) -> Problem {
-        let what = if part.name == FILE {
-            "there is more than one field called file; send one request for each file"
+    fn too_late(&self, part: &Part) -> Problem {
+        let what = if part.name == FILE && self.form.files > 1 {
+            "there are more fields called file than ?files= says"
+        } else if part.name == FILE {
+            "there is more than one field called file; say in the query how many (?files=2), or send one request for each"
         } else {
             "there is a field behind the file, too late to be priced; put it before the file, or into the query"
         };

@@ -86,13 +86,16 @@ struct Measured {
 
 impl Measured {
     fn ask(self) -> Ask {
-        Ask { wanted: self.wanted, kind: self.kind, size: self.bytes.len() as u64 }
+        Ask { wanted: self.wanted, kind: self.kind, size: self.bytes.len() as u64, files: 1 }
     }
 
     fn digested(self) -> (Ask, Content) {
         let Measured { wanted, kind, bytes, encoding, filename, content_type } = self;
         let (size, digest) = (bytes.len() as u64, digest(&bytes));
-        (Ask { wanted, kind, size }, Content { data: bytes.into(), digest, encoding, filename, content_type })
+        (
+            Ask { wanted, kind, size, files: 1 },
+            Content { data: bytes.into(), digest, encoding, filename, content_type },
+        )
     }
 }
 
@@ -178,7 +181,7 @@ impl DataUrl {
         let found = content_type.and_then(|text| options::content_type("Content-Type", text).ok());
         label.content_type =
             label.content_type.or(found).or_else(|| guessed(kind, label.filename.as_deref()));
-        Ok((Ask { wanted, kind, size }, label))
+        Ok((Ask { wanted, kind, size, files: 1 }, label))
     }
 }
 

@@ -23,7 +23,7 @@ mod text;
 #[cfg(test)]
 mod tests;
 
-pub use fingerprint::{Body, app_fingerprint, fingerprint};
+pub use fingerprint::{Body, app_fingerprint, batch_fingerprint, fingerprint};
 pub use form::{Form, FormEvent, FormReader, MAX_FIELDS};
 pub use measure::{Digest, data_url, digest, measure_json, price_json};
 pub use options::MAX_TTL;
@@ -54,8 +54,10 @@ pub struct Ask {
     pub wanted: Wanted,
     /// What the bytes are.
     pub kind: Kind,
-    /// Decoded size in bytes; exact when the body was read, else as declared by the head.
+    /// Decoded size in bytes; exact when the body was read, else as declared by the head. Of several files, what each may have.
     pub size: u64,
+    /// How many files it is about: one, but for a form that has more.
+    pub files: u16,
 }
 
 /// A brokered operation and its options, validated: unknown or unsold options never get here.

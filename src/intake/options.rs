@@ -86,6 +86,15 @@ pub(super) fn size(text: &str) -> Result<u64, Problem> {
     digits(text).ok_or_else(|| invalid("size", "it is a whole number of bytes"))
 }
 
+/// `files` in a query: how many there are in the form.
+pub(super) fn files(text: &str, most: u16) -> Result<u16, Problem> {
+    match digits(text).and_then(|files| u16::try_from(files).ok()) {
+        Some(files) if (1..=most).contains(&files) => Ok(files),
+        _ if most == 1 => Err(invalid("files", "several files in one form are not taken here")),
+        _ => Err(invalid("files", format!("it is a whole number of files from 1 to {most}"))),
+    }
+}
+
 /// A store with these options.
 pub(super) fn store(permanent: bool, ttl: Option<u64>) -> Result<Wanted, Problem> {
     if permanent && ttl.is_some() {

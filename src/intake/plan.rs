@@ -20,8 +20,10 @@ pub struct Limits {
     pub json: u64,
     /// What must be whole in memory to be checked: a JSON document, a program.
     pub whole: u64,
-    /// A raw body, or the file of a form.
+    /// A raw body, or the file of a form; of several files, all of them.
     pub raw: u64,
+    /// Files in one form.
+    pub files: u16,
 }
 
 impl Limits {
@@ -33,7 +35,12 @@ impl Limits {
 
 impl From<&Paid> for Limits {
     fn from(paid: &Paid) -> Self {
-        Limits { json: paid.max_json_body, whole: paid.max_document, raw: paid.max_raw_body }
+        Limits {
+            json: paid.max_json_body,
+            whole: paid.max_document,
+            raw: paid.max_raw_body,
+            files: paid.max_files,
+        }
     }
 }
 
@@ -67,7 +74,8 @@ pub struct Raw {
 /// that is refused too (415).
 ///
 /// A raw body's options are in the query: `filename`, `permanent`, `ttl` to store, `language` to run, and
-/// `size`, which stands in for `Content-Length`. A form's may be. With a JSON body the options are in the body, and a
+/// `size`, which stands in for `Content-Length`. A form's may be, and if there are several files in it must be, with their
+/// number as `files` and what each may have as `size`. With a JSON body the options are in the body, and a
 /// query is refused.
 pub fn plan(parts: &Parts, work: BrokeredWork, limits: Limits) -> Result<Plan, Problem> {
     refuse_coding(parts)?;
@@ -163,7 +171,7 @@ fn raw(
     }
     let whole = essence(content_type) == "text/plain" && size <= limits.whole;
     let label = Label { filename, content_type: Some(content_type.to_owned()) };
-    Ok(Raw { ask: Ask { wanted, kind, size }, label, whole: whole || kind != Kind::File })
+    Ok(Raw { ask: Ask { wanted, kind, size, files: 1 }, label, whole: whole || kind != Kind::File })
 }
 
 fn form(
@@ -185,21 +193,38 @@ fn form(
         }
         (length, declared) => declared.or(length).ok_or(Reason::LengthRequired)?,
     };
+    let given = query.rest();
+    let files = match work {
+        BrokeredWork::Store => {
+            query.take("files")?.map(|text| options::files(&text, limits.files)).transpose()?
+        }
+        BrokeredWork::Run => None,
+    };
+    let files = files.unwrap_or(1);
     within(Some(bound), limits.of(if work == BrokeredWork::Run { Kind::Code } else { Kind::File }))?;
     if bound == 0 {
         return Err(missing(work).into());
     }
-    let given = query.rest();
+    if files > 1 {
+        // Without a length, all of them may be as large as each.
+        within(Some(length.unwrap_or(bound.saturating_mul(files.into()))), limits.raw)?;
+    }
     let filename = filename(&mut query, work)?;
+    if files > 1 && filename.is_some() {
+        return Err(options::invalid(
+            "filename",
+            "each of several files has its own, in its part of the form",
+        ));
+    }
     let ask = if given.is_empty() {
         None
     } else {
         let (wanted, kind) = wanted(&mut query, work, filename.as_deref())?;
         query.refuse_rest("query", "it is not an option here")?;
         within(Some(bound), limits.of(kind))?;
-        Some(Ask { wanted, kind, size: bound })
+        Some(Ask { wanted, kind, size: bound, files })
     };
-    Ok(Form { work, boundary, given, filename, bound, limits, ask })
+    Ok(Form { work, boundary, given, filename, bound, files, limits, ask })
 }
 
 fn filename(query: &mut Query<'_>, work: BrokeredWork) -> Result<Option<String>, Problem> {

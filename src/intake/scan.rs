@@ -270,7 +270,7 @@ impl LargeJson {
     /// What is asked for, of data that nobody kept.
     pub fn ask(&self, size: u64) -> Ask {
         let kind = if self.is_document() { Kind::Json } else { Kind::File };
-        Ask { wanted: self.wanted.clone(), kind, size }
+        Ask { wanted: self.wanted.clone(), kind, size, files: 1 }
     }
 
     /// Whether its name says that it is JSON.
@@ -279,7 +279,7 @@ impl LargeJson {
     }
 
     fn with(self, kind: Kind, data: super::Data, digest: [u8; 32]) -> (Ask, Content) {
-        let ask = Ask { wanted: self.wanted, kind, size: data.size() };
+        let ask = Ask { wanted: self.wanted, kind, size: data.size(), files: 1 };
         let Label { filename, content_type } = self.label;
         let content_type = content_type.or_else(|| measure::guessed(kind, filename.as_deref()));
         (ask, Content { data, digest, encoding: self.encoding, filename, content_type })

@@ -10,8 +10,11 @@ use crate::ids::JobId;
 use crate::money::Amount;
 use crate::x402::{Address, Asset, B256, Receipt, Requirement, Version};
 
-/// The version of this record's shape. A reader refuses a newer one and reads the one before.
-pub const SCHEMA: u16 = 1;
+/// The newest shape of this record. A reader refuses newer ones, and reads those before: [`Job::reads`].
+pub const SCHEMA: u16 = 2;
+
+/// The shape of a record of work in one part. Gateways from before there was other work read it, and take no part for the whole.
+pub const ONE_PART: u16 = 1;
 
 /// What makes a client payment unique: `eip155:84532/0x<asset>/0x<from>/0x<nonce>`, lower case.
 /// The same authorization presented as v1 or v2, in any hex case, has the same key.
@@ -57,7 +60,7 @@ pub struct Fingerprint(#[serde(with = "hex::serde")] pub [u8; 32]);
 /// One paid piece of work. Changed by [`Job::apply`] only.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Job {
-    /// [`SCHEMA`] of the writer.
+    /// [`ONE_PART`], or [`SCHEMA`] where the work has several.
     pub schema: u16,
     /// The public id.
     pub id: JobId,
@@ -85,7 +88,8 @@ pub struct Job {
     pub quote: Sold,
     /// Every payment we signed for it, in order. Entries are never removed.
     pub provider: Vec<ProviderPayment>,
-    /// The answer: there while it may still be owed (`settling`, `completed`, `uncollected`), and only then.
+    /// The answer: there while it may still be owed (`settling`, `completed`, `uncollected`; `refund_due` and `refunded` with a
+    /// shortfall), and only then.
     pub answer: Option<Answer>,
     /// The client has the answer, or may have it, once there is one: before its payment is settled. A record from before
     /// there was this has it not.
@@ -95,10 +99,22 @@ pub struct Job {
     pub receipt: Option<Receipt>,
     /// Why it failed, when it did.
     pub failure: Option<Failure>,
+    /// What was not done of the work, where the answer is about the rest of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shortfall: Option<Shortfall>,
     /// Every payment we signed to give the client its money back, in order. Entries are never removed. A record from before
     /// there were refunds has none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub refunds: Vec<Refund>,
+}
+
+/// What was not done of work in several parts. The client pays for all of it, since its payment has one amount, and is owed this.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shortfall {
+    /// How much of the price: more than nothing, and less than all of it.
+    pub owed: Amount,
+    /// The steps of the parts that were not done. What was signed for one of them in this attempt may have been taken or not.
+    pub steps: Vec<String>,
 }
 
 /// What kind of work a job is.
@@ -187,7 +203,7 @@ pub struct ProviderPayment {
 }
 
 /// A payment we signed to give a client its money back. Written before the signature leaves the process. How much, in what
-/// and to whom is not in it: the job says what the client paid, and who it was.
+/// and to whom is not in it: the job says what the client is owed ([`Job::owed`]), and who it is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Refund {
     /// 1 for the first; one more than the last, which has provably lapsed unpaid, for each after it.
@@ -267,7 +283,7 @@ pub enum State {
     Settling,
     /// Settled and done. Final.
     Completed,
-    /// Settled, but the work failed: the client is owed the price.
+    /// Settled, but the work failed, or a part of it: the client is owed the price, or its share.
     RefundDue,
     /// The client has its money back, which is proven. Final.
     Refunded,
@@ -302,6 +318,43 @@ impl From<Duration> for Retention {
 }
 
 impl Job {
+    /// Whether records of this schema are understood.
+    pub fn reads(schema: u16) -> bool {
+        (ONE_PART..=SCHEMA).contains(&schema)
+    }
+
+    /// What the client gets back, where anything is owed: all that it paid, or the share of what was not done.
+    pub fn owed(&self) -> Amount {
+        self.shortfall.as_ref().map_or(self.client.requirement.amount, |shortfall| shortfall.owed)
+    }
+
+    /// Whether its client has an answer: for all of the work, or for a part of it and money for the rest.
+    pub fn is_answered(&self) -> bool {
+        match self.state {
+            State::Completed => true,
+            State::RefundDue | State::Refunded => self.shortfall.is_some(),
+            _ => false,
+        }
+    }
+
+    /// Whether the client pays for the work that this payment was for, or will: not, if that was not done.
+    pub fn is_paid_for(&self, payment: &ProviderPayment) -> bool {
+        let done = |shortfall: &Shortfall| {
+            payment.attempt == self.attempt && !shortfall.steps.contains(&payment.step)
+        };
+        self.is_answered() && self.shortfall.as_ref().is_none_or(done)
+    }
+
+    /// Whether both records say the same of what became of this job: what its client has, and what it is owed.
+    pub fn ends_as(&self, other: &Job) -> bool {
+        (self.state, &self.shortfall) == (other.state, &other.shortfall)
+    }
+
+    /// The outer state clients see.
+    pub fn outer(&self) -> &'static str {
+        if self.is_answered() { State::Completed.outer() } else { self.state.outer() }
+    }
+
     /// When a store may forget this job by itself. `None`: never, because it is unfinished, somebody's money is
     /// outstanding, or it is to be archived first. A record outlives its payment, so a forgotten payment is an expired one.
     pub fn keep_until(&self, retention: impl Into<Retention>) -> Option<UnixMillis> {

@@ -19,7 +19,8 @@ pub mod transition;
 pub use self::redis::Redis;
 pub use embedded::Embedded;
 pub use job::{
-    Answer, ClaimKey, Failure, Fingerprint, Job, JobKind, Kept, ProviderPayment, Refund, Retention, State,
+    Answer, ClaimKey, Failure, Fingerprint, Job, JobKind, Kept, ProviderPayment, Refund, Retention,
+    Shortfall, State,
 };
 pub use record::Entry;
 pub use store::{Appended, Claim, Draw, JobStore, Lease, Step, StoreError, ValueStore};

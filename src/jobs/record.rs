@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::job::{
     Answer, ClaimKey, ClientLeg, Failure, Fingerprint, Job, JobKind, Kept, ProviderPayment, Refund, SCHEMA,
-    Sold, State,
+    Shortfall, Sold, State,
 };
 use super::store::{Step, StoreError};
 use super::transition::Event;
@@ -71,6 +71,8 @@ struct Changing<'a> {
     trusted: bool,
     receipt: Option<Cow<'a, Receipt>>,
     failure: Option<Cow<'a, Failure>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    shortfall: Option<Cow<'a, Shortfall>>,
     #[serde(default, skip_serializing_if = "<[Refund]>::is_empty")]
     refunds: Cow<'a, [Refund]>,
 }
@@ -98,13 +100,16 @@ impl Parts {
             trusted,
             receipt: job.receipt.as_ref().map(Cow::Borrowed),
             failure: job.failure.as_ref().map(Cow::Borrowed),
+            shortfall: job.shortfall.as_ref().map(Cow::Borrowed),
             refunds: Cow::Borrowed(&job.refunds),
         })
     }
 
     /// Its answer, if it is of these steps, and not of earlier ones.
     pub(super) fn answer(job: &Job, steps: &[Step<'_>]) -> Option<Vec<u8>> {
-        let answered = steps.iter().any(|step| matches!(step.event, Event::Answered { .. }));
+        let answered = steps
+            .iter()
+            .any(|step| matches!(step.event, Event::Answered { .. } | Event::AnsweredInPart { .. }));
         job.answer.as_ref().filter(|_| answered).map(json)
     }
 
@@ -139,6 +144,7 @@ impl Parts {
             trusted: at.trusted,
             receipt: at.receipt.map(Cow::into_owned),
             failure: at.failure.map(Cow::into_owned),
+            shortfall: at.shortfall.map(Cow::into_owned),
             refunds: at.refunds.into_owned(),
         })
     }
@@ -149,12 +155,18 @@ impl Entry {
     /// answer twice.
     pub(super) fn line(step: &Step<'_>) -> Vec<u8> {
         let Step { event, at } = *step;
-        let Event::Answered { answer } = event else {
-            return json(&Written { at, event });
+        let without_body = |answer: &Answer| {
+            let headers = answer.headers.clone();
+            Answer { status: answer.status, headers, body: Kept::Not }
         };
-        let headers = answer.headers.clone();
-        let answer = Answer { status: answer.status, headers, body: Kept::Not };
-        json(&Written { at, event: &Event::Answered { answer } })
+        let event = match event {
+            Event::Answered { answer } => &Event::Answered { answer: without_body(answer) },
+            Event::AnsweredInPart { answer, shortfall } => {
+                &Event::AnsweredInPart { answer: without_body(answer), shortfall: shortfall.clone() }
+            }
+            other => other,
+        };
+        json(&Written { at, event })
     }
 
     /// The entry of a line.
@@ -186,18 +198,18 @@ fn json(value: &impl Serialize) -> Vec<u8> {
 /// Reads what says its schema, if that is ours.
 fn of_our_schema<T: DeserializeOwned>(record: &[u8], schema: impl Fn(&T) -> u16) -> Result<T, StoreError> {
     match serde_json::from_slice::<T>(record) {
-        Ok(read) if schema(&read) == SCHEMA => Ok(read),
+        Ok(read) if Job::reads(schema(&read)) => Ok(read),
         Ok(read) => Err(other_schema(schema(&read))),
         // A newer record may well have another shape; then its schema is the news, not the shape.
         Err(error) => match serde_json::from_slice::<SchemaOnly>(record) {
-            Ok(SchemaOnly { schema }) if schema != SCHEMA => Err(other_schema(schema)),
+            Ok(SchemaOnly { schema }) if !Job::reads(schema) => Err(other_schema(schema)),
             _ => Err(damaged("a job record", &error)),
         },
     }
 }
 
 fn other_schema(schema: u16) -> StoreError {
-    StoreError::Unreadable(format!("it is of schema {schema}; this version reads {SCHEMA}"))
+    StoreError::Unreadable(format!("it is of schema {schema}; this version reads up to {SCHEMA}"))
 }
 
 /// The place of the damage, without serde's words: they quote what was found there.

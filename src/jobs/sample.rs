@@ -57,6 +57,7 @@ pub(crate) fn job(number: u64) -> Job {
         trusted: false,
         receipt: None,
         failure: None,
+        shortfall: None,
         refunds: Vec::new(),
     }
 }
@@ -103,6 +104,11 @@ pub(crate) fn failure() -> Failure {
     Failure { code: "provider_failed".into(), message: "the provider failed".into(), status: 502 }
 }
 
+/// A third of the price is owed, for these steps.
+pub(crate) fn shortfall(steps: &[&str]) -> Shortfall {
+    Shortfall { owed: Amount::new(4_000), steps: steps.iter().map(|step| (*step).to_owned()).collect() }
+}
+
 pub(crate) fn answer(body: &[u8]) -> Answer {
     Answer {
         status: 200,
@@ -131,10 +137,11 @@ pub(crate) fn events(payment: ProviderPayment) -> Vec<Event> {
         Event::Signed { payment },
         Event::Trusted,
         Event::Answered { answer: answer(b"{}") },
+        Event::AnsweredInPart { answer: answer(b"{}"), shortfall: shortfall(&["a"]) },
         Event::WorkFailed { failure: failure() },
         Event::Settled { receipt: receipt() },
         Event::Refused { failure: failure() },
-        Event::ProvedSpent,
+        Event::ProvedSpent { unspent: Vec::new() },
         Event::ProvedUnspent,
         Event::Reopened { sold: sold() },
         Event::Turned { sold: sold() },

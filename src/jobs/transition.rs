@@ -19,7 +19,10 @@
 //!                                         └ RefundLapsed ▶ RefundDue (the next may be signed)
 //! ```
 //!
-//! A payment to a provider may be open in RefundDue and Refunded as in Held: the chain proves it there too, and the state stays.
+//! Of work in several parts some may be done: AnsweredInPart is Answered, and leads to RefundDue where that leads to Completed.
+//!
+//! A payment to a provider may be open in RefundDue, Refunded and Uncollected as in Held: the chain proves it there too, and the
+//! state stays.
 //!
 //! Work that failed before anybody was paid may turn to another provider, in `Working` and in `WorkingSettled`: Turned.
 //!
@@ -38,6 +41,7 @@
 //! | working | turned | working |
 //! | working | trusted | working |
 //! | working | answered | settling |
+//! | working | answered_in_part | settling |
 //! | working | work_failed | voided |
 //! | working | work_failed | held |
 //! | settling_upfront | settled | working_settled |
@@ -45,14 +49,17 @@
 //! | working_settled | signed | working_settled |
 //! | working_settled | turned | working_settled |
 //! | working_settled | answered | completed |
+//! | working_settled | answered_in_part | refund_due |
 //! | working_settled | work_failed | refund_due |
 //! | refund_due | refund_signed | refund_due |
 //! | refund_due | refund_lapsed | refund_due |
 //! | refund_due | refunded | refunded |
 //! | settling | settled | completed |
+//! | settling | settled | refund_due |
 //! | settling | refused | uncollected |
 //! | settling | refused | voided |
 //! | held | answered | settling |
+//! | held | answered_in_part | settling |
 //! | held | proved_spent | provider_lost |
 //! | held | proved_unspent | voided |
 //! | held | settled | refund_due |
@@ -60,9 +67,11 @@
 //! | refund_due | proved_unspent | refund_due |
 //! | refunded | proved_spent | refunded |
 //! | refunded | proved_unspent | refunded |
+//! | uncollected | proved_spent | uncollected |
+//! | uncollected | proved_unspent | uncollected |
 //! | voided | reopened | claimed |
 
-use super::job::{Answer, Failure, Fate, Job, ProviderPayment, Refund, Sold, State};
+use super::job::{Answer, Failure, Fate, Job, ProviderPayment, Refund, Shortfall, Sold, State};
 use crate::clock::{UnixMillis, UnixSeconds};
 use crate::money::Amount;
 use crate::x402::{B256, Receipt};
@@ -98,6 +107,13 @@ pub enum Event {
         /// What the client gets once settled.
         answer: Answer,
     },
+    /// A part of the work succeeded, and no more of it will. From `Working`, `/settle` may be called from now on.
+    AnsweredInPart {
+        /// What the client gets once settled.
+        answer: Answer,
+        /// What it is owed for the rest.
+        shortfall: Shortfall,
+    },
     /// The work failed, or can no longer be finished.
     WorkFailed {
         /// Why.
@@ -113,9 +129,13 @@ pub enum Event {
         /// Why.
         failure: Failure,
     },
-    /// The chain proved that an open provider signature was spent. All that are open are booked as spent:
-    /// a loss is never counted too small.
-    ProvedSpent,
+    /// The chain proved that an open provider signature was spent. All that are open are booked as spent, but for those it
+    /// proved otherwise of: a loss is never counted too small.
+    ProvedSpent {
+        /// The nonces of those that were not spent, and never will be. A record from before work had parts names none.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        unspent: Vec<B256>,
+    },
     /// The chain proved that no open provider signature was or can be spent.
     ProvedUnspent,
     /// The same payment starts the next attempt of a voided job.
@@ -148,10 +168,11 @@ impl Event {
             Event::Turned { .. } => "turned",
             Event::Trusted => "trusted",
             Event::Answered { .. } => "answered",
+            Event::AnsweredInPart { .. } => "answered_in_part",
             Event::WorkFailed { .. } => "work_failed",
             Event::Settled { .. } => "settled",
             Event::Refused { .. } => "refused",
-            Event::ProvedSpent => "proved_spent",
+            Event::ProvedSpent { .. } => "proved_spent",
             Event::ProvedUnspent => "proved_unspent",
             Event::Reopened { .. } => "reopened",
             Event::RefundSigned { .. } => "refund_signed",
@@ -187,14 +208,27 @@ impl Job {
                 job.answer = Some(answer.clone());
                 job.failure = None;
                 // The adapter vouches for the work of every step, so each of their payments was taken.
-                job.resolve_open(Fate::Spent);
+                job.resolve_open(Fate::Spent, |_| true);
+            }
+            Event::AnsweredInPart { answer, shortfall } => {
+                job.answer = Some(answer.clone());
+                job.failure = None;
+                // Nobody vouches for those of the parts that were not done.
+                let attempt = self.attempt;
+                job.resolve_open(Fate::Spent, |payment| {
+                    payment.attempt != attempt || !shortfall.steps.contains(&payment.step)
+                });
+                job.shortfall = Some(shortfall.clone());
             }
             Event::Settled { receipt } => job.receipt = Some(receipt.clone()),
             Event::WorkFailed { failure } | Event::Rejected { failure } | Event::Refused { failure } => {
                 job.failure = Some(failure.clone());
             }
-            Event::ProvedSpent => job.resolve_open(Fate::Spent),
-            Event::ProvedUnspent => job.resolve_open(Fate::Unspent),
+            Event::ProvedSpent { unspent } => {
+                job.resolve_open(Fate::Unspent, |payment| unspent.contains(&payment.nonce));
+                job.resolve_open(Fate::Spent, |_| true);
+            }
+            Event::ProvedUnspent => job.resolve_open(Fate::Unspent, |_| true),
             Event::Reopened { sold } => {
                 job.attempt += 1;
                 job.quote = sold.clone();
@@ -207,7 +241,7 @@ impl Job {
         }
         if job.state == State::Voided {
             // Nobody paid for it: the next attempt must not be answered with it.
-            (job.answer, job.trusted) = (None, false);
+            (job.answer, job.trusted, job.shortfall) = (None, false, None);
         }
         Ok(job)
     }
@@ -263,6 +297,7 @@ impl Job {
             (Working, Event::Turned { sold }) if self.may_turn(sold) => Working,
             (Working, Event::Trusted) if self.costs_nothing() && !self.trusted => Working,
             (Working, Event::Answered { .. }) => Settling,
+            (Working, Event::AnsweredInPart { shortfall, .. }) if self.may_fall_short(shortfall) => Settling,
             (Working, Event::WorkFailed { .. }) if self.signature_open() => Held,
             (Working, Event::WorkFailed { .. }) => Voided,
 
@@ -271,21 +306,30 @@ impl Job {
             (WorkingSettled, Event::Signed { payment }) if self.may_sign(payment) => WorkingSettled,
             (WorkingSettled, Event::Turned { sold }) if self.may_turn(sold) => WorkingSettled,
             (WorkingSettled, Event::Answered { .. }) => Completed,
+            (WorkingSettled, Event::AnsweredInPart { shortfall, .. }) if self.may_fall_short(shortfall) => {
+                RefundDue
+            }
             (WorkingSettled, Event::WorkFailed { .. }) => RefundDue,
 
+            (Settling, Event::Settled { .. }) if self.shortfall.is_some() => RefundDue,
             (Settling, Event::Settled { .. }) => Completed,
-            (Settling, Event::Refused { .. }) if self.paid_provider() || self.trusted => Uncollected,
+            (Settling, Event::Refused { .. }) if !self.costs_nothing() || self.trusted => Uncollected,
             (Settling, Event::Refused { .. }) => Voided,
 
             // Whoever did the work could not write it down before the job was taken for given up.
             (Held, Event::Answered { .. }) => Settling,
-            (Held, Event::ProvedSpent) => ProviderLost,
+            (Held, Event::AnsweredInPart { shortfall, .. }) if self.may_fall_short(shortfall) => Settling,
+            (Held, Event::ProvedSpent { unspent }) if self.is_spent_but_for(unspent) => ProviderLost,
             (Held, Event::ProvedUnspent) => Voided,
             // Settled by whoever did the work, who never came back to write it down.
             (Held, Event::Settled { .. }) => RefundDue,
             // What is owed to the client stays as it is; what the work cost becomes known.
-            (RefundDue, Event::ProvedSpent | Event::ProvedUnspent) if self.signature_open() => RefundDue,
-            (Refunded, Event::ProvedSpent | Event::ProvedUnspent) if self.signature_open() => Refunded,
+            (RefundDue | Refunded | Uncollected, Event::ProvedSpent { unspent })
+                if self.is_spent_but_for(unspent) =>
+            {
+                self.state
+            }
+            (RefundDue | Refunded | Uncollected, Event::ProvedUnspent) if self.signature_open() => self.state,
 
             (RefundDue, Event::RefundSigned { refund }) if self.may_refund(refund) => RefundDue,
             (RefundDue, Event::RefundLapsed) if self.open_refund().is_some() => RefundDue,
@@ -315,6 +359,16 @@ impl Job {
         !self.signature_open() && !self.paid_provider()
     }
 
+    /// A part that was not done has a price of its own, and so has what was done.
+    fn may_fall_short(&self, shortfall: &Shortfall) -> bool {
+        !self.trusted && Amount::ZERO < shortfall.owed && shortfall.owed < self.client.requirement.amount
+    }
+
+    /// Whether something is open that is not among these: else nothing is spent.
+    fn is_spent_but_for(&self, unspent: &[B256]) -> bool {
+        self.provider.iter().any(|payment| payment.fate == Fate::Open && !unspent.contains(&payment.nonce))
+    }
+
     /// Whether a provider signature of this job is out, and nothing is known of it.
     // Over all attempts, not this one alone: a voided job has no open signature (each was proven unspent),
     // so an open one is of this attempt, and if that ever broke, money would still be looked for.
@@ -326,8 +380,9 @@ impl Job {
         self.provider.iter().any(|payment| payment.fate == Fate::Spent)
     }
 
-    fn resolve_open(&mut self, fate: Fate) {
-        for payment in self.provider.iter_mut().filter(|payment| payment.fate == Fate::Open) {
+    fn resolve_open(&mut self, fate: Fate, of: impl Fn(&ProviderPayment) -> bool) {
+        let open = |payment: &&mut ProviderPayment| payment.fate == Fate::Open && of(payment);
+        for payment in self.provider.iter_mut().filter(open) {
             payment.fate = fate;
         }
     }

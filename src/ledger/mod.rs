@@ -192,6 +192,7 @@ impl Books {
             trusted: false,
             receipt: None,
             failure: None,
+            shortfall: None,
             refunds: Vec::new(),
             ..job.clone()
         };
@@ -313,6 +314,8 @@ impl Books {
             self.differs(job, "its journal and its record name different payments to providers".to_owned());
         } else if job.refunds != led.refunds {
             self.differs(job, "its journal and its record name different refunds".to_owned());
+        } else if job.shortfall != led.shortfall {
+            self.differs(job, "its journal and its record differ in what was not done".to_owned());
         } else if receipt(job) != receipt(led) {
             self.differs(job, "its journal and its record name different receipts".to_owned());
         }
@@ -347,20 +350,28 @@ fn position(job: &Job) -> Option<Position> {
         let account = match payment.fate {
             Fate::Unspent => continue,
             // A loss is never counted too small.
-            Fate::Open | Fate::Spent if unpaid_for => Account::Losses,
+            Fate::Spent if unpaid_for && !job.is_paid_for(payment) => Account::Losses,
+            Fate::Open if unpaid_for => Account::Losses,
             Fate::Open => Account::Exposure,
             Fate::Spent => Account::ProviderCost,
         };
         shift(&mut position, &payment.asset, payment.amount, account, Account::Wallet)?;
     }
     if job.receipt.is_some() {
-        let account = match job.state {
-            State::Completed => Account::Income,
-            State::RefundDue | State::Refunded => Account::RefundsDue,
-            _ => Account::Unearned,
-        };
         let requirement = &job.client.requirement;
-        shift(&mut position, &requirement.asset, requirement.amount, Account::Received, account)?;
+        let mut received =
+            |amount, account| shift(&mut position, &requirement.asset, amount, Account::Received, account);
+        match job.state {
+            State::Completed => received(requirement.amount, Account::Income)?,
+            State::RefundDue | State::Refunded => {
+                received(job.owed(), Account::RefundsDue)?;
+                let earned = requirement.amount.checked_sub(job.owed())?;
+                if earned != Amount::ZERO {
+                    received(earned, Account::Income)?;
+                }
+            }
+            _ => received(requirement.amount, Account::Unearned)?,
+        }
     }
     for refund in &job.refunds {
         let account = match refund.fate {
@@ -368,8 +379,7 @@ fn position(job: &Job) -> Option<Position> {
             Fate::Open => Account::Exposure,
             Fate::Spent => Account::RefundsDue,
         };
-        let requirement = &job.client.requirement;
-        shift(&mut position, &requirement.asset, requirement.amount, account, Account::Wallet)?;
+        shift(&mut position, &job.client.requirement.asset, job.owed(), account, Account::Wallet)?;
     }
     Some(position)
 }

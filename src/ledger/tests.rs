@@ -25,6 +25,9 @@ fn live(number: u64, picks: &[(usize, u8)]) -> (Job, Vec<Entry>) {
         signed.amount = Amount::new(1_000 + u128::from(*step));
         let mut events = sample::events(signed);
         for event in &mut events {
+            if let Event::AnsweredInPart { shortfall, .. } = event {
+                shortfall.steps = vec![step.to_string()];
+            }
             if let Event::RefundSigned { refund } = event {
                 refund.attempt = job.next_refund().unwrap_or(9);
                 refund.nonce = B256::from_slice(&[&[number as u8, nonce], &[8; 30][..]].concat());
@@ -64,6 +67,47 @@ fn told(number: u64, names: &[&str]) -> (Job, Vec<Entry>) {
     life
 }
 
+/// Two files, paid for; the second is not there, and nobody knows whether its payment was taken.
+#[test]
+fn what_is_owed_for_a_part_is_owed_and_the_rest_is_earned() {
+    let event = |name: &str| {
+        sample::events(payment("", 1, 1)).into_iter().find(|event| event.name() == name).unwrap()
+    };
+    let nonce = B256::repeat_byte(2);
+    let mut events = vec![
+        event("verified"),
+        Event::Signed { payment: payment("pin/1", 1, 1) },
+        Event::Signed { payment: payment("pin/2", 1, 2) },
+        Event::AnsweredInPart { answer: sample::answer(b"{}"), shortfall: sample::shortfall(&["pin/2"]) },
+        event("settled"),
+    ];
+    let mut books_after = |event: Option<Event>| {
+        events.extend(event);
+        let (mut job, mut journal) = (sample::job(1), Vec::new());
+        for event in &events {
+            job = job.apply(event, job.updated).unwrap();
+            journal.push(Entry { at: job.updated, event: event.clone() });
+        }
+        let books = books(&[(job, journal)]);
+        assert_eq!(books.check(), []);
+        balances(&books).into_iter().filter(|(_, sum)| *sum != 0).collect::<Vec<_>>()
+    };
+    use Account::*;
+    let due = |wallet, more: &[(Account, i128)]| {
+        let mut due = vec![(Received, 12_000), (Wallet, wallet), (ProviderCost, 10_000), (Income, -8_000)];
+        due.extend(more);
+        due.sort();
+        due
+    };
+    // Until it is known it is a loss, and if it was not taken it is none.
+    assert_eq!(books_after(None), due(-20_000, &[(Losses, 10_000), (RefundsDue, -4_000)]));
+    assert_eq!(books_after(Some(Event::ProvedUnspent)), due(-10_000, &[(RefundsDue, -4_000)]));
+    let refund = sample::refund(1, 0xf1);
+    let signed = books_after(Some(Event::RefundSigned { refund }));
+    assert_eq!(signed, due(-14_000, &[(Exposure, 4_000), (RefundsDue, -4_000)]));
+    assert_eq!(books_after(Some(Event::Refunded { transaction: nonce })), due(-14_000, &[]));
+}
+
 proptest! {
     #[test]
     fn books_of_any_lives_balance(
@@ -81,9 +125,11 @@ proptest! {
             .filter(|payment| payment.fate != Fate::Unspent)
             .map(|payment| payment.amount.units())
             .sum();
-        let refunds = lives.iter().flat_map(|(job, _)| &job.refunds);
-        let refunded = refunds.filter(|refund| refund.fate != Fate::Unspent).count() as u128 * 12_000;
-        let signed = signed + refunded;
+        let refunded = |job: &Job| {
+            let refunds = job.refunds.iter().filter(|refund| refund.fate != Fate::Unspent);
+            refunds.count() as u128 * job.owed().units()
+        };
+        let signed = signed + lives.iter().map(|(job, _)| refunded(job)).sum::<u128>();
         prop_assert_eq!(-balances(&books).get(&Account::Wallet).copied().unwrap_or(0), signed as i128);
     }
 

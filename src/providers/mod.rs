@@ -148,6 +148,8 @@ pub struct Order {
     pub job: JobId,
     /// 1 on the first attempt of the job.
     pub attempt: u32,
+    /// Which of several orders of this attempt it is, from 1; 0 where there is one.
+    pub part: u16,
     /// What [`Provider::sells`] chose.
     pub operation: String,
     /// What was asked.
@@ -166,11 +168,7 @@ pub struct Order {
 pub trait Purse: Send + Sync {
     /// The payment for a challenge the provider sent (or is known to send) for `step`.
     /// Calling it twice for the same step gives the identical payment, never a second one.
-    async fn pay(
-        &self,
-        step: &'static str,
-        challenge: &crate::x402::Challenge,
-    ) -> Result<PaymentHeader, PurseError>;
+    async fn pay(&self, step: &str, challenge: &crate::x402::Challenge) -> Result<PaymentHeader, PurseError>;
 }
 
 /// A signed payment, ready for the wire.

@@ -56,11 +56,11 @@ pub(super) fn is_paid(seen: &Seen) -> bool {
 }
 
 pub(super) fn store_ask(kind: Kind, permanent: bool, ttl: Option<u64>, size: u64) -> Ask {
-    Ask { wanted: Wanted::Store { permanent, ttl }, kind, size }
+    Ask { wanted: Wanted::Store { permanent, ttl }, kind, size, files: 1 }
 }
 
 pub(super) fn run_ask(language: &str, size: u64) -> Ask {
-    Ask { wanted: Wanted::Run { language: language.into() }, kind: Kind::Code, size }
+    Ask { wanted: Wanted::Run { language: language.into() }, kind: Kind::Code, size, files: 1 }
 }
 
 pub(super) fn order(operation: Operation, mut ask: Ask, bytes: &[u8]) -> Order {
@@ -68,6 +68,7 @@ pub(super) fn order(operation: Operation, mut ask: Ask, bytes: &[u8]) -> Order {
     Order {
         job: JobId::new(),
         attempt: 1,
+        part: 0,
         operation: operation.into(),
         ask,
         content: Content {
@@ -151,11 +152,11 @@ impl FakePurse {
 
 #[async_trait]
 impl Purse for FakePurse {
-    async fn pay(&self, step: &'static str, challenge: &Challenge) -> Result<PaymentHeader, PurseError> {
+    async fn pay(&self, step: &str, challenge: &Challenge) -> Result<PaymentHeader, PurseError> {
         if let Some(error) = &self.refuses {
             return Err(error.clone());
         }
-        self.paid.lock().push((step, challenge.accepts[0].amount));
+        self.paid.lock().push((step.to_owned().leak(), challenge.accepts[0].amount));
         Ok(header(format!("payment for {step}")))
     }
 }

@@ -32,8 +32,9 @@ impl Prober {
     }
 
     /// Those who may be paid; all, if nobody may.
-    pub(super) fn affordable(&self, mut bids: Vec<Bid>) -> Vec<Bid> {
-        let may = |bid: &Bid| !self.is_spent(bid.seller, bid.cost());
+    pub(super) fn affordable(&self, mut bids: Vec<Bid>, files: u16) -> Vec<Bid> {
+        let cost = |bid: &Bid| bid.cost().times(files);
+        let may = |bid: &Bid| cost(bid).is_some_and(|cost| !self.is_spent(bid.seller, cost));
         if bids.iter().any(may) {
             bids.retain(may);
         }

@@ -13,7 +13,7 @@ use super::epoch::{EpochBook, Epochs};
 use super::error::{OpenError, QuoteError};
 use super::key::{QuoteKey, Work};
 use super::keyring::{Keyring, Keys};
-use super::price::{Charging, Dollars, Tariff};
+use super::price::{Charging, Dollars, PriceError, Tariff};
 use super::probe::{Bid, Prober, RETRY_AFTER};
 use super::quote::{Quote, RouteId, Terms};
 use super::template::{Listing, Template};
@@ -182,7 +182,7 @@ impl QuoteCache {
         Ok(quote)
     }
 
-    /// What `operation` costs us now, by terms no older than `pricing.terms_max_age`; asks the provider if need be.
+    /// What `operation` costs us now for one file, by terms no older than `pricing.terms_max_age`; asks the provider if need be.
     /// To be called before it is paid.
     pub async fn terms(&self, provider: &str, operation: &str, ask: &Ask) -> Result<Offer, ProviderError> {
         let seller = self.prober.seller(provider, operation, ask)?;
@@ -284,13 +284,17 @@ impl QuoteCache {
 
     fn quote(&self, key: &QuoteKey<'static>, bid: Bid) -> Result<Quote, QuoteError> {
         let cost = bid.cost();
+        let mut prices = self.tariff.prices(cost)?;
+        for price in &mut prices {
+            // Of one file, as many times: so the share of each is exact.
+            price.amount = price.amount.checked_mul(key.files).ok_or(PriceError::Overflow)?;
+        }
         let terms = Terms {
             provider: self.prober.name(bid.seller).to_owned(),
             operation: bid.seller.operation.to_owned(),
-            cost,
+            cost: cost.times(key.files).ok_or(PriceError::Overflow)?,
             bound: key.bucket,
         };
-        let prices = self.tariff.prices(cost)?;
         let mut quote = Quote::unpublished(Some(key.clone()), terms, prices);
         quote.seller = Some(bid.seller);
         quote.fetched_at = bid.asked_at;
@@ -307,7 +311,7 @@ impl QuoteCache {
                 prices: &quote.prices,
                 max_timeout_seconds: self.tariff.max_timeout_seconds(),
                 charging: counter.charging,
-                description: description(&key.work),
+                description: description(key),
                 mime_type: "application/json",
             };
             quote.templates.push((counter.route, Template::new(&listing)?));
@@ -344,8 +348,9 @@ impl QuoteCache {
 
 /// The asks that most clients make, of this size.
 pub(super) fn typical(size: u64) -> impl Iterator<Item = Ask> {
-    let store = |permanent, kind| Ask { wanted: Wanted::Store { permanent, ttl: None }, kind, size };
-    let run = Ask { wanted: Wanted::Run { language: "python".to_owned() }, kind: Kind::Code, size };
+    let store =
+        |permanent, kind| Ask { wanted: Wanted::Store { permanent, ttl: None }, kind, size, files: 1 };
+    let run = Ask { wanted: Wanted::Run { language: "python".to_owned() }, kind: Kind::Code, size, files: 1 };
     [
         store(false, Kind::File),
         store(false, Kind::Json),
@@ -388,8 +393,10 @@ fn app_terms(route: &Route) -> Terms {
     }
 }
 
-fn description(work: &Work<'_>) -> &'static str {
-    match work {
+fn description(key: &QuoteKey<'_>) -> &'static str {
+    match &key.work {
+        Work::Store { permanent: false, .. } if key.files > 1 => "Stores files",
+        Work::Store { permanent: true, .. } if key.files > 1 => "Stores files for good, on IPFS",
         Work::Store { permanent: false, .. } => "Stores data",
         Work::Store { permanent: true, .. } => "Stores data for good, on IPFS",
         Work::Run { .. } => "Runs a program",

@@ -19,8 +19,19 @@ pub struct QuoteKey<'a> {
     pub work: Work<'a>,
     /// What the bytes are.
     pub kind: Kind,
-    /// The upper end of the size bucket.
+    /// The upper end of the size bucket: of several files, of each.
     pub bucket: u64,
+    /// How many files. Gateways from before there could be several read and write none.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub files: u16,
+}
+
+fn one() -> u16 {
+    1
+}
+
+fn is_one(files: &u16) -> bool {
+    *files == 1
 }
 
 /// A brokered operation, with the options that change its price or its sellers.
@@ -45,17 +56,23 @@ pub enum Work<'a> {
 impl<'a> QuoteKey<'a> {
     /// The key of this ask.
     pub fn of(ask: &'a Ask, buckets: &Buckets) -> Result<Self, TooLarge> {
-        Ok(QuoteKey { work: Work::of(&ask.wanted), kind: ask.kind, bucket: buckets.end_for(ask.size)? })
+        let bucket = buckets.end_for(ask.size)?;
+        Ok(QuoteKey { work: Work::of(&ask.wanted), kind: ask.kind, bucket, files: ask.files })
     }
 
     /// The largest ask of this key.
     pub(super) fn ask(&self) -> Ask {
-        Ask { wanted: self.work.wanted(), kind: self.kind, size: self.bucket }
+        Ask { wanted: self.work.wanted(), kind: self.kind, size: self.bucket, files: self.files }
     }
 
     /// The same key, free of the ask.
     pub fn into_owned(self) -> QuoteKey<'static> {
-        QuoteKey { work: self.work.into_owned(), kind: self.kind, bucket: self.bucket }
+        QuoteKey { work: self.work.into_owned(), kind: self.kind, bucket: self.bucket, files: self.files }
+    }
+
+    /// The key of each of several files: what a provider is asked a price for.
+    pub(super) fn of_one(&self) -> QuoteKey<'a> {
+        QuoteKey { files: 1, ..self.clone() }
     }
 }
 
@@ -99,7 +116,7 @@ mod tests {
     use super::*;
 
     fn store(permanent: bool, ttl: Option<u64>, size: u64) -> Ask {
-        Ask { wanted: Wanted::Store { permanent, ttl }, kind: Kind::File, size }
+        Ask { wanted: Wanted::Store { permanent, ttl }, kind: Kind::File, size, files: 1 }
     }
 
     #[test]
@@ -112,20 +129,33 @@ mod tests {
         assert_ne!(plain, key(&store(true, None, 3)));
         assert_ne!(plain, key(&store(false, Some(60), 3)));
         assert_eq!(key(&store(false, Some(61), 3)), key(&store(false, Some(60), 3)));
+        let several = key(&Ask { files: 3, ..store(false, None, 3) });
+        assert_ne!(plain, several);
+        assert_eq!(plain, several.of_one());
         let run = |language: &str| Ask {
             wanted: Wanted::Run { language: language.to_owned() },
             kind: Kind::Code,
             size: 3,
+            files: 1,
         };
         assert_ne!(key(&run("python")), key(&run("ruby")));
     }
 
     #[test]
     fn json_form_round_trips() {
-        let ask = Ask { wanted: Wanted::Run { language: "python".to_owned() }, kind: Kind::Code, size: 3 };
+        let ask = Ask {
+            wanted: Wanted::Run { language: "python".to_owned() },
+            kind: Kind::Code,
+            size: 3,
+            files: 1,
+        };
         let key = QuoteKey::of(&ask, &Buckets::new(&[10], [])).unwrap().into_owned();
         let text = serde_json::to_string(&key).unwrap();
         assert_eq!(text, r#"{"work":"run","language":"python","kind":"code","bucket":10}"#);
         assert_eq!(serde_json::from_str::<QuoteKey<'static>>(&text).unwrap(), key);
+        let several = QuoteKey { files: 3, ..key };
+        let text = serde_json::to_string(&several).unwrap();
+        assert_eq!(text, r#"{"work":"run","language":"python","kind":"code","bucket":10,"files":3}"#);
+        assert_eq!(serde_json::from_str::<QuoteKey<'static>>(&text).unwrap(), several);
     }
 }

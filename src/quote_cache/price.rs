@@ -110,6 +110,11 @@ impl Dollars {
         }
     }
 
+    /// This sum, so many times.
+    pub fn times(self, times: u16) -> Option<Dollars> {
+        Some(Dollars { units: self.units.checked_mul(times)?, ..self })
+    }
+
     /// Compares what the sums are worth, exactly, whatever their decimals.
     pub fn compare(self, other: Dollars) -> Ordering {
         let decimals = self.decimals.max(other.decimals);

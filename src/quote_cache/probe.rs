@@ -152,7 +152,7 @@ impl Prober {
         })
     }
 
-    /// The best of the offers that arrive within `patience`, of those who may be paid; later ones are not waited for. Answers from before
+    /// The best of the offers for one file that arrive within `patience`, of those who may be paid; later ones are not waited for. Answers from before
     /// `since` do not count, nor failures that are a moment old. Of equals the first by name, so that replicas
     /// choose alike.
     pub(super) async fn cheapest(
@@ -162,7 +162,7 @@ impl Prober {
         since: UnixMillis,
         patience: Duration,
     ) -> Option<Bid> {
-        let ask = key.ask();
+        let (key, ask) = (&key.of_one(), key.ask());
         let a_moment = u64::try_from(RETRY_AFTER.as_millis()).unwrap_or(u64::MAX);
         let failed_since = since.max(self.clock.now_millis().saturating_sub(a_moment));
         let too_old =
@@ -186,10 +186,10 @@ impl Prober {
         if tokio::time::timeout(patience, in_time).await.is_err() {
             tracing::debug!(?key, "not every provider answered in time");
         }
-        self.affordable(bids).into_iter().min_by(|a, b| self.order(a, b))
+        self.affordable(bids, ask.files).into_iter().min_by(|a, b| self.order(a, b))
     }
 
-    /// A provider's terms, no older than `max_age`.
+    /// A provider's terms for one file, no older than `max_age`.
     pub(super) async fn terms(
         &self,
         seller: Seller,
@@ -201,7 +201,7 @@ impl Prober {
             let age = u128::from(now.saturating_sub(answer.asked_at));
             age >= if answer.outcome.is_ok() { max_age } else { RETRY_AFTER }.as_millis()
         };
-        self.ask(seller, key, &key.ask(), too_old).await.outcome
+        self.ask(seller, &key.of_one(), &key.ask(), too_old).await.outcome
     }
 
     /// The seller of this name, if it sells the ask as this operation.

@@ -27,7 +27,7 @@ pub struct Attempted<'a> {
 }
 
 impl QuoteCache {
-    /// The cheapest who sells this very ask for no more than `limit`, without those named. Terms are asked for anew
+    /// The cheapest who sells this very ask for no more than `limit` in all, without those named; its offer is for one file. Terms are asked for anew
     /// where they are older than `pricing.terms_max_age`.
     pub async fn substitute(&self, ask: &Ask, without: &[&str], limit: Dollars) -> Option<Substitute> {
         let key = QuoteKey::of(ask, &self.buckets).ok()?.into_owned();
@@ -36,7 +36,7 @@ impl QuoteCache {
         let age = u64::try_from(self.terms_max_age.as_millis()).unwrap_or(u64::MAX);
         let since = self.clock.now_millis().saturating_sub(age);
         let bid = self.prober.cheapest(&sellers, &key, since, PATIENCE).await?;
-        let cost = bid.cost();
+        let cost = bid.cost().times(ask.files)?;
         let provider = Arc::clone(self.prober.provider(bid.seller));
         cost.compare(limit).is_le().then_some(Substitute {
             provider,

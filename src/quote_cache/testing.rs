@@ -96,7 +96,7 @@ pub(crate) async fn cache(
 }
 
 pub(crate) fn store_ask(size: u64) -> Ask {
-    Ask { wanted: Wanted::Store { permanent: false, ttl: None }, kind: Kind::File, size }
+    Ask { wanted: Wanted::Store { permanent: false, ttl: None }, kind: Kind::File, size, files: 1 }
 }
 
 /// A seller of storage whose price and faults are set from outside.

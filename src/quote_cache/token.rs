@@ -116,6 +116,10 @@ impl Statement {
             Some((Work::Store { permanent, ttl }, kind)) => {
                 field(b"store");
                 field(&[u8::from(*permanent), u8::from(*ttl), kind_byte(kind)]);
+                if let Some(files) = key.map(|key| key.files).filter(|files| *files > 1) {
+                    field(b"files");
+                    field(&files.to_be_bytes());
+                }
             }
             Some((Work::Run { language }, kind)) => {
                 field(b"run");
@@ -261,7 +265,7 @@ mod tests {
 
     fn key() -> QuoteKey<'static> {
         let work = Work::Store { permanent: false, ttl: false };
-        QuoteKey { work, kind: Kind::File, bucket: 1_000_000 }
+        QuoteKey { work, kind: Kind::File, bucket: 1_000_000, files: 1 }
     }
 
     fn token(keys: &Keys, job: JobId) -> String {
@@ -296,6 +300,7 @@ mod tests {
             refused(Some(&QuoteKey { work, ..key.clone() }), &money(), target());
         }
         refused(Some(&QuoteKey { kind: Kind::Json, ..key.clone() }), &money(), target());
+        refused(Some(&QuoteKey { files: 2, ..key.clone() }), &money(), target());
         let other = Address::repeat_byte(0x99);
         for money in [
             Money { network: Network(8453), ..money() },

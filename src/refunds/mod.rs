@@ -16,8 +16,8 @@
 //! - The next number is signed only after the chain has proved, in a final block, that the last was not paid and cannot be.
 //! - A facilitator's words decide nothing: only a transfer in a final block makes a job `refunded`.
 //!
-//! What is paid, and to whom, is nobody's word either: it is the client's own payment, which the chain must show to have
-//! arrived at one of the operator's addresses. Who can write to the store can at most give clients back what they paid.
+//! What is paid, and to whom, is nobody's word either: it is the client's own payment, or a share of it, which the chain must
+//! show to have arrived at one of the operator's addresses. Who can write to the store can at most give clients back what they paid.
 
 mod owed;
 mod pay;
@@ -111,7 +111,7 @@ fn sought(job: &Job, refund: &Refund) -> Sought {
         from: refund.from,
         nonce: refund.nonce,
         to: job.requester,
-        value: requirement.amount,
+        value: job.owed(),
         valid_before: refund.valid_before,
         since: Since::Block(refund.height),
     }

@@ -68,7 +68,8 @@ pub async fn owed(jobs: &dyn JobStore) -> Result<Vec<Owed>, StoreError> {
             return Ok(None);
         };
         let journal = jobs.journal(&job.claim).await?;
-        let failed = journal.iter().rfind(|entry| matches!(entry.event, Event::WorkFailed { .. }));
+        let ends = |event: &Event| matches!(event, Event::WorkFailed { .. } | Event::AnsweredInPart { .. });
+        let failed = journal.iter().rfind(|entry| ends(&entry.event));
         let since = failed.map_or(job.updated, |entry| entry.at);
         Ok::<_, StoreError>(Some(Owed { job, since }))
     });
@@ -109,7 +110,7 @@ impl Payer {
                 from: self.wallet.address(),
                 nonce: self.wallet.nonce(&job.claim, REFUND_STEP, earlier),
                 to: job.requester,
-                value: requirement.amount,
+                value: job.owed(),
                 // Also in blocks that are not final yet.
                 valid_before: UnixSeconds::MAX,
                 since: since(job),
@@ -145,6 +146,7 @@ fn fits(job: &Job) -> Result<(), Unpayable> {
         ("the payer", signed.from != job.requester),
         ("the payee", signed.to != requirement.pay_to),
         ("the amount", signed.value != requirement.amount),
+        ("what is owed", job.owed() > requirement.amount),
         ("the time it lapses", signed.valid_before != leg.valid_before),
         ("the nonce", ClaimKey::new(asset, signed.from, signed.nonce) != job.claim),
     ];

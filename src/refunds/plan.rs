@@ -96,14 +96,14 @@ impl Payer {
                 plan.left.push(Left { job, why: why.into() });
                 continue;
             }
-            let worth = requirement.amount.micros(requirement.asset.decimals).unwrap_or(u64::MAX);
+            let worth = owed.job.owed().micros(requirement.asset.decimals).unwrap_or(u64::MAX);
             let sum = micros.saturating_add(worth);
             if wanted.max.is_some_and(|max| sum > max) {
                 plan.left.push(Left { job, why: Why::Max });
                 continue;
             }
             micros = sum;
-            plan.add(&requirement.asset, requirement.amount);
+            plan.add(&requirement.asset, owed.job.owed());
             plan.pay.push(owed);
         }
         drop(examined);

@@ -16,7 +16,7 @@ use crate::facilitator::{FacilitatorError, PaymentRequest, Settlement, Supported
 use crate::guard::Frozen;
 use crate::ids::JobId;
 use crate::jobs::job::Fate;
-use crate::jobs::{Claim, ClaimKey, Embedded, Event, sample};
+use crate::jobs::{Claim, ClaimKey, Embedded, Event, Shortfall, sample};
 use crate::money::Amount;
 use crate::telemetry::Metrics;
 use crate::x402::fixtures::{NOW, authorization, payer, requirement, resource, usdc};
@@ -183,6 +183,11 @@ impl Stage {
 
     /// A job whose client has paid, on the chain, for work that failed. `change` is made to the record.
     async fn owed_but(&self, number: u8, change: impl FnOnce(&mut Job)) -> JobId {
+        self.owed_after(number, Event::WorkFailed { failure: sample::failure() }, change).await
+    }
+
+    /// The same for work that ended so.
+    async fn owed_after(&self, number: u8, end: Event, change: impl FnOnce(&mut Job)) -> JobId {
         let requirement = Requirement { flow: PaymentFlow::Upfront, ..requirement() };
         let nonce = B256::repeat_byte(number);
         let signed = crate::x402::Authorization { nonce, ..authorization(&requirement) };
@@ -201,8 +206,7 @@ impl Stage {
         else {
             panic!("taken")
         };
-        let failed = Event::WorkFailed { failure: sample::failure() };
-        for event in [Event::SettleFirst, Event::Settled { receipt: sample::receipt() }, failed] {
+        for event in [Event::SettleFirst, Event::Settled { receipt: sample::receipt() }, end] {
             job = job.apply(&event, self.payer.clock.now_millis()).unwrap();
             self.payer.jobs.append(&lease, &event, &job).await.unwrap();
         }
@@ -253,6 +257,47 @@ async fn a_refund_is_paid_once_and_ends_with_the_final_block_it_is_in() {
     let mut books = crate::ledger::Books::default();
     books.post(&job, &journal);
     assert_eq!(books.check(), []);
+}
+
+/// Of work in several parts.
+#[tokio::test]
+async fn for_a_part_its_share_is_paid_once() {
+    let stage = Stage::new();
+    let in_part = |owed| {
+        let shortfall = Shortfall { owed: Amount::new(owed), steps: vec!["pin/2".to_owned()] };
+        Event::AnsweredInPart { answer: sample::answer(b"{}"), shortfall }
+    };
+    let (first, whole) = (stage.owed_after(1, in_part(4_000), |_| {}).await, stage.owed(2).await);
+    let watch = stage.watch();
+    let mut due = HashMap::new();
+    watch.look(&mut due).await.unwrap();
+    assert_eq!(due[&usdc()], Amount::new(4_000 + PRICE));
+    let plan = stage.payer.plan(&Wanted { max: Some(4_000), ..Wanted::default() }).await.unwrap();
+    let (pays, left) = (plan.pay.iter().map(|owed| owed.job.id), plan.left.iter().map(|left| left.job));
+    assert_eq!((pays.collect::<Vec<_>>(), left.collect::<Vec<_>>()), (vec![first], vec![whole]));
+    assert_eq!(plan.totals[0].amount, Amount::new(4_000));
+    // Lost, lapsed, and another is signed; the first turns up, and is found.
+    stage.world.is(Mood::Away);
+    assert!(matches!(stage.payer.pay(first).await.unwrap(), Outcome::Sent { .. }));
+    stage.world.time.store(NOW + 3_600, Ordering::Relaxed);
+    watch.look(&mut due).await.unwrap();
+    stage.world.time.store(NOW, Ordering::Relaxed);
+    stage.world.is(Mood::Settles);
+    for _ in 0..3 {
+        stage.payer.pay(first).await.unwrap();
+        stage.world.finalize();
+    }
+    let job = stage.job(first).await;
+    assert_eq!((job.state, job.refunds.len(), stage.world.refunded()), (State::Refunded, 2, 4_000));
+    assert!(job.is_answered() && job.answer.is_some(), "what it bought stays bought");
+    let mut books = crate::ledger::Books::default();
+    books.post(&job, &stage.payer.jobs.journal(&job.claim).await.unwrap());
+    assert_eq!(books.check(), []);
+    // A record that says that more is owed than was paid.
+    let more = Shortfall { owed: Amount::new(PRICE + 1), steps: Vec::new() };
+    let odd = stage.owed_but(3, |job| job.shortfall = Some(more)).await;
+    let error = stage.payer.pay(odd).await.unwrap_err();
+    assert!(matches!(error, RefundError::Unpayable(Unpayable::Record("what is owed"))), "{error}");
 }
 
 #[tokio::test]

@@ -59,7 +59,7 @@ impl Watch {
             }
             let requirement = &job.client.requirement;
             let sum = due.entry(requirement.asset.clone()).or_default();
-            *sum = Amount::new(sum.units().saturating_add(requirement.amount.units()));
+            *sum = Amount::new(sum.units().saturating_add(job.owed().units()));
         }
         for (asset, amount) in &*due {
             self.metrics.refunds_due(asset, *amount);

@@ -40,7 +40,7 @@ impl Wallet {
         let authorization = Authorization {
             from: refund.from,
             to: job.requester,
-            value: job.client.requirement.amount,
+            value: job.owed(),
             valid_after: 0,
             valid_before: refund.valid_before,
             nonce: refund.nonce,

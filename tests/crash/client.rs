@@ -29,6 +29,8 @@ pub(crate) enum Order {
     StorePinned,
     /// `/store` for a time, by xCache: no payment of the job's own.
     StoreCached,
+    /// `/store` of two files in one form for good: each its own upload and pin.
+    StoreTwo,
     /// A priced route of the app.
     App,
     /// The same on a route that settles upfront.
@@ -38,8 +40,26 @@ pub(crate) enum Order {
 }
 
 impl Order {
+    /// Its content type and body; both empty without one.
+    fn body(self) -> (&'static str, String) {
+        match self.request() {
+            (_, _, Value::Null) => ("", String::new()),
+            (_, _, Value::String(form)) => ("multipart/form-data; boundary=b", form),
+            (_, _, json) => ("application/json", json.to_string()),
+        }
+    }
+
     fn request(self) -> (Method, &'static str, Value) {
         match self {
+            Order::StoreTwo => {
+                let file = |name: &str| {
+                    format!(
+                        "--b\r\nContent-Disposition: form-data; name=\"file\"; filename=\"{name}\"\r\n\r\n{name}\r\n"
+                    )
+                };
+                let form = file("one") + &file("two") + "--b--\r\n";
+                (Method::POST, "/store?files=2&permanent=true", form.into())
+            }
             Order::Run => (Method::POST, "/run", json!({ "code": "print(1)" })),
             Order::RunUpfront => (Method::POST, "/prepaid/run", json!({ "code": "print(2)" })),
             Order::StorePinned => {
@@ -158,13 +178,13 @@ impl Client {
 
     /// The bytes of the request that presents the payment, for a client that never reads its answer.
     pub(crate) fn raw(&self, purchase: &Purchase) -> Vec<u8> {
-        let (method, path, body) = purchase.order.request();
-        let body = if body.is_null() { String::new() } else { body.to_string() };
+        let (method, path, _) = purchase.order.request();
+        let (content_type, body) = purchase.order.body();
         let (name, value) = &purchase.header;
         let value = value.to_str().unwrap();
         let length = body.len();
         format!(
-            "{method} {path} HTTP/1.1\r\nhost: gateway.test\r\ncontent-type: application/json\r\n\
+            "{method} {path} HTTP/1.1\r\nhost: gateway.test\r\ncontent-type: {content_type}\r\n\
              {name}: {value}\r\ncontent-length: {length}\r\n\r\n{body}"
         )
         .into_bytes()
@@ -180,16 +200,16 @@ impl Client {
         order: Order,
         payment: Option<&(HeaderName, HeaderValue)>,
     ) -> Result<Answer, Cut> {
-        let (method, path, body) = order.request();
+        let (method, path, _) = order.request();
+        let (content_type, body) = order.body();
         let mut request = Request::builder().method(method).uri(format!("http://{edge}{path}"));
         if let Some((name, value)) = payment {
             request = request.header(name, value);
         }
-        let body = if body.is_null() { Bytes::new() } else { body.to_string().into() };
         if !body.is_empty() {
-            request = request.header("content-type", "application/json");
+            request = request.header("content-type", content_type);
         }
-        self.exchange(request.body(Full::new(body)).unwrap()).await
+        self.exchange(request.body(Full::new(body.into())).unwrap()).await
     }
 
     async fn exchange(&self, request: Request<Full<Bytes>>) -> Result<Answer, Cut> {

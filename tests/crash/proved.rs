@@ -71,6 +71,21 @@ const ROWS: &[Row] = &[
         charged: 0,
         provider: 1,
     },
+    // Two files: what the first has cost is lost, once it is known that the other has cost nothing.
+    Row {
+        name: "files: one stored, the other signed, not pinned",
+        order: Order::StoreTwo,
+        stalled: (Service::OpenX402, "/pin/", 3),
+        effect: Effect::Never,
+        killed_in: State::Working,
+        meanwhile: Meanwhile::Cancelled,
+        proved: State::ProviderLost,
+        then: (502, Some("provider_failed")),
+        ends: State::ProviderLost,
+        journal: &["verified", "signed", "signed", "work_failed", "proved_spent"],
+        charged: 0,
+        provider: 1,
+    },
     // Once the signature has lapsed, and that is final; then the same payment buys the work after all.
     Row {
         name: "run: signed, the provider not reached",

@@ -131,6 +131,32 @@ fn memory_stays_flat_while_a_body_is_checked() {
     assert!(growth < 16 << 20, "memory grew by {} KiB", growth / 1024);
 }
 
+/// Several files wait until the last has come.
+#[test]
+fn memory_stays_flat_while_several_files_are_held() {
+    let stage = roomy();
+    let gateway = stage.process();
+    let payer = Payer::new();
+    let growth = stage.run(async {
+        let client = gateway.client();
+        let request = |length: usize| {
+            let file = |seed: usize| (0..length).map(|i| ((i + seed) % 249) as u8).collect::<Vec<_>>();
+            let body = crate::batch::form(&[("a", file(1)), ("b", file(2)), ("c", file(3))]);
+            let uri = format!("/store?files=3&permanent=true&size={length}");
+            Request::post(&uri, crate::bodies::FORM, body)
+        };
+        let small = request(4 * MIB);
+        eventually("a challenge", async || (client.send(&small).await.status == 402).then_some(())).await;
+        assert_eq!(client.buy(&small, &payer, Version::V2).await.status, 200);
+        let idle = gateway.resident();
+        let answer = client.buy(&request(20 * MIB), &payer, Version::V2).await;
+        assert_eq!((answer.status, &answer.json()["result"]["size"]), (200, &(60 * MIB).into()));
+        gateway.resident().saturating_sub(idle)
+    });
+    println!("resident memory grew by {} KiB", growth / 1024);
+    assert!(growth < 16 << 20, "memory grew by {} KiB", growth / 1024);
+}
+
 /// JSON must be read to be priced: it is decoded as it passes, and nothing of it is kept before there is a payment.
 #[test]
 fn memory_stays_flat_while_json_is_read() {

@@ -229,7 +229,7 @@ fn the_books_of_what_was_sold_long_ago_are_the_same() {
 }
 
 /// The books, once the last answer's record is written: that follows it.
-async fn ledger(gateway: &Gateway) -> String {
+pub(crate) async fn ledger(gateway: &Gateway) -> String {
     let client = Client::new(gateway.admin);
     eventually("every job to be at rest", async || {
         let settling = client.send(&Request::get("/jobs?state=settling")).await.json();
@@ -242,7 +242,7 @@ async fn ledger(gateway: &Gateway) -> String {
 }
 
 /// The balance of an account, as the books say it.
-fn dollars(books: &str, account: &str) -> String {
+pub(crate) fn dollars(books: &str, account: &str) -> String {
     let line = books.lines().find_map(|line| line.trim_start().strip_prefix(&format!("{account} ")));
     line.unwrap().split_whitespace().next().unwrap().to_owned()
 }

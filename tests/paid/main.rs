@@ -8,6 +8,7 @@ mod after;
 mod app_route;
 mod bad_input;
 mod bad_payment;
+mod batch;
 mod bodies;
 mod bodies_held;
 mod bodies_large;

@@ -6,6 +6,8 @@ use std::process::{Command, Stdio};
 use galaksio::x402::{Receipt, Version};
 use serde_json::{Value, json};
 
+use crate::batch::form;
+use crate::bodies::FORM;
 use crate::client::Request;
 use crate::gateway::Gateway;
 use crate::payer::Payer;
@@ -106,6 +108,7 @@ impl Shopper {
         self.store_a_file_as_json();
         self.store_raw_bytes();
         self.store_a_document();
+        self.store_several_files();
         self.run_a_program();
         self.read_a_report();
     }
@@ -141,6 +144,23 @@ impl Shopper {
         let answer = self.post("/store", "application/json", body.to_string().as_bytes(), sale);
         stored(&answer, "openx402", document.to_string().len(), 0.012);
         assert_eq!(pinned(&self.stage, &answer).json(), document);
+    }
+
+    fn store_several_files(&self) {
+        let sale = Books {
+            payer: -2 * PIN,
+            payee: 2 * PIN,
+            wallet: -2 * PIN_COST,
+            openx402: 2 * PIN_COST,
+            ..Books::default()
+        };
+        let files = [("a.png", file()), ("b.png", b"another".to_vec())];
+        let answer = self.post("/store?files=2&permanent=true", FORM, &form(&files), sale);
+        assert_eq!(answer["result"]["success"], true, "{answer}");
+        for ((name, bytes), result) in files.iter().zip(answer["result"]["results"].as_array().unwrap()) {
+            assert_eq!(result["filename"], *name);
+            assert_eq!(pinned(&self.stage, &json!({ "result": result })).body, bytes);
+        }
     }
 
     fn run_a_program(&self) {

@@ -88,7 +88,7 @@ fn raw(input: &[u8], work: BrokeredWork) {
         .header(http::header::CONTENT_LENGTH, body.len());
     let Ok(request) = request.body(()) else { return };
     let (parts, ()) = request.into_parts();
-    match intake::plan(&parts, work, Limits { json: 1 << 20, whole: 1 << 20, raw: 1 << 20 }) {
+    match intake::plan(&parts, work, Limits { json: 1 << 20, whole: 1 << 20, raw: 1 << 20, files: 4 }) {
         Ok(Plan::Json) => json(body, work),
         Ok(Plan::Form(whole)) => form(whole, body, work),
         Ok(Plan::Raw(raw)) => {
@@ -107,10 +107,13 @@ fn form(form: Form, body: &[u8], work: BrokeredWork) {
     let whole = read(form.clone(), body, body.len().max(1));
     let bytewise = read(form.clone(), body, 1);
     match (whole, bytewise) {
-        (Ok((ask, label, file)), Ok(again)) => {
-            assert_eq!(again, (ask.clone(), label, file.clone()));
-            assert!(file.len() as u64 <= form.bound());
-            assert_eq!(ask.kind == Kind::Code, work == BrokeredWork::Run);
+        (Ok(files), Ok(again)) => {
+            assert_eq!(again, files);
+            for (ask, _, file) in &files {
+                assert!(ask.files > 1 || file.len() as u64 <= form.bound());
+                assert_eq!(ask.kind == Kind::Code, work == BrokeredWork::Run);
+                assert_eq!(usize::from(ask.files), files.len());
+            }
         }
         (Err(problem), Err(_)) => refused(&problem),
         (whole, bytewise) => panic!("{whole:?}, and byte by byte {bytewise:?}"),
@@ -119,14 +122,16 @@ fn form(form: Form, body: &[u8], work: BrokeredWork) {
 
 type File = (intake::Ask, intake::Label, Vec<u8>);
 
-fn read(form: Form, body: &[u8], piece: usize) -> Result<File, Problem> {
+fn read(form: Form, body: &[u8], piece: usize) -> Result<Vec<File>, Problem> {
     let mut reader = form.reader();
-    let (mut head, mut file, mut ended) = (None, Vec::new(), false);
+    let (mut files, mut ended) = (Vec::<File>::new(), false);
     let mut pieces = body.chunks(piece);
     loop {
         match reader.event()? {
-            Some(FormEvent::File(ask, label)) => assert!(head.replace((ask, label)).is_none()),
-            Some(FormEvent::Data(data)) => file.extend_from_slice(&data),
+            Some(FormEvent::File(ask, label)) => files.push((ask, label, Vec::new())),
+            Some(FormEvent::Data(data)) => {
+                files.last_mut().expect("data belongs to a file").2.extend_from_slice(&data);
+            }
             Some(FormEvent::End) => ended = true,
             None => match pieces.next() {
                 Some(piece) => reader.push(bytes::Bytes::copy_from_slice(piece)),
@@ -136,8 +141,8 @@ fn read(form: Form, body: &[u8], piece: usize) -> Result<File, Problem> {
     }
     reader.end()?;
     assert!(ended);
-    let (ask, label) = head.expect("a form that ends well has a file");
-    Ok((ask, label, file))
+    assert!(!files.is_empty(), "a form that ends well has a file");
+    Ok(files)
 }
 
 /// A refusal is the client's fault, and short enough to be answered.

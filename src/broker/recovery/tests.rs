@@ -93,6 +93,7 @@ fn upfront_job() -> Job {
         trusted: false,
         receipt: None,
         failure: None,
+        shortfall: None,
         refunds: Vec::new(),
     }
 }

@@ -3,12 +3,14 @@
 //! Tokio's time is paused, so waits end at once; the jobs' clock stands still until a test moves it.
 
 mod audit;
+mod batch;
 mod duplicates;
 mod explore;
 mod faults;
 mod guards;
 mod memory;
 mod named;
+mod parts;
 mod proof;
 mod provider;
 mod records;
@@ -34,6 +36,7 @@ use tokio::sync::Notify;
 use super::*;
 use crate::chain::{ChainError, Head, Income, Proof, Sought};
 use crate::facilitator::{FacilitatorError, PaymentRequest, Settlement, Supported, Verdict};
+use crate::jobs::Shortfall;
 use crate::jobs::{Answer, Embedded, Job, Kept, State};
 use crate::money::Amount;
 use crate::providers::Purse;
@@ -44,6 +47,8 @@ use trap::Trap;
 
 const PRICE: u128 = 10_000;
 const COST: u128 = 8_000;
+/// What is owed for a part.
+const OWED: Amount = Amount::new(4_000);
 const RETENTION: Duration = Duration::from_secs(3600);
 
 /// A dollar token of 18 places, for sums that do not compare as they stand.
@@ -206,6 +211,8 @@ impl Stage {
 /// A chain that proves what it is told to. Until it is told something, nobody can ask it.
 #[derive(Default)]
 pub(super) struct Oracle {
+    /// By nonce, whatever is said of the others.
+    pub(super) says_of: Mutex<std::collections::HashMap<B256, Result<Proof, ChainError>>>,
     says: Mutex<Option<Result<Proof, ChainError>>>,
     /// What it says of clients' payments, if that is something else.
     says_of_clients: Mutex<Option<Result<Proof, ChainError>>>,
@@ -234,6 +241,9 @@ impl Prove for Oracle {
         assert_eq!(network, usdc().network);
         let says = self.says.lock().clone()?;
         self.asked.lock().push(*sought);
+        if let Some(says) = self.says_of.lock().get(&sought.nonce) {
+            return Some(says.clone());
+        }
         let of_client = sought.to == Address::repeat_byte(0xcc);
         Some(self.says_of_clients.lock().clone().filter(|_| of_client).unwrap_or(says))
     }
@@ -444,6 +454,8 @@ pub(super) enum Do {
     Cookie,
     /// Answers with more than can be kept.
     Stream,
+    /// Answers for all but this step.
+    InPart(&'static str),
 }
 
 struct Script {
@@ -455,7 +467,7 @@ struct Script {
 impl Work for Script {
     async fn perform(self: Box<Self>, _: &Job, purse: &dyn Purse, _: Duration) -> Result<Product, WorkError> {
         let run = self.log.runs.fetch_add(1, Ordering::SeqCst) + 1;
-        let (mut once, mut stream) = (Vec::new(), None);
+        let (mut once, mut stream, mut shortfall) = (Vec::new(), None, None);
         for step in self.steps {
             match step {
                 Do::Pay(step, amount) => pay(&self.log, purse, step, usdc(), amount).await?,
@@ -467,6 +479,9 @@ impl Work for Script {
                     self.log.gate.notified().await;
                 }
                 Do::Hang => std::future::pending().await,
+                Do::InPart(missing) => {
+                    shortfall = Some(Shortfall { owed: OWED, steps: vec![missing.to_owned()] });
+                }
                 Do::Cookie => once.push(("set-cookie".to_owned(), "session=1".to_owned())),
                 Do::Stream => {
                     stream = Some(BodyStream::new(http_body_util::Empty::new().map_err(Into::into)))
@@ -478,7 +493,7 @@ impl Work for Script {
             None => Kept::Whole(format!("run {run}").into_bytes()),
         };
         let headers = vec![("content-type".into(), "text/plain".into())];
-        Ok(Product { answer: Answer { status: 200, headers, body }, stream, once })
+        Ok(Product { answer: Answer { status: 200, headers, body }, shortfall, stream, once })
     }
 }
 

@@ -34,14 +34,8 @@ async fn sale(stage: &Stage, wanted: Wanted, done: Done, result_max: u64) -> Sal
     let work = ProviderWork {
         provider: Arc::new(Seller(done)),
         operation: "sell".into(),
-        ask: Ask { wanted, kind: Kind::Code, size: 3 },
-        content: Content {
-            data: Bytes::from_static(b"abc").into(),
-            digest: [0; 32],
-            encoding: Encoding::Raw,
-            filename: None,
-            content_type: None,
-        },
+        ask: Ask { wanted, kind: Kind::Code, size: 3, files: 1 },
+        content: content(b"abc"),
         offer: offer(usdc(), COST),
         at_most: Dollars { units: Amount::new(PRICE), decimals: 6 },
         passed_over: Vec::new(),
@@ -53,6 +47,16 @@ async fn sale(stage: &Stage, wanted: Wanted, done: Done, result_max: u64) -> Sal
         result_max,
     };
     Sale { work: Box::new(work), ..stage.sale(1, &[]) }
+}
+
+pub(super) fn content(bytes: &[u8]) -> Content {
+    Content {
+        data: Bytes::copy_from_slice(bytes).into(),
+        digest: [0; 32],
+        encoding: Encoding::Raw,
+        filename: None,
+        content_type: None,
+    }
 }
 
 fn object(value: Value) -> Map<String, Value> {

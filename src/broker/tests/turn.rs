@@ -114,7 +114,7 @@ async fn sale_of(stage: &Stage, sellers: &[&Arc<Seller>], data: Data) -> Sale {
     let work = ProviderWork {
         provider: Arc::clone(first) as Arc<dyn Provider>,
         operation: "execute".into(),
-        ask: Ask { wanted: Wanted::Run { language: "python".into() }, kind: Kind::Code, size: 3 },
+        ask: Ask { wanted: Wanted::Run { language: "python".into() }, kind: Kind::Code, size: 3, files: 1 },
         content: Content {
             data,
             digest: [0; 32],

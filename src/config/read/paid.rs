@@ -6,6 +6,9 @@ use crate::config::document::Section;
 use crate::config::parse::{self, Wrong};
 use crate::config::resolved::{Archive, LARGEST_KEPT, Paid, Pricing, Store};
 
+/// Files in one form that `max_files` may allow.
+const MOST_FILES: u16 = 64;
+
 /// The legal kinds of `store.kind`.
 #[derive(Clone, Copy, PartialEq)]
 enum Kind {
@@ -55,6 +58,7 @@ pub(super) fn paid(section: &Section<'_>) -> Option<Paid> {
     let max_json_body = section.setting("max_json_body", "140MiB", parse::size);
     let max_document = section.setting("max_document", "10MiB", parse::size);
     let max_raw_body = section.setting("max_raw_body", "100MiB", parse::size);
+    let max_files = section.setting("max_files", 16, parse::count);
     let max_spool = section.setting("max_spool", "2GiB", parse::size);
     let spool_dir = section.setting("spool_dir", "/tmp", parse::path);
     let max_body_memory = section.setting("max_body_memory", "256MiB", parse::size);
@@ -86,6 +90,7 @@ pub(super) fn paid(section: &Section<'_>) -> Option<Paid> {
         max_json_body: max_json_body?,
         max_document: max_document?,
         max_raw_body: max_raw_body?,
+        max_files: max_files?,
         max_spool: max_spool?,
         spool_dir: spool_dir?,
         max_body_memory: max_body_memory?,
@@ -126,6 +131,10 @@ fn sizes(section: &Section<'_>, paid: &Paid) {
     if paid.max_raw_body > paid.max_spool {
         let reason = "one of this size would not fit max_spool, so none would ever be taken";
         section.mistake("max_raw_body", reason, "write less, or raise max_spool");
+    }
+    if paid.max_files > MOST_FILES {
+        let reason = "each file of a form may be a payment to a provider of its own, one after the other";
+        section.mistake("max_files", reason, format!("write {MOST_FILES} or less"));
     }
     if paid.result_max > LARGEST_KEPT {
         let reason = "results are kept in the job store, which is not made for values over 16MiB";

@@ -44,6 +44,8 @@ pub struct Paid {
     pub max_document: u64,
     /// Raw body, and file of a form, at most, in bytes.
     pub max_raw_body: u64,
+    /// Files in one form at most; one refuses several.
+    pub max_files: u16,
     /// Bytes of paid request bodies held in temporary files at once, over all requests.
     pub max_spool: u64,
     /// Where those files are.

@@ -9,7 +9,7 @@ use crate::config::resolved::BrokeredWork::{self, Run, Store};
 use crate::intake::{Ask, Form, FormEvent, Kind, Label, Limits, Plan, Wanted, plan};
 use crate::reason::{Problem, Reason};
 
-const LIMITS: Limits = Limits { json: 1_000, whole: 1_000, raw: 200_000 };
+const LIMITS: Limits = Limits { json: 1_000, whole: 1_000, raw: 200_000, files: 4 };
 
 fn form(uri: &str, work: BrokeredWork, boundary: &str, length: usize) -> Result<Form, Problem> {
     let request = Request::post(uri)
@@ -64,7 +64,7 @@ fn what_curl_sends_is_read() {
     let body = field("permanent", "false") + &field("ttl", "3600") + &file("a.png", "\r\n--not\r\n") + END;
     let (ask, label, bytes) = store("/store", &body).unwrap();
     let wanted = Wanted::Store { permanent: false, ttl: Some(3600) };
-    assert_eq!(ask, Ask { wanted, kind: Kind::File, size: body.len() as u64 });
+    assert_eq!(ask, Ask { wanted, kind: Kind::File, size: body.len() as u64, files: 1 });
     assert_eq!(
         (label.filename.as_deref(), label.content_type.as_deref()),
         (Some("a.png"), Some("image/png"))
@@ -201,6 +201,77 @@ fn file_bytes_are_not_copied() {
     assert!(body.as_ptr_range().contains(&data.as_ptr()));
 }
 
+/// All files of a form, read in pieces of this size.
+fn read_all(form: Form, body: &[u8], piece: usize) -> Result<Vec<(Label, Vec<u8>)>, Problem> {
+    let mut reader = form.reader();
+    let mut files: Vec<(Label, Vec<u8>)> = Vec::new();
+    let mut pieces = body.chunks(piece);
+    loop {
+        match reader.event()? {
+            Some(FormEvent::File(_, label)) => files.push((label, Vec::new())),
+            Some(FormEvent::Data(data)) => files.last_mut().unwrap().1.extend_from_slice(&data),
+            Some(FormEvent::End) => {}
+            None => match pieces.next() {
+                Some(piece) => reader.push(Bytes::copy_from_slice(piece)),
+                None => break,
+            },
+        }
+    }
+    reader.end().map(|()| files)
+}
+
+#[test]
+fn as_many_files_are_read_as_the_query_says() {
+    let body =
+        field("permanent", "true") + &file("a.png", "1") + &file("a.png", "") + &file("b.json", "{") + END;
+    let of = |query: &str, body: &str| {
+        let form = form(&format!("/store?{query}"), Store, "b", body.len())?;
+        let ask = form.ask().cloned();
+        read_all(form, body.as_bytes(), 3).map(|files| (ask, files))
+    };
+    let (ask, files) = of("files=3&permanent=true", &body).unwrap();
+    let wanted = Wanted::Store { permanent: true, ttl: None };
+    assert_eq!(ask, Some(Ask { wanted, kind: Kind::File, size: body.len() as u64, files: 3 }));
+    let found: Vec<_> =
+        files.iter().map(|(label, bytes)| (label.filename.as_deref().unwrap(), &bytes[..])).collect();
+    assert_eq!(found, [("a.png", &b"1"[..]), ("a.png", b""), ("b.json", b"{")]);
+    assert_eq!(files[2].0.content_type.as_deref(), Some("image/png"));
+    // What each may have, and what one file is.
+    assert_eq!(of("files=3&permanent=true&size=1", &body).unwrap().0.unwrap().size, 1);
+    assert_eq!(of("files=1", &(file("a", "1") + END)).unwrap().0.unwrap().files, 1);
+    for (query, body, reason, says) in [
+        ("files=2&permanent=true", body.clone(), Reason::InvalidForm, "more fields called file"),
+        ("files=4&permanent=true", body.clone(), Reason::InvalidForm, "3 files, and ?files= says 4"),
+        ("permanent=true", body.clone(), Reason::InvalidForm, "?files=2"),
+        ("files=3", body.clone(), Reason::InvalidField, "not the same there"),
+        ("files=5", body.clone(), Reason::InvalidField, "from 1 to 4"),
+        ("files=3&filename=a", body.clone(), Reason::InvalidField, "each of several files"),
+        (
+            "files=2",
+            file("a", "1") + &field("ttl", "1") + &file("b", "2") + END,
+            Reason::InvalidForm,
+            "too late",
+        ),
+        ("", field("files", "2") + &file("a", "1") + &file("b", "2") + END, Reason::InvalidField, "files"),
+    ] {
+        let problem = of(query, &body).unwrap_err();
+        assert_eq!(problem.reason, reason, "{query}: {problem:?}");
+        let text = problem.to_json().to_string();
+        assert!(text.contains(says), "{query}: {text}");
+    }
+    // All of them are held to what one may have; without a length, by how many there may be.
+    let chunked = |uri: &str| {
+        let request = Request::post(uri).header("content-type", "multipart/form-data; boundary=b");
+        plan(&request.body(()).unwrap().into_parts().0, Store, LIMITS)
+            .map(drop)
+            .map_err(|problem| problem.reason)
+    };
+    assert_eq!(form("/store?files=3&size=9", Store, "b", 200_001).unwrap_err().reason, Reason::TooLarge);
+    assert_eq!(chunked("/store?files=4&size=50000"), Ok(()));
+    assert_eq!(chunked("/store?files=4&size=50001"), Err(Reason::TooLarge));
+    assert_eq!(chunked("/store?files=4"), Err(Reason::LengthRequired));
+}
+
 /// The file as another library reads it.
 fn multer(body: &[u8], boundary: &str, piece: usize) -> Option<(Option<String>, Vec<u8>)> {
     let pieces: Vec<Result<Bytes, std::io::Error>> =
@@ -243,6 +314,41 @@ proptest! {
         prop_assert_eq!(&file, &content);
         prop_assert_eq!(ask.wanted, Wanted::Store { permanent: false, ttl: Some(u64::from(ttl)) });
         prop_assert_eq!(multer(&body, &boundary, piece), Some((label.filename, file)));
+    }
+
+    /// The same of several files: none has a byte of another's.
+    #[test]
+    fn any_files_in_any_pieces_come_out_whole(
+        contents in prop::collection::vec(
+            prop::collection::vec(
+                prop_oneof![Just(b"\r\n--b".to_vec()), Just(b"\r".to_vec()), prop::collection::vec(any::<u8>(), 0..40)],
+                0..8,
+            ).prop_map(|parts| parts.concat()),
+            1..5,
+        ),
+        piece in 1usize..200,
+        boundary in "[0-9a-zA-Z]{8,20}",
+    ) {
+        let mut body = Vec::new();
+        for (at, content) in contents.iter().enumerate() {
+            prop_assume!(memchr::memmem::find(content, format!("--{boundary}").as_bytes()).is_none());
+            body.extend_from_slice(format!(
+                "--{boundary}\r\nContent-Disposition: form-data; name=\"file\"; filename=\"{at}\"\r\n\r\n"
+            ).as_bytes());
+            body.extend_from_slice(content);
+            body.extend_from_slice(b"\r\n");
+        }
+        body.extend_from_slice(format!("--{boundary}--\r\n").as_bytes());
+        let uri = format!("/store?files={}", contents.len());
+        let form = form(&uri, Store, &boundary, body.len()).unwrap();
+        let files = read_all(form.clone(), &body, piece).unwrap();
+        let names: Vec<_> = files.iter().map(|(label, _)| label.filename.clone().unwrap()).collect();
+        prop_assert_eq!(names, (0..contents.len()).map(|at| at.to_string()).collect::<Vec<_>>());
+        prop_assert_eq!(files.into_iter().map(|(_, bytes)| bytes).collect::<Vec<_>>(), contents);
+        // Cut off anywhere it is refused; the line break at the end may be missing.
+        for end in (0..body.len() - 2).step_by(7) {
+            prop_assert!(read_all(form.clone(), &body[..end], piece).is_err());
+        }
     }
 
     /// Any bytes at all end in a form or a refusal, the same in any pieces.

@@ -8,7 +8,7 @@ use crate::config::resolved::BrokeredWork::{self, Run, Store};
 use crate::intake::{Ask, Encoding, Kind, Limits, Plan, Raw, Wanted, plan};
 use crate::reason::{Problem, Reason};
 
-const LIMITS: Limits = Limits { json: 1_000, whole: 1_000, raw: 2_000 };
+const LIMITS: Limits = Limits { json: 1_000, whole: 1_000, raw: 2_000, files: 4 };
 
 fn head(uri: &str, headers: &[(&str, &str)]) -> Parts {
     let mut request = Request::post(uri);
@@ -68,12 +68,15 @@ fn json_options_belong_in_the_body() {
 fn a_raw_body_is_measured_by_its_head() {
     let got = raw("/store?filename=my+photo%2Epng&ttl=60&permanent=false", Store, "1234").unwrap();
     let wanted = Wanted::Store { permanent: false, ttl: Some(60) };
-    assert_eq!(got.ask, Ask { wanted, kind: Kind::File, size: 1234 });
+    assert_eq!(got.ask, Ask { wanted, kind: Kind::File, size: 1234, files: 1 });
     let label = (got.label.filename.as_deref(), got.label.content_type.as_deref());
     assert_eq!(label, (Some("my photo.png"), Some("image/png")));
     assert_eq!(raw("/store?filename=a.json", Store, "2").unwrap().ask.kind, Kind::Json);
     let got = raw("/run?language=Python&gpu=", Run, "7").unwrap();
-    assert_eq!(got.ask, Ask { wanted: Wanted::Run { language: "python".into() }, kind: Kind::Code, size: 7 });
+    assert_eq!(
+        got.ask,
+        Ask { wanted: Wanted::Run { language: "python".into() }, kind: Kind::Code, size: 7, files: 1 }
+    );
 }
 
 #[test]

@@ -150,8 +150,11 @@ pub fn read(folder: &Path, mut each: impl FnMut(Job, Vec<Entry>)) -> Result<(), 
             let wrong = |why: String| ArchiveError::Line { path: path.clone(), line, why };
             let Line { job, journal } = serde_json::from_slice(&text)
                 .map_err(|error| wrong(format!("it is damaged at column {}", error.column())))?;
-            if job.schema != SCHEMA {
-                return Err(wrong(format!("it is of schema {}; this version reads {SCHEMA}", job.schema)));
+            if !Job::reads(job.schema) {
+                return Err(wrong(format!(
+                    "it is of schema {}; this version reads up to {SCHEMA}",
+                    job.schema
+                )));
             }
             if seen.insert(job.id) {
                 each(job, journal);

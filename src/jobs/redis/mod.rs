@@ -230,7 +230,9 @@ impl JobStore for Redis {
             }
             [Some(b"schema"), Some(schema)] => {
                 let schema = String::from_utf8_lossy(schema);
-                Err(StoreError::Unreadable(format!("it is of schema {schema}; this version reads {SCHEMA}")))
+                Err(StoreError::Unreadable(format!(
+                    "it is of schema {schema}; this version reads up to {SCHEMA}"
+                )))
             }
             _ => Err(unknown_answer("take_over")),
         }

@@ -37,6 +37,15 @@ fn tries(job: &Job) -> Vec<Event> {
         }
     }
     let mut events: Vec<Event> = events.into_iter().map(|payment| Event::Signed { payment }).collect();
+    for steps in [&STEPS[..1], &STEPS[1..], &STEPS] {
+        events.push(in_part(sample::shortfall(steps)));
+    }
+    // Nothing is owed, or all of it.
+    for owed in [Amount::ZERO, job.client.requirement.amount] {
+        events.push(in_part(Shortfall { owed, ..sample::shortfall(&["a"]) }));
+    }
+    let open = job.provider.iter().filter(|payment| payment.fate == Fate::Open);
+    events.extend(open.map(|payment| Event::ProvedSpent { unspent: vec![payment.nonce] }));
     let others = sample::events(sample::payment(STEPS[0], job.attempt, 99));
     events.extend(others.into_iter().filter(|event| {
         let reopens_too_often = job.attempt == ATTEMPTS && matches!(event, Event::Reopened { .. });
@@ -59,22 +68,27 @@ fn tries(job: &Job) -> Vec<Event> {
     events
 }
 
+fn in_part(shortfall: Shortfall) -> Event {
+    Event::AnsweredInPart { answer: sample::answer(b"{}"), shortfall }
+}
+
 /// What tells two explored jobs apart.
-type Key = (&'static str, u32, Vec<(String, u32, Fate)>, [bool; 3], Vec<Fate>);
+type Key = (&'static str, u32, Vec<(String, u32, Fate)>, [bool; 3], Vec<Fate>, Option<Vec<String>>);
 
 fn key(job: &Job) -> Key {
     let mut payments: Vec<_> = job.provider.iter().map(|p| (p.step.clone(), p.attempt, p.fate)).collect();
     payments.sort_by(|a, b| (&a.0, a.1).cmp(&(&b.0, b.1)));
     let refunds = job.refunds.iter().map(|refund| refund.fate).collect();
     let is = [job.answer.is_some(), job.receipt.is_some(), job.trusted];
-    (job.state.name(), job.attempt, payments, is, refunds)
+    let missing = job.shortfall.as_ref().map(|shortfall| shortfall.steps.clone());
+    (job.state.name(), job.attempt, payments, is, refunds, missing)
 }
 
 fn is_final(job: &Job) -> bool {
     match job.state {
-        State::Completed | State::Uncollected | State::ProviderLost => true,
+        State::Completed | State::ProviderLost => true,
         // What it cost may have to be proven yet.
-        State::Refunded => !job.signature_open(),
+        State::Refunded | State::Uncollected => !job.signature_open(),
         _ => false,
     }
 }
@@ -104,7 +118,11 @@ fn check_job(job: &Job) {
         assert!(matches!(job.state, Working | Settling | Completed | Uncollected), "{job:?}");
     }
     if job.state == ProviderLost || (job.state == Uncollected && !job.trusted) {
-        assert!(has(Fate::Spent), "a loss without a payment: {job:?}");
+        // Of several payments the one for what was not done may be all there was, and turn out not to have been taken.
+        assert!(has(Fate::Spent) || job.shortfall.is_some(), "a loss without a payment: {job:?}");
+    }
+    if matches!(job.state, Completed | ProviderLost) {
+        assert!(!has(Fate::Open), "what it cost is not known, and nobody will ask: {job:?}");
     }
     if matches!(job.state, Working | Held) {
         assert!(!has(Fate::Spent), "{job:?}");
@@ -116,14 +134,21 @@ fn check_job(job: &Job) {
     );
     assert_eq!(
         job.answer.is_some(),
-        matches!(job.state, Settling | Completed | Uncollected),
+        matches!(job.state, Settling | Completed | Uncollected) || job.is_answered(),
         "an answer is kept while it may be owed, and only then: {job:?}"
     );
     assert_eq!(
         job.failure.is_some(),
-        matches!(job.state, RefundDue | Refunded | Uncollected | Held | ProviderLost | Voided),
+        matches!(job.state, RefundDue | Refunded | Uncollected | Held | ProviderLost | Voided)
+            && !job.is_answered(),
         "{job:?}"
     );
+    assert!(
+        job.shortfall.is_none() || matches!(job.state, Settling | RefundDue | Refunded | Uncollected),
+        "something is owed for work that was done, or was not: {job:?}"
+    );
+    let owed = job.owed();
+    assert!(Amount::ZERO < owed && owed <= job.client.requirement.amount, "{job:?}");
     let refunds = |fate| job.refunds.iter().filter(|refund| refund.fate == fate).count();
     assert_eq!(refunds(Fate::Spent), usize::from(job.state == Refunded), "given back once: {job:?}");
     assert!(refunds(Fate::Open) <= usize::from(job.state == RefundDue), "two could be paid: {job:?}");
@@ -148,13 +173,23 @@ fn check_step(from: &Job, event: &Event, to: &Job) {
         assert!(from.state != Voided, "charged for nothing: {from:?}");
         assert!(from.state != Held || to.state == RefundDue, "charged for nothing: {from:?}");
     }
-    if matches!(event, Event::Answered { .. }) {
+    if matches!(event, Event::Answered { .. } | Event::AnsweredInPart { .. }) {
         assert!(!matches!(from.state, Voided), "answered without work: {from:?}");
+    }
+    if let Event::AnsweredInPart { shortfall, .. } = event {
+        for (before, after) in from.provider.iter().zip(&to.provider) {
+            let missing = before.attempt == from.attempt && shortfall.steps.contains(&before.step);
+            let vouched = before.fate == Fate::Open && !missing;
+            assert_eq!(after.fate, if vouched { Fate::Spent } else { before.fate }, "{to:?}");
+        }
+    }
+    if from.shortfall.is_some() && to.shortfall != from.shortfall {
+        assert_eq!(to.state, Voided, "what is owed for a part has changed: {to:?}");
     }
     if from.state == RefundDue {
         assert!(matches!(to.state, RefundDue | Refunded), "what is owed is forgotten: {to:?}");
     }
-    if matches!(event, Event::ProvedSpent | Event::ProvedUnspent) {
+    if matches!(event, Event::ProvedSpent { .. } | Event::ProvedUnspent) {
         assert!(!to.signature_open(), "proven, and open: {to:?}");
     }
     let kept = from.provider.iter().zip(&to.provider).all(|(a, b)| {

@@ -51,7 +51,7 @@ impl<'a> Filling<'a> {
             language,
             ttl: kept_for(config, ttl),
             permanent: is_permanent(config),
-            request_id: request_id(&config.name, order.job, order.attempt),
+            request_id: request_id(&config.name, order.job, order.attempt, order.part),
         }
     }
 
@@ -69,7 +69,7 @@ impl<'a> Filling<'a> {
             ttl: kept_for(config, None),
             permanent: is_permanent(config),
             // Never one of an order, and never one that was answered before.
-            request_id: request_id(&config.name, JobId::new(), 0),
+            request_id: request_id(&config.name, JobId::new(), 0, 0),
         }
     }
 
@@ -140,8 +140,11 @@ fn usual_type(config: &Declared) -> HeaderValue {
 }
 
 /// Says nothing of the job to whoever does not know it.
-fn request_id(provider: &str, job: JobId, attempt: u32) -> String {
-    let text = format!("galaksio request/{provider}/{job}/{attempt}");
+fn request_id(provider: &str, job: JobId, attempt: u32, part: u16) -> String {
+    let mut text = format!("galaksio request/{provider}/{job}/{attempt}");
+    if part > 0 {
+        text = format!("{text}/{part}");
+    }
     let digest = ring::digest::digest(&ring::digest::SHA256, text.as_bytes());
     hex::encode(digest.as_ref().iter().take(16).copied().collect::<Vec<u8>>())
 }

@@ -101,7 +101,7 @@ impl Inner {
         let url = format!("{}{id}", asked.own_url(self.paid.jobs_path.as_deref()));
         let body = json!({
             "jobId": id,
-            "status": job.map_or("running", |job| job.state.outer()),
+            "status": job.map_or("running", Job::outer),
             "charged": job.map_or(Charged::Unknown, charged_so_far),
             "retry": Reason::Accepted.retry(),
             "url": url,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::app_work::AppWork;
 use super::request::{self, Asked};
 use super::{Inner, Rule};
-use crate::broker::{Delivery, Presented, ProviderWork, Sale, Work};
+use crate::broker::{BatchWork, Delivery, Presented, ProviderWork, Sale, Work};
 use crate::config::resolved::{BrokeredWork, LARGEST_KEPT};
 use crate::gate::{self, Admission, Decision, Missing};
 use crate::guard::BornLoss;
@@ -68,7 +68,8 @@ impl Inner {
         }
         self.show_progress(asked, &admission);
         self.take_body(asked, payment, Some(&admission)).await?;
-        if asked.size() > admission.terms.bound && rule.work.is_some() {
+        // Of several files, each was held to what it may have.
+        if asked.files.is_empty() && asked.size() > admission.terms.bound && rule.work.is_some() {
             return refused(Reason::QuoteInvalid);
         }
         let chosen = match self.choose(rule, asked, &admission).await {
@@ -192,6 +193,7 @@ impl Inner {
     ) -> Result<Option<Option<BornLoss>>, Problem> {
         let price = price(admission);
         let cost = Dollars { units: offer.cost, decimals: offer.asset.decimals };
+        let cost = cost.times(ask.files).ok_or(Reason::Internal)?;
         let renew = || {
             let (quotes, ask) = (Arc::clone(&self.parts.quotes), ask.clone());
             self.parts.runtime.spawn(async move { quotes.renew(&ask).await })
@@ -205,6 +207,8 @@ impl Inner {
         let mut withdrawn = too_little || gate::withdrawn(price, cost, self.loss_limit);
         let mut borne = None;
         let loss = gate::loss(price, cost);
+        // The last of several payments would not be signed.
+        withdrawn |= ask.files > 1 && loss > 0;
         if !withdrawn && loss > 0 {
             let guards = Arc::clone(self.parts.broker.guards());
             let bearing = self.parts.runtime.spawn(async move { guards.bear(loss).await });
@@ -272,13 +276,15 @@ impl Inner {
             None => (None, None),
             Some(Chosen { provider, operation, offer, loss, passed_over }) => {
                 if !passed_over.is_empty() {
-                    let cost = offer.cost;
+                    let files = asked.ask.as_ref().map_or(1, |ask| ask.files);
+                    let cost = offer.cost.checked_mul(files).ok_or(Reason::Internal)?;
                     sold = Sold { provider, operation, cost, passed_over, ..sold };
                 }
                 (Some(offer), loss)
             }
         };
-        let (kind, work): (_, Box<dyn Work>) = match (rule.work, asked.ask.clone(), asked.content.clone()) {
+        let content = asked.content.clone().or_else(|| asked.files.first().cloned());
+        let (kind, work): (_, Box<dyn Work>) = match (rule.work, asked.ask.clone(), content) {
             (Some(work), Some(ask), Some(content)) => {
                 let provider = self.parts.providers.get(&sold.provider).ok_or(Reason::NoProvider)?.clone();
                 let kind = match work {
@@ -305,7 +311,10 @@ impl Inner {
                         None => self.paid.result_max,
                     },
                 };
-                (kind, Box::new(work))
+                match asked.files.is_empty() {
+                    true => (kind, Box::new(work)),
+                    false => (kind, Box::new(BatchWork { work, files: asked.files.clone() })),
+                }
             }
             (None, ..) => (JobKind::App, Box::new(self.app_work(asked)?)),
             _ => return Err(Reason::Internal.into()),

@@ -67,11 +67,11 @@ async fn product(response: Response<Body>, result_max: u64) -> Result<Product, W
     let status = head.status.as_u16();
     if body.size_hint().exact().is_none_or(|size| size > result_max) {
         let answer = Answer { status, headers, body: Kept::Not };
-        return Ok(Product { answer, stream: Some(body.boxed_unsync()), once });
+        return Ok(Product { answer, shortfall: None, stream: Some(body.boxed_unsync()), once });
     }
     let whole = body.collect().await.map_err(|error| WorkError::new(Reason::AppFailed, error.to_string()))?;
     let body = Kept::Whole(whole.to_bytes().to_vec());
-    Ok(Product { answer: Answer { status, headers, body }, stream: None, once })
+    Ok(Product { answer: Answer { status, headers, body }, shortfall: None, stream: None, once })
 }
 
 /// Fields that are about one client connection or one moment: a session that the app began with whoever paid is not for

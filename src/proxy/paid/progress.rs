@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use super::Inner;
 use super::kept::IN_MEMORY;
 use super::request::Asked;
+use super::source::Source;
 use crate::gate::Admission;
 use crate::ids::JobId;
 
@@ -73,9 +74,10 @@ impl Drop for Upload {
 impl Inner {
     /// Lets others see how much of the body has arrived, if it takes long enough to be of interest. The payment is good.
     pub(super) fn show_progress(&self, asked: &mut Asked, admission: &Admission) {
-        let (Some(job), size) = (admission.job, asked.size()) else { return };
-        let taken = asked.content.is_some() || asked.data.is_some();
-        if taken || size <= IN_MEMORY {
+        let Some(job) = admission.job else { return };
+        let declared = asked.body.as_ref().and_then(Source::declared).unwrap_or(u64::MAX);
+        let size = asked.size().min(declared);
+        if asked.is_taken() || size <= IN_MEMORY {
             return;
         }
         let upload = self.uploads.begin(job, size);

@@ -66,6 +66,11 @@ impl Held {
         self.bytes
     }
 
+    /// This and another are one.
+    pub(super) fn join(&mut self, mut other: Held) {
+        self.bytes = self.bytes.saturating_add(std::mem::take(&mut other.bytes));
+    }
+
     pub(super) fn grow(&mut self, bytes: u64) -> Result<(), Problem> {
         let lend = |free: u64| free.checked_sub(bytes);
         let lent = self.free.fetch_update(Ordering::AcqRel, Ordering::Relaxed, lend);

@@ -40,6 +40,8 @@ pub(super) struct Asked {
     pub(super) label: Option<Label>,
     /// On brokered routes, once the body is read.
     pub(super) content: Option<Content>,
+    /// The same, of a form with several files.
+    pub(super) files: Vec<Content>,
     /// On routes of the app, once the body is read: where it is, and its digest.
     pub(super) data: Option<(Data, [u8; 32])>,
     /// The memory the body takes.
@@ -76,6 +78,7 @@ impl Asked {
             raw: None,
             label: None,
             content: None,
+            files: Vec::new(),
             data: None,
             held: None,
             webhook: None,
@@ -101,11 +104,19 @@ impl Asked {
         self.webhook.as_deref().cloned().transpose()
     }
 
+    /// Whether the body was read.
+    pub(super) fn is_taken(&self) -> bool {
+        self.content.is_some() || self.data.is_some() || !self.files.is_empty()
+    }
+
     /// Decoded bytes; of a body not read yet, as declared.
     pub(super) fn size(&self) -> u64 {
         match (&self.content, &self.ask, &self.data) {
             (Some(content), ..) => content.data.size(),
-            (None, Some(ask), _) => ask.size,
+            (None, Some(_), _) if !self.files.is_empty() => {
+                self.files.iter().map(|file| file.data.size()).sum()
+            }
+            (None, Some(ask), _) => ask.size.saturating_mul(ask.files.into()),
             (None, None, data) => data.as_ref().map_or(0, |(data, _)| data.size()),
         }
     }
@@ -134,6 +145,9 @@ impl Asked {
         let host = self.authority.as_str();
         let (fingerprint, has_body) = match (&self.ask, &self.content) {
             (Some(ask), Some(content)) => (intake::fingerprint(method, path, host, ask, content), true),
+            (Some(ask), None) if !self.files.is_empty() => {
+                (intake::batch_fingerprint(method, path, host, ask, &self.files), true)
+            }
             _ => {
                 let (data, digest) = self.data.as_ref().ok_or(Reason::Internal)?;
                 let body = intake::Body::Digest(digest);

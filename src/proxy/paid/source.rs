@@ -22,8 +22,12 @@ pub(super) struct Source<B> {
     body: B,
     form: Option<Box<FormReader>>,
     bound: Bound,
-    /// Bytes of content that came out.
+    /// Bytes of content that came out: of several files, of this one.
     seen: u64,
+    /// The same of those before it.
+    before: u64,
+    /// The next of several files, which has begun.
+    following: Option<Label>,
     digest: Option<Box<Digest>>,
     /// The form was read up to its file.
     at_file: bool,
@@ -80,6 +84,8 @@ where
             form: None,
             bound: Bound::AtMost(u64::MAX),
             seen: 0,
+            before: 0,
+            following: None,
             digest: None,
             at_file: false,
             remote: None,
@@ -98,7 +104,7 @@ where
         self.bound = Bound::AtMost(limit);
     }
 
-    /// It is this form, and the content is its file.
+    /// It is this form, and the content is its file, or one after the other if there are several.
     pub(super) fn form(&mut self, form: Form) {
         self.bound = Bound::AtMost(form.bound());
         self.form = Some(Box::new(form.reader()));
@@ -177,11 +183,21 @@ where
         }
     }
 
-    /// The next bytes; `None` once all came, and nothing was wrong with any of it.
+    /// Goes on with the next of several files, if there is one; the one before must have ended.
+    pub(super) fn following(&mut self) -> Option<Label> {
+        let label = self.following.take()?;
+        self.before = self.before.saturating_add(std::mem::take(&mut self.seen));
+        Some(label)
+    }
+
+    /// The next bytes; `None` once all of this file came, and nothing was wrong with any of it.
     pub(super) async fn next(&mut self) -> Result<Option<Bytes>, Problem> {
         let bytes = match (&mut self.remote, &mut self.form) {
             (Some(remote), _) => remote.next(self.bound, &mut self.pace).await?,
-            (None, Some(form)) => next_of_form(&mut self.body, form, &mut self.pace).await?,
+            (None, Some(_)) if self.following.is_some() => None,
+            (None, Some(form)) => {
+                next_of_form(&mut self.body, form, &mut self.pace, &mut self.following).await?
+            }
             (None, None) => self.next_of_plain().await?,
         };
         let Some(bytes) = bytes else {
@@ -192,7 +208,7 @@ where
         };
         self.seen = self.seen.saturating_add(bytes.len() as u64);
         if let Some(shown) = &self.shown {
-            shown.store(self.seen, Ordering::Relaxed);
+            shown.store(self.before.saturating_add(self.seen), Ordering::Relaxed);
         }
         match self.bound {
             Bound::Exactly(size) if self.seen > size => Err(long(size)),
@@ -253,6 +269,7 @@ async fn next_of_form<B>(
     body: &mut B,
     form: &mut FormReader,
     pace: &mut Pace,
+    following: &mut Option<Label>,
 ) -> Result<Option<Bytes>, Problem>
 where
     B: Body<Data = Bytes, Error = RequestBodyError> + Unpin,
@@ -265,7 +282,10 @@ where
                 Some(bytes) => form.push(bytes),
                 None => return form.end().map(|()| None),
             },
-            Some(FormEvent::File(..)) => return Err(Reason::Internal.into()),
+            Some(FormEvent::File(_, label)) => {
+                *following = Some(label);
+                return Ok(None);
+            }
         }
     }
 }

@@ -61,7 +61,7 @@ impl Inner {
         payment: &Payment,
         admission: Option<&Admission>,
     ) -> Result<(), Problem> {
-        if asked.content.is_some() || asked.data.is_some() {
+        if asked.is_taken() {
             return Ok(());
         }
         if asked.source()?.is_unread_form() {
@@ -73,6 +73,9 @@ impl Inner {
             asked.data = Some((data, digest));
             return Ok(());
         };
+        if ask.files > 1 {
+            return self.hold_files(asked, &ask).await;
+        }
         let whole = asked.raw.as_ref().map_or(ask.kind != Kind::File, |raw| raw.whole);
         let content = if whole {
             self.take_whole(asked, &ask).await?
@@ -130,22 +133,39 @@ impl Inner {
     async fn hold(&self, asked: &mut Asked) -> Result<(Data, [u8; 32]), Problem> {
         let source = asked.source()?;
         source.hash();
-        let (data, held) = self.collect(source).await?;
+        let kept = Kept::new(&self.memory, Some(&self.spool), source.declared());
+        let (data, held) = collect(source, kept).await?;
         let (digest, _) = source.passed();
         asked.held = Some(held);
         Ok((data, digest))
     }
 
-    async fn collect<B>(&self, source: &mut Source<B>) -> Result<(Data, Held), Problem>
-    where
-        B: Body<Data = Bytes, Error = RequestBodyError> + Unpin,
-    {
-        let mut kept = Kept::new(&self.memory, Some(&self.spool), source.declared());
-        while let Some(bytes) = source.next().await? {
-            kept.add(bytes).await?;
+    /// Several files, each into memory as far as it is within its share of what one body may take there, else into a file.
+    async fn hold_files(&self, asked: &mut Asked, ask: &Ask) -> Result<(), Problem> {
+        let mut label = asked.label()?;
+        let source = asked.source()?;
+        let share = IN_MEMORY / u64::from(ask.files);
+        let (mut files, mut all_held) = (Vec::new(), self.memory.nothing());
+        loop {
+            source.hash();
+            let mut kept = Kept::new(&self.memory, Some(&self.spool), Some(u64::MAX));
+            kept.in_memory(share);
+            let (data, held) = collect(source, kept).await?;
+            let (digest, size) = source.passed();
+            if size == 0 {
+                let what = format!("file {} of {} is empty", files.len() + 1, ask.files);
+                return Err(Problem::new(Reason::DataRequired).message(what));
+            }
+            all_held.join(held);
+            files.push(intake::file(label, data, digest));
+            match source.following() {
+                Some(next) => label = next,
+                None => break,
+            }
         }
-        let (data, held) = kept.end().await?;
-        Ok((data.ok_or(Reason::Internal)?, held))
+        asked.held = Some(all_held);
+        asked.files = files;
+        Ok(())
     }
 
     /// Reads a JSON request of any length: what is asked, and the data if it is to be kept, which an unpaid one's is not.
@@ -290,6 +310,18 @@ impl Inner {
         };
         Ok((Data::Received(Received { handle, size }), digest))
     }
+}
+
+/// The rest of a file, kept.
+async fn collect<B>(source: &mut Source<B>, mut kept: Kept<'_>) -> Result<(Data, Held), Problem>
+where
+    B: Body<Data = Bytes, Error = RequestBodyError> + Unpin,
+{
+    while let Some(bytes) = source.next().await? {
+        kept.add(bytes).await?;
+    }
+    let (data, held) = kept.end().await?;
+    Ok((data.ok_or(Reason::Internal)?, held))
 }
 
 /// A task that ends when nobody waits for it any more.

@@ -126,7 +126,7 @@ async fn what_nobody_sells_is_refused_before_anybody_is_asked() {
     let (clock, store) = parts();
     let provider = FakeProvider::limited("a", 1_000, 2_000_000);
     let cache = testing::cache(&[&provider], &store, &clock).await;
-    let run = Ask { wanted: Wanted::Run { language: "cobol".into() }, kind: Kind::Code, size: 1 };
+    let run = Ask { wanted: Wanted::Run { language: "cobol".into() }, kind: Kind::Code, size: 1, files: 1 };
     let too_long = Ask { wanted: Wanted::Store { permanent: false, ttl: Some(86_401) }, ..store_ask(10) };
     for ask in [&run, &too_long] {
         let error = cache.fetch(ask).await.unwrap_err();

@@ -36,7 +36,12 @@ fn terms(provider: &str) -> Terms {
 }
 
 fn key() -> QuoteKey<'static> {
-    QuoteKey { work: Work::Store { permanent: false, ttl: false }, kind: Kind::File, bucket: 1_000_000 }
+    QuoteKey {
+        work: Work::Store { permanent: false, ttl: false },
+        kind: Kind::File,
+        bucket: 1_000_000,
+        files: 1,
+    }
 }
 
 fn listing<'a>(terms: &'a Terms, key: Option<&'a QuoteKey<'a>>, prices: &'a [Price]) -> Listing<'a> {

@@ -103,13 +103,12 @@ fn broken(table: &Table, world: &World, bounds: Bounds) -> Option<String> {
                     return says("a payment that can be taken, or was, is booked as never taken");
                 }
             }
-            // Of several one that was taken decides: a loss is never counted too small.
-            (Signature::Lapsed, Some(payment))
-                if payment.fate == Fate::Spent
-                    && job.answer.is_none()
-                    && !world.signatures.contains(&Signature::Taken) =>
-            {
-                return says("a payment that was never taken is booked as taken");
+            // Where somebody vouches for the work it is.
+            (Signature::Lapsed, Some(payment)) if payment.fate == Fate::Spent => {
+                let missing = job.shortfall.as_ref().is_some_and(|it| it.steps.contains(&payment.step));
+                if job.answer.is_none() || missing {
+                    return says("a payment that was never taken is booked as taken");
+                }
             }
             _ => {}
         }
@@ -147,16 +146,20 @@ fn broken(table: &Table, world: &World, bounds: Bounds) -> Option<String> {
         }
     }
     // 5: what was bought is there for whoever presents the same payment again.
-    if job.state == State::Completed && Delivery::of_rest(job, true).reason != Reason::Replayed {
+    if job.is_answered() && Delivery::of_rest(job, true).reason != Reason::Replayed {
         return says("completed, and nothing to show for it");
+    }
+    // Or a part of it, and then the rest is owed, and the whole is not.
+    if job.is_answered() && (job.state == State::Completed) != job.shortfall.is_none() {
+        return says("something is owed for what was done, or nothing for what was not");
     }
     // 6: nobody pays another price than he was shown.
     if job.quote.price != table.job(0).quote.price || job.client.requirement.amount != job.quote.price {
         return says("another price");
     }
     // Who has the answer has paid for it, or is known for it, whatever becomes of the process that gave it.
-    let known = matches!(job.state, State::Settling | State::Completed)
-        || (job.state == State::Uncollected && job.trusted);
+    let known =
+        job.state == State::Settling || job.is_answered() || (job.state == State::Uncollected && job.trusted);
     if world.given && !known {
         return Some(format!("answered, and the job is {}", job.state.name()));
     }

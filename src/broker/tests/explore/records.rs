@@ -43,7 +43,7 @@ impl Steps<'_> {
             back.workers[who].carried[refused..].fill(None);
         }
         let state = self.table.state(record);
-        let same = state == self.table.state(mine) && state.at_rest();
+        let same = state.at_rest() && self.table.job(record).ends_as(self.table.job(mine));
         if same || self.known(&back, who).is_none() {
             back.leased = false;
             back.workers[who].carried = [None; 3];

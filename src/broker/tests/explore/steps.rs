@@ -78,7 +78,7 @@ impl Steps<'_> {
         // Where the store may be away, time is believed in one thing: work ends before its payment lapses, and a settlement
         // that was sent then is in a block, or dropped, before it is final that it has.
         let busy = world.workers.iter().any(|worker| {
-            matches!(worker.at, At::Work | At::Send(_) | At::Hear | At::Done | At::Settle { .. })
+            matches!(worker.at, At::Work | At::Send(_) | At::Hear | At::Done | At::Part | At::Settle { .. })
         });
         let hurried = self.bounds.away && (busy || (world.from_memory && world.may_still_pay()));
         for place in 0..world.signatures.len() {
@@ -135,24 +135,25 @@ impl Steps<'_> {
             }
             return;
         }
-        if !matches!(job.state, State::Held | State::RefundDue) {
+        if !matches!(job.state, State::Held | State::RefundDue | State::Uncollected) {
             return;
         }
         let open = || job.provider.iter().filter(|payment| payment.fate == Fate::Open).map(slot);
-        let taken = open().any(|place| world.signatures[place] == Signature::Taken);
-        let lapsed = open().all(|place| world.signatures[place] == Signature::Lapsed);
+        let is = |place: usize, what| world.signatures[place] == what;
+        let taken = open().any(|place| is(place, Signature::Taken));
+        let lapsed = open().filter(|place| is(*place, Signature::Lapsed));
+        let lapsed = lapsed.fold(0, |mask, place| mask | 1 << place);
+        let known = open().all(|place| is(place, Signature::Taken) || is(place, Signature::Lapsed));
         let asks = job.state == State::Held && !self.breaks(Break::HeldClients);
-        let proven = match (open().next().is_some(), taken, lapsed) {
+        let proven = match (open().next().is_some(), known, taken) {
             (false, ..) => None,
+            (true, false, _) if self.breaks(Break::VoidWhileSpendable) => Some(Ev::ProvedUnspent),
+            (true, false, _) => None,
             // Somebody may have settled it from memory.
-            (true, true, _) | (true, _, true) if asks && world.client == Authorization::Paid => {
-                Some(Ev::Settled)
-            }
-            (true, true, _) if asks && !world.never_pays() => None,
-            (true, true, _) => Some(Ev::ProvedSpent),
-            (true, false, true) => Some(Ev::ProvedUnspent),
-            (true, false, false) if self.breaks(Break::VoidWhileSpendable) => Some(Ev::ProvedUnspent),
-            (true, false, false) => None,
+            (true, true, _) if asks && world.client == Authorization::Paid => Some(Ev::Settled),
+            (true, true, true) if asks && !world.never_pays() => None,
+            (true, true, true) => Some(Ev::ProvedSpent(lapsed)),
+            (true, true, false) => Some(Ev::ProvedUnspent),
         };
         if let Some(ev) = proven {
             self.next.push((Label::TakenOver(who), owned(world, who, At::Proven(ev), true)));
@@ -196,9 +197,10 @@ impl Steps<'_> {
             // Done, whether or not it has taken the money yet; or not, or no answer, or asked to be paid again.
             At::Hear => {
                 self.goes(*world, who, At::Work);
-                self.goes(*world, who, At::Failed);
+                let done = self.signed(job) > 1;
+                self.goes(*world, who, if done { At::Part } else { At::Failed });
             }
-            At::Done => {
+            At::Done | At::Part => {
                 let carry = match state == State::WorkingSettled || self.table.job(job).signature_open() {
                     true => Carry::IfAway,
                     false => Carry::Never,
@@ -207,7 +209,8 @@ impl Steps<'_> {
                     State::WorkingSettled => At::Close,
                     _ => At::Settle { fresh: true },
                 };
-                self.record(world, who, Ev::Answered, carry, then, At::Close);
+                let ev = if worker.at == At::Part { Ev::AnsweredInPart } else { Ev::Answered };
+                self.record(world, who, ev, carry, then, At::Close);
             }
             At::Failed => self.record(world, who, Ev::WorkFailed, Carry::IfAway, At::Close, At::Close),
             At::Settle { fresh } => self.settle(world, who, fresh),
@@ -239,9 +242,14 @@ impl Steps<'_> {
         }
     }
 
+    /// Payments of this attempt.
+    fn signed(&self, job: Ix) -> usize {
+        let job = self.table.job(job);
+        job.provider.iter().filter(|payment| payment.attempt == job.attempt).count()
+    }
+
     fn perform(&mut self, world: &World, who: usize, job: Ix) {
-        let attempt = self.table.job(job).attempt;
-        let signed = self.table.job(job).provider.iter().filter(|payment| payment.attempt == attempt).count();
+        let signed = self.signed(job);
         if let Some(step) = u8::try_from(signed).ok().filter(|step| *step < self.bounds.steps)
             && self.table.may_sign(job, step)
         {
@@ -256,6 +264,10 @@ impl Steps<'_> {
         // Noted beside the answer, in fact: between the two there is less room there than here.
         if self.table.state(job) == State::Working && self.table.apply(job, Ev::Trusted).is_some() {
             self.record(world, who, Ev::Trusted, Carry::Never, At::Done, At::Close);
+        }
+        if signed == 1 && self.bounds.steps > 1 {
+            // The second part is not to be had, and nobody is paid for it.
+            self.goes(*world, who, At::Part);
         }
         if self.table.apply(job, Ev::Turned).is_some() && self.table.job(job).quote.provider != "another" {
             self.record(world, who, Ev::Turned, Carry::Never, At::Work, At::Close);
@@ -299,10 +311,11 @@ impl Steps<'_> {
     fn hands_out(&mut self, world: &World, who: usize) -> bool {
         let worker = world.workers[who];
         let Some(job) = self.known(world, who).filter(|_| !worker.recovering) else { return false };
-        let recorded = matches!(self.table.state(worker.durable), State::Settling | State::Completed)
-            || self.breaks(Break::GiveFromMemory);
+        let durable = self.table.job(worker.durable);
+        let recorded =
+            durable.state == State::Settling || durable.is_answered() || self.breaks(Break::GiveFromMemory);
         match worker.at {
-            At::Close => recorded && self.table.state(job) == State::Completed,
+            At::Close => recorded && self.table.job(job).is_answered(),
             At::Settle { fresh: true } => recorded && self.table.job(job).answered_first(),
             _ => false,
         }

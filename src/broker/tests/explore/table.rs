@@ -24,10 +24,13 @@ pub(super) enum Ev {
     Turned,
     Trusted,
     Answered,
+    /// All but the last step.
+    AnsweredInPart,
     WorkFailed,
     Settled,
     Refused,
-    ProvedSpent,
+    /// But for the payments in these places, a bit for each.
+    ProvedSpent(u8),
     ProvedUnspent,
     Reopened,
 }
@@ -88,13 +91,15 @@ impl Table {
     }
 }
 
+const STEPS: [&str; 2] = ["first", "second"];
+
 /// The place of a signature among those that a world knows.
 pub(super) fn slot(payment: &ProviderPayment) -> usize {
     (payment.attempt as usize - 1) * 2 + usize::from(payment.step == name(1))
 }
 
 fn name(step: u8) -> &'static str {
-    ["first", "second"][usize::from(step)]
+    STEPS[usize::from(step)]
 }
 
 /// Both steps together are all that the client pays.
@@ -121,6 +126,11 @@ fn event(job: &Job, ev: Ev) -> Event {
         }
         Ev::Trusted => Event::Trusted,
         Ev::Answered => Event::Answered { answer: sample::answer(b"{}") },
+        Ev::AnsweredInPart => {
+            // The second was not stored: its payment is on record, or nobody was asked to make one.
+            let steps = job.signed_for(name(1)).map_or(&[][..], |_| &STEPS[1..]);
+            Event::AnsweredInPart { answer: sample::answer(b"{}"), shortfall: sample::shortfall(steps) }
+        }
         Ev::WorkFailed if job.signature_open() => {
             Event::WorkFailed { failure: because(Reason::ProviderFailed) }
         }
@@ -133,7 +143,10 @@ fn event(job: &Job, ev: Ev) -> Event {
             };
             Event::Refused { failure: because(reason) }
         }
-        Ev::ProvedSpent => Event::ProvedSpent,
+        Ev::ProvedSpent(lapsed) => {
+            let unspent = job.provider.iter().filter(|payment| lapsed & (1 << slot(payment)) != 0);
+            Event::ProvedSpent { unspent: unspent.map(|payment| payment.nonce).collect() }
+        }
         Ev::ProvedUnspent => Event::ProvedUnspent,
         Ev::Reopened => Event::Reopened { sold: sample::sold() },
     }

@@ -82,6 +82,8 @@ pub(super) enum At {
     Hear,
     /// Record that the work is done.
     Done,
+    /// Record that a part of it is.
+    Part,
     /// Record that it is not, and will not be.
     Failed,
     /// Call `/settle`. `fresh`: nobody has before, in this attempt.

@@ -20,6 +20,7 @@ max_document = "1GiB"
 retention = "10s"
 lease = "10ms"
 max_payment_header = "64KiB"
+max_files = 65
 "#,
         &[
             (2, 1, "pricing.buckets", "not in ascending order", "sort"),
@@ -31,6 +32,7 @@ max_payment_header = "64KiB"
             (12, 1, "paid.retention", "forgotten", "max_timeout"),
             (13, 1, "paid.lease", "taken over", "15s"),
             (14, 1, "paid.max_payment_header", "max_header_bytes", "raise"),
+            (15, 1, "paid.max_files", "a payment to a provider", "64"),
         ],
     );
 }

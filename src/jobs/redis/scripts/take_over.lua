@@ -1,11 +1,11 @@
 -- Takes a job whose lease has ended, unless its record is of a schema the caller cannot read.
--- KEYS: job    ARGV: owner, lease in ms, schema
+-- KEYS: job    ARGV: owner, lease in ms, the newest schema it reads
 -- Returns {'taken', epoch, fixed, record, answer}, {'held'}, or {'schema', schema}.
 local job = redis.call('HMGET', KEYS[1], 'epoch', 'lease', 'owner', 'schema', 'rest', 'state', 'id')
 if not job[1] then
   return {'held'}
 end
-if job[4] ~= ARGV[3] then
+if tonumber(job[4]) > tonumber(ARGV[3]) then
   return {'schema', job[4]}
 end
 local epoch = job[1]
