@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use anyhow::Context;
 use bytes::{Bytes, BytesMut};
-use futures_util::stream;
+use futures_util::{StreamExt, stream};
 use http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, USER_AGENT};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode};
 use http_body::Frame;
 use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt, Empty, Full, Limited, StreamBody};
+use http_body_util::{BodyExt, BodyStream, Empty, Full, Limited, StreamBody};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
@@ -20,6 +20,7 @@ use serde_json::Value;
 use tokio::fs::File;
 use tokio::io::AsyncReadExt;
 
+use super::form::Piece;
 use super::order::{Body, Order};
 
 /// One request, from connecting to the last byte of the answer: an upload over a slow line, and paid work after it.
@@ -145,6 +146,17 @@ fn body(order: &Order, bar: ProgressBar) -> RequestBody {
             .boxed_unsync()
         }
         Body::File(path) => file(path.clone(), order.length, bar),
+        Body::Pieces(pieces) => {
+            let pieces = pieces.clone().into_iter().map(move |piece| match piece {
+                Piece::Memory(bytes) => {
+                    bar.inc(bytes.len() as u64);
+                    Full::new(bytes).map_err(|never| match never {}).boxed_unsync()
+                }
+                Piece::File(path, length) => file(path, length, bar.clone()),
+            });
+            let frames = stream::iter(pieces).flat_map(BodyStream::new);
+            StreamBody::new(frames).boxed_unsync()
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 //! One call signs at most one payment. Whatever happens after the signature, only that same payment is sent
 //! again, so no failure here can be charged twice.
 
+mod form;
 pub(super) mod http;
 pub(super) mod order;
 pub(super) mod payment;
@@ -43,17 +44,18 @@ pub(super) struct Pay {
 
 #[derive(Debug, Subcommand)]
 enum Work {
-    /// Store a file
+    /// Store a file, or several by one payment
     Store {
-        /// The file
-        file: PathBuf,
+        /// The file, or files
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
         /// For good: only a permanent store (IPFS) will do
         #[arg(long, conflicts_with = "ttl")]
         permanent: bool,
         /// How many seconds it must be kept, at least
         #[arg(long, value_name = "SECONDS")]
         ttl: Option<u64>,
-        /// The name it is stored under, if not its own
+        /// The name it is stored under, if not its own; for one file
         #[arg(long, value_name = "NAME")]
         filename: Option<String>,
         #[command(flatten)]
@@ -118,8 +120,13 @@ pub(super) fn run(arguments: &Pay) -> Exit {
 
 async fn buy(arguments: &Pay) -> anyhow::Result<()> {
     let (payer, order) = match &arguments.work {
-        Work::Store { file, permanent, ttl, filename, payer } => {
-            (payer, Order::store(&payer.url, file, *permanent, *ttl, filename.as_deref())?)
+        Work::Store { files, permanent, ttl, filename, payer } => {
+            let order = match (files.as_slice(), filename) {
+                ([file], name) => Order::store(&payer.url, file, *permanent, *ttl, name.as_deref()),
+                (files, None) => Order::store_all(&payer.url, files, *permanent, *ttl),
+                (_, Some(_)) => bail!("--filename is for one file; several are stored under their own names"),
+            };
+            (payer, order?)
         }
         Work::Run { file, language, payer } => (payer, Order::run(&payer.url, file, language)?),
     };
@@ -216,6 +223,9 @@ fn report(answer: &Answer) -> anyhow::Result<()> {
                 writeln!(output)?;
             }
         }
+    }
+    if answer.status == StatusCode::MULTI_STATUS {
+        bail!("some of the files were not stored; their share of the price is owed by the gateway");
     }
     Ok(())
 }

@@ -8,6 +8,8 @@ use http::{Method, Uri};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::json;
 
+use super::form::{self, Form, Piece};
+
 /// Everything but the characters that mean themselves anywhere in a URL (RFC 3986 2.3).
 const QUERY: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
@@ -27,6 +29,8 @@ pub(super) enum Body {
     None,
     Memory(Bytes),
     File(PathBuf),
+    /// One after the other.
+    Pieces(Vec<Piece>),
 }
 
 impl Order {
@@ -38,14 +42,7 @@ impl Order {
         ttl: Option<u64>,
         filename: Option<&str>,
     ) -> anyhow::Result<Order> {
-        let metadata =
-            std::fs::metadata(file).with_context(|| format!("{} cannot be read", file.display()))?;
-        if !metadata.is_file() {
-            bail!("{} is not a file", file.display());
-        }
-        if metadata.len() == 0 {
-            bail!("{} is empty", file.display());
-        }
+        let length = form::length(file)?;
         let name = filename.map(str::to_owned).or_else(|| Some(file.file_name()?.to_str()?.to_owned()));
         let content_type = name
             .as_deref()
@@ -67,7 +64,31 @@ impl Order {
             // A JSON type would say that the body is a request with `data` in it. The name still tells the kind.
             content_type: Some(if is_envelope(&content_type) { OCTETS.to_owned() } else { content_type }),
             body: Body::File(file.to_owned()),
-            length: metadata.len(),
+            length,
+        })
+    }
+
+    /// Stores several files by one payment.
+    pub(super) fn store_all(
+        gateway: &Uri,
+        files: &[PathBuf],
+        permanent: bool,
+        ttl: Option<u64>,
+    ) -> anyhow::Result<Order> {
+        let form = Form::of(files)?;
+        let mut query = vec![format!("files={}", files.len()), format!("size={}", form.largest)];
+        if permanent {
+            query.push("permanent=true".to_owned());
+        }
+        if let Some(ttl) = ttl {
+            query.push(format!("ttl={ttl}"));
+        }
+        Ok(Order {
+            url: endpoint(gateway, "store", &query.join("&"))?,
+            method: Method::POST,
+            content_type: Some(form.content_type),
+            body: Body::Pieces(form.pieces),
+            length: form.length,
         })
     }
 

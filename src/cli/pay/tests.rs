@@ -282,6 +282,53 @@ async fn a_file_is_streamed_as_it_is_with_its_options_in_the_query() {
 }
 
 #[tokio::test]
+async fn several_files_are_one_form() {
+    let directory = tempfile::tempdir().unwrap();
+    let write = |name: &str, content: &[u8]| {
+        let path = directory.path().join(name);
+        std::fs::write(&path, content).unwrap();
+        path
+    };
+    let large: Vec<u8> = (0..100_000u32).flat_map(u32::to_le_bytes).collect();
+    let files = [write("a \"1\".png", b"1"), write("ü", &large)];
+    let seller = Seller::start(vec![challenge(&requirement(5), true, true), done()]).await;
+    let order = Order::store_all(&seller.url(), &files, true, None).unwrap();
+    let client = Client::new(false).unwrap();
+    let clock = Clock::manual(NOW * 1000);
+    purchase(&client, &order, SecretString::from(KEY), &parse_dollars("$1").unwrap(), &clock).await.unwrap();
+
+    let received = seller.received();
+    assert_eq!(received.len(), 2);
+    for received in received {
+        assert_eq!(received.uri, "/store?files=2&size=400000&permanent=true");
+        assert_eq!(received.headers["content-length"], received.body.len().to_string());
+        // As the gateway reads it.
+        let request = Request::post(received.uri).header("content-type", &received.headers["content-type"]);
+        let head = request.header("content-length", received.body.len()).body(()).unwrap().into_parts().0;
+        let limits = crate::intake::Limits { json: 0, whole: 0, raw: 1 << 20, files: 2 };
+        let work = crate::config::resolved::BrokeredWork::Store;
+        let Ok(crate::intake::Plan::Form(form)) = crate::intake::plan(&head, work, limits) else {
+            panic!("no form")
+        };
+        let mut reader = form.reader();
+        reader.push(received.body);
+        let (mut names, mut content) = (Vec::new(), Vec::new());
+        while let Some(event) = reader.event().unwrap() {
+            match event {
+                crate::intake::FormEvent::File(_, label) => names.push(label.filename.unwrap()),
+                crate::intake::FormEvent::Data(data) => content.extend_from_slice(&data),
+                crate::intake::FormEvent::End => {}
+            }
+        }
+        reader.end().unwrap();
+        assert_eq!(names, ["a \"1\".png", "ü"]);
+        assert_eq!(content, [b"1", &large[..]].concat());
+    }
+    let none = write("none", b"");
+    assert!(Order::store_all(&seller.url(), &[none], true, None).is_err());
+}
+
+#[tokio::test]
 async fn a_challenge_that_does_not_wait_for_the_body_is_paid() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("large.bin");
