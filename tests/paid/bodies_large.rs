@@ -17,6 +17,8 @@ use crate::sold::{PIN, PIN_COST, pinned, stored};
 const MIB: usize = 1 << 20;
 /// Over what is held in memory.
 const LARGE: usize = 3 * MIB;
+/// How much memory may grow, allocator and all, for bodies that are several times as large.
+const AT_MOST: u64 = 28 << 20;
 
 fn large() -> Vec<u8> {
     (0..LARGE).map(|i| (i * 31 % 253) as u8).collect()
@@ -98,7 +100,7 @@ fn memory_stays_flat_while_256_mib_go_through() {
         most.saturating_sub(idle)
     });
     println!("resident memory grew by {} KiB", growth / 1024);
-    assert!(growth < 16 << 20, "memory grew by {} KiB", growth / 1024);
+    assert!(growth < AT_MOST, "memory grew by {} KiB", growth / 1024);
     let expected = Books { payer: -2 * PIN, payee: 2 * PIN, openx402: 2 * PIN_COST, ..Books::default() };
     let changes = stage.books(payer.address()).since(before);
     assert_eq!(
@@ -128,7 +130,7 @@ fn memory_stays_flat_while_a_body_is_checked() {
         gateway.resident().saturating_sub(idle)
     });
     println!("resident memory grew by {} KiB", growth / 1024);
-    assert!(growth < 16 << 20, "memory grew by {} KiB", growth / 1024);
+    assert!(growth < AT_MOST, "memory grew by {} KiB", growth / 1024);
 }
 
 /// Several files wait until the last has come.
@@ -154,7 +156,7 @@ fn memory_stays_flat_while_several_files_are_held() {
         gateway.resident().saturating_sub(idle)
     });
     println!("resident memory grew by {} KiB", growth / 1024);
-    assert!(growth < 16 << 20, "memory grew by {} KiB", growth / 1024);
+    assert!(growth < AT_MOST, "memory grew by {} KiB", growth / 1024);
 }
 
 /// JSON must be read to be priced: it is decoded as it passes, and nothing of it is kept before there is a payment.
@@ -186,7 +188,7 @@ fn memory_stays_flat_while_json_is_read() {
         (most.max(gateway.resident()).saturating_sub(idle), answer, bytes)
     });
     println!("resident memory grew by {} KiB", growth / 1024);
-    assert!(growth < 16 << 20, "memory grew by {} KiB", growth / 1024);
+    assert!(growth < AT_MOST, "memory grew by {} KiB", growth / 1024);
     assert_eq!(answer.status, 200, "{answer:?}");
     let result = &answer.json()["result"];
     let digest = ring::digest::digest(&ring::digest::SHA256, &bytes);
