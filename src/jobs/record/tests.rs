@@ -207,7 +207,7 @@ fn no_event_changes_what_is_fixed() {
             assert_eq!(Parts::fixed(&next), Parts::fixed(&job), "{event:?}");
             // An answer is written with the step that made it, and with no other.
             let steps = [Step { event: &event, at: next.updated }];
-            let made = matches!(event, Event::Answered { .. });
+            let made = matches!(event, Event::Answered { .. } | Event::AnsweredInPart { .. });
             assert_eq!(Parts::answer(&next, &steps).is_some(), made, "{event:?}");
         }
         let ends = matches!(state, State::Uncollected | State::ProviderLost | State::Completed);
