@@ -14,7 +14,11 @@ pub(crate) struct RedisServer {
 impl RedisServer {
     /// Starts one that keeps nothing on disk, unless `arguments` say so.
     pub(crate) fn start(arguments: &[&str]) -> Self {
-        let directory = tempfile::tempdir().unwrap();
+        RedisServer::start_in(tempfile::tempdir().unwrap(), arguments)
+    }
+
+    /// Starts one that keeps in `directory` what `arguments` tell it to keep.
+    pub(crate) fn start_in(directory: tempfile::TempDir, arguments: &[&str]) -> Self {
         let arguments: Vec<String> = arguments.iter().map(ToString::to_string).collect();
         // Somebody may take the port between our letting it go and the server's binding it.
         for _ in 0..10 {
