@@ -31,7 +31,7 @@ impl Prober {
         self.spent.as_ref().is_some_and(|spent| spent(self.name(seller), cost))
     }
 
-    /// Those who may be paid; all, if nobody may.
+    /// Those who may be paid for so many files; all, if nobody may.
     pub(super) fn affordable(&self, mut bids: Vec<Bid>, files: u16) -> Vec<Bid> {
         let cost = |bid: &Bid| bid.cost().times(files);
         let may = |bid: &Bid| cost(bid).is_some_and(|cost| !self.is_spent(bid.seller, cost));
