@@ -55,7 +55,8 @@ async fn the_other_gateway_finishes_or_holds_the_job() {
     };
     let cases = [
         merit(0, never, 200, State::Completed, 2, 1),
-        merit(1, Rule::after, 502, State::Held, 1, 0),
+        // The other may ask for a price at any time.
+        merit(0, |rule| rule.after().paid(), 502, State::Held, 1, 0),
         Case {
             service: Service::Facilitator,
             path: "/settle",

@@ -22,13 +22,13 @@ fn config() -> resolved::Providers {
         openx402: Some(resolved::OpenX402 { url: url("openx402"), max_file: 1000 }),
         merit: Some(resolved::Merit { url: url("merit"), max_code: 50 }),
         declared: Vec::new(),
-        connect_timeout: Duration::from_secs(1),
+        connect_timeout: Duration::from_secs(10),
         allow_plain_http: false,
     }
 }
 
 fn around() -> Surroundings {
-    let settings = Settings { connect_timeout: Duration::from_secs(1), allow_plain_http: false };
+    let settings = Settings { connect_timeout: Duration::from_secs(10), allow_plain_http: false };
     Surroundings {
         outgoing: Outgoing::new(settings).unwrap(),
         assets: vec![asset()],
