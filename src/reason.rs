@@ -187,6 +187,8 @@ reasons! {
     SettlementUnknown = "settlement_unknown", 503, SamePayment, "the outcome of the settlement is not known yet; send the same payment again";
     /// The answer was too large to keep.
     NotKept = "not_kept", 410, Never, "the job is completed and paid, but its answer was too large to keep";
+    /// The answer was too large for the store, and another gateway has it.
+    KeptElsewhere = "kept_elsewhere", 503, SamePayment, "the job is completed and paid; another gateway has its answer";
     /// The work was done, the client's money never came: the answer is withheld from now on.
     Uncollected = "uncollected", 402, NewPayment, "the work was done but the payment could not be collected; the result is withheld, and what this wallet buys may be settled before the work from now on";
 
@@ -237,8 +239,8 @@ reasons! {
     JobUnknown = "job_unknown_or_unpaid", 404, Never, "no paid job has this id";
     /// No such file.
     FileUnknown = "file_unknown", 404, Never, "no stored file has this id";
-    /// `Range` names nothing that the file has.
-    RangeNotSatisfiable = "range_not_satisfiable", 416, Never, "the file has no such range";
+    /// `Range` names nothing that the file or result has.
+    RangeNotSatisfiable = "range_not_satisfiable", 416, Never, "there is no such range of bytes";
 
     // Us
     /// A fault of the gateway itself.

@@ -3,6 +3,8 @@
 //! A file has no name from its start, so nothing is left of it once nobody holds it, whatever ends the process. All
 //! calls block for as long as the disk takes; they belong on threads that may.
 
+mod growing;
+
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -11,6 +13,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
+
+pub use growing::{End, Growing, Grown};
 
 /// Where files are made, and how many bytes they may have together.
 #[derive(Clone, Debug)]
@@ -47,7 +51,7 @@ struct Lent {
 #[derive(Debug, thiserror::Error)]
 pub enum SpoolError {
     /// All files together would pass the quota.
-    #[error("temporary files have reached paid.max_spool")]
+    #[error("temporary files have reached their limit")]
     Full,
     /// The disk refuses.
     #[error("a temporary file cannot be written: {0}")]
@@ -58,6 +62,11 @@ impl Spool {
     /// Files in `folder`, with so many bytes at most.
     pub fn new(folder: PathBuf, bytes: u64) -> Self {
         Spool { folder, free: Arc::new(AtomicU64::new(bytes)) }
+    }
+
+    /// Bytes that may still be written, all files together.
+    pub fn free(&self) -> u64 {
+        self.free.load(Ordering::Acquire)
     }
 
     /// A new file.

@@ -9,10 +9,10 @@ use tokio::sync::watch;
 use super::health::Health;
 use super::inventory::Stock;
 use super::{StartError, archive, facilitators, hooks, open_store, outgoing, refunds, switch};
-use crate::broker::{Audit, Broker, Limits, Recovery, Spending};
+use crate::broker::{Audit, Broker, Limits, Recovery, ResultLimits, Results, Spending};
 use crate::chain::Chains;
 use crate::clock::Clock;
-use crate::config::resolved::Config;
+use crate::config::resolved::{Config, Store};
 use crate::facilitator::local::LocalFacilitator;
 use crate::facilitator::{Facilitator, Pool};
 use crate::guard::{Guards, OutlayWatch, Watched};
@@ -134,7 +134,7 @@ impl Build<'_> {
             clock: clock.clone(),
         };
         runtime.spawn(watch.run());
-        let broker = Arc::new(broker.proved_by(chains));
+        let broker = Arc::new(broker.proved_by(chains).keeping(results(config, clock, &jobs)));
         runtime.spawn(Arc::clone(&guards).watch(stopped.clone()));
         if let Some(folder) = config.archive() {
             let keeper = archive::keeper(config, folder, &jobs, clock, watched);
@@ -226,6 +226,23 @@ fn counted(drain: &Drain) -> impl Fn() -> Option<Hold> + Sync + use<> {
         let hold = drain.hold(Kind::Task);
         (!drain.started()).then_some(hold)
     }
+}
+
+/// Where answers are kept that are too large for the store.
+fn results(config: &Config, clock: &Clock, jobs: &Arc<dyn JobStore>) -> Results {
+    let paid = &config.paid;
+    let limits = ResultLimits {
+        folder: paid.spool_dir.clone(),
+        largest: paid.result_file_max.unwrap_or(0),
+        together: paid.result_files,
+        retention: paid.retention,
+        linger: paid.max_timeout,
+    };
+    let shared: Option<Arc<dyn ValueStore>> = match config.store {
+        Store::Redis { .. } => Some(jobs.clone()),
+        Store::Embedded { .. } => None,
+    };
+    Results::new(limits, clock.clone(), shared)
 }
 
 fn limits(config: &Config) -> Limits {

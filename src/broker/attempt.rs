@@ -5,17 +5,18 @@ use std::time::{Duration, Instant};
 
 use tracing::{debug, info, warn};
 
-use super::delivery::Delivery;
+use super::delivery::{Delivery, Fresh};
 use super::guard::whole_cost;
 use super::journal::{Journal, JournalError};
 use super::purse::{AttemptPurse, Hand, NoPurse};
+use super::results::key;
 use super::settlement::{Settled, payment_request};
 use super::stop::{Again, Stop, failure};
 use super::work::{BodyStream, Product, WorkError, WorkFault};
 use super::{Broker, Limits, Sale};
 use crate::facilitator::Verdict;
 use crate::jobs::job::{ClientLeg, ONE_PART, SCHEMA, Sold};
-use crate::jobs::{Claim, Event, Job, JobKind, State, StoreError};
+use crate::jobs::{Answer, Claim, Event, Job, JobKind, State, StoreError};
 use crate::providers::{Offer, Purse};
 use crate::reason::{Charged, Problem, Reason};
 use crate::telemetry;
@@ -137,6 +138,7 @@ impl Broker {
         if let Some(credit) = credit {
             // One record too: the next attempt may be trusted less.
             journal.note(Event::Trusted).await?;
+            let stream = self.keep(&*journal.job().await, event.answer(), stream).await;
             let job = journal.record(event).await?;
             credit.given(&job.claim);
             return Ok(Delivery::trusted(&job, stream, once));
@@ -149,6 +151,8 @@ impl Broker {
         };
         match self.settle(&job, true, self.limits.unknown_hold).await {
             Settled::Yes(receipt) => {
+                // Before anybody can see that it is done, and ask for it.
+                let stream = self.keep(&job, job.answer.as_ref(), stream).await;
                 let answered = !journal.carries().await;
                 // The client need not wait for this record: what it paid for is on record, and the chain has the proof.
                 let job = journal.keep(Event::Settled { receipt }).await?;
@@ -159,7 +163,11 @@ impl Broker {
                 let job = self.refused(journal, &reason).await?;
                 Ok(Delivery::of_rest(&job, true))
             }
-            Settled::Unknown => Ok(Delivery::unsettled(&job)),
+            Settled::Unknown => {
+                // Nobody gets it before it is known; who has paid then finds it here.
+                drop(self.keep(&job, job.answer.as_ref(), stream).await);
+                Ok(Delivery::unsettled(&job))
+            }
         }
     }
 
@@ -182,6 +190,7 @@ impl Broker {
         match self.perform(journal, sale).await {
             Ok(product) => {
                 let (event, stream, once) = product.into_event();
+                let stream = self.keep(&*journal.job().await, event.answer(), stream).await;
                 let job = journal.record_or_carry(event).await?;
                 let answered = !journal.carries().await;
                 Ok(self.hand_out(journal, &job, answered, stream, once).await)
@@ -198,14 +207,25 @@ impl Broker {
         journal: &Journal,
         job: &Job,
         answered: bool,
-        stream: Option<BodyStream>,
+        stream: Option<Fresh>,
         once: Vec<(String, String)>,
     ) -> Delivery {
         let Limits { unknown_hold, lease, .. } = self.limits;
         let written = answered || journal.written_within(unknown_hold, lease).await;
         match (written, &stream) {
-            (false, None) => Delivery::unwritten(job),
+            (false, None | Some(Fresh { kept: true, .. })) => Delivery::unwritten(job),
             _ => Delivery::fresh(job, stream, once),
+        }
+    }
+
+    /// Keeps an answer that its record does not hold, as far as it can be kept, and gives its content to whoever is first.
+    async fn keep(&self, job: &Job, answer: Option<&Answer>, stream: Option<BodyStream>) -> Option<Fresh> {
+        match (answer, stream) {
+            (Some(answer), Some(body)) => {
+                let body = self.broken.watch(&job.claim, body);
+                Some(self.results.keep(key(job), answer, body).await)
+            }
+            (_, body) => body.map(|body| Fresh { body, kept: false }),
         }
     }
 

@@ -11,12 +11,14 @@ use serde_json::json;
 use tokio::sync::OwnedSemaphorePermit;
 use tracing::warn;
 
+use super::release::etag;
+use super::results::KeptAnswer;
 use super::stop::Again;
 use super::work::{BodyStream, Product};
 use super::{Broker, Presented};
 use crate::ids::JobId;
 use crate::jobs::job::Sold;
-use crate::jobs::{ClaimKey, Event, Job, JobKind, Kept, State};
+use crate::jobs::{ClaimKey, Event, Job, Kept, State};
 use crate::money::Amount;
 use crate::reason::{Charged, Problem, Reason, Retry};
 use crate::x402::{Receipt, Version};
@@ -42,14 +44,24 @@ pub struct Delivery {
     pub job: Option<JobId>,
     /// Its price, in atomic units.
     pub price: Option<Amount>,
+    /// The strong entity tag of a body that was kept: the same whenever and wherever it is given.
+    pub etag: Option<String>,
+}
+
+/// A body on its way to who paid for it, and whether it is kept meanwhile.
+pub(super) struct Fresh {
+    pub(super) body: BodyStream,
+    pub(super) kept: bool,
 }
 
 /// The body of an answer.
 pub enum DeliveryBody {
     /// Known whole.
     Whole(Bytes),
-    /// Still arriving from the app.
+    /// Still arriving, from the app or a provider.
     Stream(BodyStream),
+    /// In a file of this process.
+    Kept(KeptAnswer),
     /// An error, to be written as such.
     Problem(Box<Problem>),
 }
@@ -66,27 +78,29 @@ impl Delivery {
             receipt: None,
             charged: None,
             price: None,
+            etag: None,
         }
     }
 
     /// An error of this job.
-    fn error(job: &Job, problem: Problem) -> Self {
+    pub(super) fn error(job: &Job, problem: Problem) -> Self {
         Delivery { price: Some(job.quote.price), ..Delivery::problem(problem.job(job.id)) }
     }
 
     /// A completed job, by the attempt that completed it.
-    pub(super) fn fresh(job: &Job, stream: Option<BodyStream>, once: Vec<(String, String)>) -> Self {
+    pub(super) fn fresh(job: &Job, stream: Option<Fresh>, once: Vec<(String, String)>) -> Self {
         let mut delivery = Delivery::completed(job, Reason::Paid);
         delivery.headers.extend(once);
-        if let Some(stream) = stream {
-            delivery.body = DeliveryBody::Stream(stream);
+        if let Some(Fresh { body, kept }) = stream {
+            delivery.body = DeliveryBody::Stream(body);
             delivery.reason = Reason::Paid;
+            delivery.etag = job.answer.as_ref().filter(|_| kept).map(|answer| etag(job, answer));
         }
         delivery
     }
 
     /// What was bought, before it is paid for.
-    pub(super) fn trusted(job: &Job, stream: Option<BodyStream>, once: Vec<(String, String)>) -> Self {
+    pub(super) fn trusted(job: &Job, stream: Option<Fresh>, once: Vec<(String, String)>) -> Self {
         Delivery { reason: Reason::Trusted, ..Delivery::fresh(job, stream, once) }
     }
 
@@ -106,6 +120,7 @@ impl Delivery {
             charged: None,
             job: Some(job.id),
             price: Some(job.quote.price),
+            etag: None,
         }
     }
 
@@ -177,6 +192,7 @@ impl Delivery {
                 charged,
                 job: Some(job.id),
                 price: Some(job.quote.price),
+                etag: Some(etag(job, answer)),
             },
             Kept::Not => Delivery {
                 receipt,
@@ -201,6 +217,7 @@ impl Delivery {
             charged: job.answered_first().then_some(Charged::Unknown),
             job: Some(job.id),
             price: Some(job.quote.price),
+            etag: None,
         }
     }
 }
@@ -232,7 +249,7 @@ impl Broker {
             }
             let rests = job.state.at_rest() && (job.state != State::Voided || sold.is_none());
             if rests || job.answered_first() {
-                let mut delivery = Delivery::of_rest(&job, may_release(payment, &job));
+                let mut delivery = self.of_rest(&job, may_release(payment, &job)).await;
                 // In the header that this client looks for.
                 delivery.receipt = delivery.receipt.map(|(_, receipt)| (payment.version, receipt));
                 return Again::answer(delivery);
@@ -350,16 +367,6 @@ pub fn charged_so_far(job: &Job) -> Charged {
         State::Claimed | State::Working => Charged::No,
         _ => charged(job),
     }
-}
-
-/// The kept answer of a completed job, if whoever asks for it shows what is on no chain: the unguessable quote id that
-/// the payment echoed. A payment by version 1 has none; its answer is for the request itself, sent again, as an app's is.
-pub fn released(job: &Job, claim: &ClaimKey, quote_id: Option<&str>) -> Option<Delivery> {
-    let shown =
-        job.client.version == Version::V2 && quote_id.is_some() && job.client.quote_id.as_deref() == quote_id;
-    let kept = matches!(&job.answer, Some(answer) if answer.body != Kept::Not) && job.kind != JobKind::App;
-    (shown && kept && job.claim == *claim && job.is_answered())
-        .then(|| Delivery::completed(job, Reason::Replayed))
 }
 
 fn failed_by(job: &Job) -> Reason {

@@ -8,13 +8,15 @@
 //!
 //! `attempt` is that flow, top to bottom. Every step that spends is in the `journal` first; money
 //! leaves through the `purse` only; what a settlement's answer means is decided in `settlement` only, and what a
-//! chain proves of it in `proof`; an answer to a payment that was seen before comes from `delivery`; what a crash left is found by
+//! chain proves of it in `proof`; an answer to a payment that was seen before comes from `delivery`, its content, where that is large, from
+//! `results`, and if it breaks off `broken` sees to it; what a crash left is found by
 //! `recovery`; whoever wants to hear that a job is done is told by `webhooks`; what is said to be settled is looked for by `audit`. The broker knows no HTTP connection: a client that goes away changes nothing here.
 
 mod announce;
 mod attempt;
 mod audit;
 mod batch;
+mod broken;
 mod debt;
 mod delivery;
 pub mod description;
@@ -24,6 +26,8 @@ mod journal;
 mod proof;
 mod purse;
 mod recovery;
+mod release;
+mod results;
 mod running;
 mod settlement;
 mod stop;
@@ -53,6 +57,7 @@ use crate::wallet::{Payees, Wallet};
 use crate::x402::{Asset, Authorization, Requirement, Version};
 
 use audit::Audits;
+use broken::Broken;
 use journal::Journal;
 use running::Running;
 use tally::Tally;
@@ -60,9 +65,10 @@ use tally::Tally;
 pub use announce::{Announce, Announced};
 pub use audit::Audit;
 pub use batch::BatchWork;
-pub use delivery::{Delivery, DeliveryBody, charged_so_far, released};
+pub use delivery::{Delivery, DeliveryBody, charged_so_far};
 pub use idempotency::{IdempotencyKey, NameSort, NamedRoute, RequestName};
 pub use recovery::Recovery;
+pub use results::{KeptAnswer, NotKept, ResultLimits, Results};
 pub use webhooks::{BadSecret, Webhook, WebhookRoom, WebhookSecret, Webhooks};
 pub use work::{Another, BodyStream, FILES, PassedOn, Product, ProviderWork, Work, WorkError, WorkFault};
 
@@ -167,6 +173,8 @@ pub struct Broker {
     slots: Arc<Semaphore>,
     running: Running,
     audits: Audits,
+    results: Results,
+    broken: Broken,
 }
 
 impl Broker {
@@ -182,8 +190,22 @@ impl Broker {
         let tally = Arc::new(Tally::new(Arc::clone(&metrics), Arc::clone(&spending.guards)));
         let slots = Arc::new(Semaphore::new(limits.max_jobs.min(Semaphore::MAX_PERMITS)));
         let chains = Arc::new(Chains::default());
-        let (running, audits) = (Running::default(), Audits::default());
-        Broker { jobs, facilitator, chains, spending, metrics, tally, clock, limits, slots, running, audits }
+        let (running, audits, results) = (Running::default(), Audits::default(), Results::none());
+        Broker {
+            jobs,
+            facilitator,
+            chains,
+            spending,
+            metrics,
+            tally,
+            clock,
+            limits,
+            slots,
+            running,
+            audits,
+            results,
+            broken: Broken::default(),
+        }
     }
 
     /// With somebody to ask what happened to a payment when nobody else can say.
@@ -191,6 +213,18 @@ impl Broker {
     pub fn proved_by(mut self, chains: Arc<dyn Prove>) -> Self {
         self.chains = chains;
         self
+    }
+
+    /// Keeping answers that are too large for the record of their job.
+    #[must_use]
+    pub fn keeping(mut self, results: Results) -> Self {
+        self.results = results;
+        self
+    }
+
+    /// The answers that are kept here.
+    pub fn results(&self) -> &Results {
+        &self.results
     }
 
     /// The job with this public id.

@@ -6,6 +6,7 @@
 //! | `working`, a provider payment signed | it may have been sent and spent | held; never signed again |
 //! | `held` | the same | the chain is asked: spent, or not and never; and whether the client has paid all the same |
 //! | `settling` | `/settle` may have been called | the chain is asked; else the identical settle is repeated; else it stays |
+//! | the same, its answer too large for the record | the same, and the answer is gone with its process | the same; if the client has paid, refund due |
 //! | `settling_upfront` | the same | left to the same payment, which goes on with it; see below |
 //! | `working_settled` | the client has paid | refund due |
 //! | `refund_due` or `uncollected`, a provider payment signed | it may have been spent | the chain is asked, for the books |
@@ -24,6 +25,7 @@ use tracing::{info, warn};
 
 use super::Broker;
 use super::attempt::CARRY_PATIENCE;
+use super::broken::lost;
 use super::journal::{Journal, JournalError};
 use super::proof::{ClientProof, PATIENCE};
 use super::settlement::Settled;
@@ -76,7 +78,15 @@ impl Recovery {
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut looked: Option<tokio::time::Instant> = None;
         loop {
-            tick.tick().await;
+            tokio::select! {
+                _ = tick.tick() => {}
+                () = self.broker.broken.wait() => {
+                    self.broker.owe_broken(&begin).await;
+                    continue;
+                }
+            }
+            self.broker.results.tend(self.every).await;
+            self.broker.owe_broken(&begin).await;
             self.sweep(&begin).await;
             if looked.is_none_or(|when| when.elapsed() >= OPEN_EVERY) {
                 looked = Some(tokio::time::Instant::now());
@@ -280,6 +290,13 @@ impl Broker {
             ClientProof::Nothing => self.settle(&job, false, Duration::ZERO).await,
         };
         match settled {
+            Settled::Yes(receipt) if job.state == State::Settling && self.has_gone(&job).await => {
+                // In one record: a job that is done has an answer.
+                journal.note(Event::Settled { receipt }).await?;
+                let job = journal.insist(lost(&job)).await?;
+                warn!(job = %job.id, "the answer of a paid job is gone: a refund is due");
+                Ok(true)
+            }
             Settled::Yes(receipt) => {
                 self.settled(journal, receipt).await?;
                 Ok(true)

@@ -8,12 +8,14 @@ use bytes::Bytes;
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
 
+use super::release::entity_tag;
+use super::results::{NotKept, Results, is_event_stream, key};
 use crate::guard::Guards;
 use crate::ids::FileId;
 use crate::intake::{Ask, Content, Data, Wanted};
 use crate::jobs::job::PassedOver;
 use crate::jobs::{Answer, Event, Job, JobStore, Kept, Shortfall};
-use crate::providers::{Done, Fault, Offer, Order, Provider, ProviderError, Purse};
+use crate::providers::{Done, Fault, Offer, Order, Passed, PassedBody, Provider, ProviderError, Purse};
 use crate::quote_cache::{Dollars, QuoteCache};
 use crate::reason::Reason;
 use crate::telemetry::Metrics;
@@ -181,8 +183,14 @@ pub struct ProviderWork {
     pub guards: Arc<Guards>,
     /// What `url` of a stored file starts with, e.g. `https://api.example.com/files/`.
     pub files_url: String,
-    /// The largest answer that is kept, in bytes.
+    /// The largest answer that is kept in the store, in bytes.
     pub result_max: u64,
+    /// Where the job is followed, e.g. `https://api.example.com/jobs/`.
+    pub jobs_url: Option<String>,
+    /// Nobody waits for the answer: one that can be given only once is none.
+    pub later: bool,
+    /// Where larger answers are kept.
+    pub results: Results,
 }
 
 #[async_trait]
@@ -194,10 +202,15 @@ impl Work for ProviderWork {
         deadline: Duration,
     ) -> Result<Product, WorkError> {
         match self.place(job, 0, &self.content, purse, deadline).await {
+            Ok(Done { passed: Some(passed), .. }) => {
+                let product = self.passed(job, passed);
+                self.keep_for_later(job, product).await
+            }
             Ok(done) => {
                 let mut result = self.publish(done).await?;
                 result.entry("size").or_insert_with(|| self.content.data.size().into());
-                Ok(self.product(job, 200, result, None))
+                let product = self.product(job, 200, result, None);
+                self.keep_for_later(job, product).await
             }
             // Our own store or wallet: it would fail with any provider.
             Err(error) if error.fault.is_ours() => Err(error.into()),
@@ -262,7 +275,10 @@ impl ProviderWork {
         };
         let began = Instant::now();
         let attempted = self.quotes.attempting(self.provider.name());
-        let done = self.provider.perform(&order, purse).await;
+        let done = match self.provider.perform(&order, purse).await {
+            Ok(done) => self.read_ahead(done).await,
+            Err(error) => Err(error),
+        };
         let fault = done.as_ref().err().map(|error| error.fault);
         attempted.ended(fault);
         self.metrics.provider_performed(self.provider.name(), &self.operation, fault, began.elapsed());
@@ -300,6 +316,53 @@ impl ProviderWork {
             passed_over: self.passed_over.clone(),
             work: Box::new(work(self)),
         }
+    }
+
+    /// A short answer is read before it is charged for. Events are told as they happen.
+    async fn read_ahead(&self, done: Done) -> Result<Done, ProviderError> {
+        let passed = match done.passed {
+            Some(passed) if !passed.content_type.as_deref().is_some_and(is_event_stream) => {
+                Some(passed.read_ahead(self.result_max).await?)
+            }
+            passed => passed,
+        };
+        Ok(Done { passed, ..done })
+    }
+
+    /// An answer that nobody waits for is whole, and kept, before it is charged for.
+    async fn keep_for_later(&self, job: &Job, product: Product) -> Result<Product, WorkError> {
+        match product.stream {
+            Some(stream) if self.later => {
+                let kept = self.results.keep_whole(key(job), stream).await;
+                let failed = |why: NotKept| {
+                    WorkError::new(Reason::ProviderFailed, format!("an answer for later is not kept: {why}"))
+                };
+                Ok(Product { stream: Some(kept.map_err(failed)?), ..product })
+            }
+            stream => Ok(Product { stream, ..product }),
+        }
+    }
+
+    /// The provider's answer as it is.
+    fn passed(&self, job: &Job, passed: Passed) -> Product {
+        let Passed { content_type, content_encoding, body } = passed;
+        let mut headers: Vec<(String, String)> = [
+            ("content-type", content_type.unwrap_or_else(|| "application/octet-stream".to_owned())),
+            // The bytes and their type are a stranger's, on the operator's own origin: nothing in them may run.
+            ("x-content-type-options", "nosniff".to_owned()),
+            ("content-security-policy", "sandbox; default-src 'none'".to_owned()),
+            ("etag", entity_tag(job.id)),
+        ]
+        .map(|(name, value)| (name.to_owned(), value))
+        .into();
+        headers.extend(content_encoding.map(|coding| ("content-encoding".to_owned(), coding)));
+        let url = self.jobs_url.as_ref().map(|url| format!("{url}{}", job.id));
+        headers.extend(url.map(|url| ("content-location".to_owned(), url)));
+        let (body, stream) = match body {
+            PassedBody::Whole(bytes) => (Kept::Whole(bytes.into()), None),
+            PassedBody::Arriving(stream, _) => (Kept::Not, Some(stream)),
+        };
+        Product { answer: Answer { status: 200, headers, body }, shortfall: None, stream, once: Vec::new() }
     }
 
     /// Gives a result that is read back through us a public name of its own.

@@ -281,7 +281,7 @@ pub enum State {
     WorkingSettled,
     /// The work succeeded, its answer is recorded, and the client payment may be settled at any moment.
     Settling,
-    /// Settled and done. Final.
+    /// Settled and done. Final, unless its answer was too large to keep and broke off.
     Completed,
     /// Settled, but the work failed, or a part of it: the client is owed the price, or its share.
     RefundDue,

@@ -138,6 +138,7 @@ pub(crate) fn events(payment: ProviderPayment) -> Vec<Event> {
         Event::Trusted,
         Event::Answered { answer: answer(b"{}") },
         Event::AnsweredInPart { answer: answer(b"{}"), shortfall: shortfall(&["a"]) },
+        Event::Answered { answer: Answer { body: Kept::Not, ..answer(b"") } },
         Event::WorkFailed { failure: failure() },
         Event::Settled { receipt: receipt() },
         Event::Refused { failure: failure() },

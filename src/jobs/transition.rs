@@ -15,6 +15,7 @@
 //!
 //!  upfront:  Claimed ─SettleFirst▶ SettlingUpfront ─Settled▶ WorkingSettled ─Answered▶ Completed
 //!                                        └ Refused ▶ Voided        └ WorkFailed ▶ RefundDue
+//!  streamed: Completed ─WorkFailed▶ RefundDue (its answer was passed on, not kept, and broke off)
 //!  refunds:  RefundDue ─RefundSigned▶ RefundDue ─Refunded▶ Refunded
 //!                                         └ RefundLapsed ▶ RefundDue (the next may be signed)
 //! ```
@@ -51,6 +52,7 @@
 //! | working_settled | answered | completed |
 //! | working_settled | answered_in_part | refund_due |
 //! | working_settled | work_failed | refund_due |
+//! | completed | work_failed | refund_due |
 //! | refund_due | refund_signed | refund_due |
 //! | refund_due | refund_lapsed | refund_due |
 //! | refund_due | refunded | refunded |
@@ -71,7 +73,7 @@
 //! | uncollected | proved_unspent | uncollected |
 //! | voided | reopened | claimed |
 
-use super::job::{Answer, Failure, Fate, Job, ProviderPayment, Refund, Shortfall, Sold, State};
+use super::job::{Answer, Failure, Fate, Job, Kept, ProviderPayment, Refund, Shortfall, Sold, State};
 use crate::clock::{UnixMillis, UnixSeconds};
 use crate::money::Amount;
 use crate::x402::{B256, Receipt};
@@ -192,6 +194,16 @@ pub struct Illegal {
     pub event: &'static str,
 }
 
+impl Event {
+    /// The answer, if it brings one.
+    pub fn answer(&self) -> Option<&Answer> {
+        match self {
+            Event::Answered { answer } | Event::AnsweredInPart { answer, .. } => Some(answer),
+            _ => None,
+        }
+    }
+}
+
 impl Job {
     /// The job after `event`, or why the event cannot happen to it.
     pub fn apply(&self, event: &Event, now: UnixMillis) -> Result<Job, Illegal> {
@@ -242,6 +254,9 @@ impl Job {
         if job.state == State::Voided {
             // Nobody paid for it: the next attempt must not be answered with it.
             (job.answer, job.trusted, job.shortfall) = (None, false, None);
+        } else if job.state == State::RefundDue && matches!(event, Event::WorkFailed { .. }) {
+            // It was never given whole.
+            (job.answer, job.trusted) = (None, false);
         }
         Ok(job)
     }
@@ -311,6 +326,9 @@ impl Job {
             }
             (WorkingSettled, Event::WorkFailed { .. }) => RefundDue,
 
+            // It was only ever on its way.
+            (Completed, Event::WorkFailed { .. }) if self.is_given_once() => RefundDue,
+
             (Settling, Event::Settled { .. }) if self.shortfall.is_some() => RefundDue,
             (Settling, Event::Settled { .. }) => Completed,
             (Settling, Event::Refused { .. }) if !self.costs_nothing() || self.trusted => Uncollected,
@@ -374,6 +392,11 @@ impl Job {
     // so an open one is of this attempt, and if that ever broke, money would still be looked for.
     pub fn signature_open(&self) -> bool {
         self.provider.iter().any(|payment| payment.fate == Fate::Open)
+    }
+
+    /// Whether its answer is too large for this record: whoever passes it on has it, and nobody else.
+    pub fn is_given_once(&self) -> bool {
+        self.answer.as_ref().is_some_and(|answer| answer.body == Kept::Not)
     }
 
     fn paid_provider(&self) -> bool {

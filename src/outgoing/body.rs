@@ -44,6 +44,12 @@ pub struct Streamed {
     tail: Option<Bytes>,
 }
 
+/// Frames one after the other as a body, of known length where that is known.
+pub struct Frames<S> {
+    frames: S,
+    left: Option<u64>,
+}
+
 /// What the client sends.
 #[derive(Debug)]
 pub(super) enum Outbound {
@@ -181,6 +187,40 @@ impl Streamed {
                 self.tail.take().filter(|tail| !tail.is_empty()).map(|tail| Ok(Frame::data(tail))),
             ),
         }
+    }
+}
+
+impl<S> Frames<S> {
+    /// So many bytes, if that is known.
+    pub fn new(frames: S, length: Option<u64>) -> Self {
+        Frames { frames, left: length }
+    }
+}
+
+impl<S> Body for Frames<S>
+where
+    S: futures_util::Stream<Item = Result<Frame<Bytes>, BoxError>> + Unpin,
+{
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let frame = ready!(Pin::new(&mut self.frames).poll_next(cx));
+        if let (Some(left), Some(Ok(frame))) = (&mut self.left, &frame) {
+            *left = left.saturating_sub(frame.data_ref().map_or(0, |data| data.len() as u64));
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.left == Some(0)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.left.map_or_else(SizeHint::new, SizeHint::with_exact)
     }
 }
 

@@ -4,6 +4,7 @@
 //! left ([`OutgoingError::was_sent`] is false), and one whose effect is unknown. It follows no redirects, keeps no
 //! cookies, and sends the header fields it is given plus `Host`, `User-Agent`, `Accept` and `Content-Length`.
 
+mod answer;
 mod body;
 mod connect;
 mod error;
@@ -14,18 +15,19 @@ pub(crate) mod stub;
 #[cfg(test)]
 mod tests;
 
+use std::future::{Future, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_TYPE, USER_AGENT};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri};
-use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::capture_connection;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 
+pub use answer::Opened;
 use body::Outbound;
-pub use body::{BoxError, Parts, Stream, Streamed};
+pub use body::{BoxError, Frames, Parts, Stream, Streamed};
 pub use error::OutgoingError;
 pub use fetch::{Fetch, FetchError, Fetched, Found};
 pub use public::Exceptions;
@@ -115,21 +117,43 @@ impl Outgoing {
         self.send_body(call, Outbound::Streamed(body), deadline).await
     }
 
+    /// Makes the call, and gives its answer's body as it arrives: at most so many bytes as the call says, and never nothing
+    /// for long. `deadline` bounds everything up to the answer's head.
+    pub async fn open(&self, mut call: Call, deadline: Duration) -> Result<Opened, OutgoingError> {
+        let (body, limit) = (std::mem::take(&mut call.body), call.max_answer);
+        let open = |response| ready(answer::open(response, limit));
+        self.exchange(call, Outbound::Parts(body), deadline, open).await
+    }
+
     async fn send_body(
         &self,
         call: Call,
         body: Outbound,
         deadline: Duration,
     ) -> Result<Answer, OutgoingError> {
+        let limit = call.max_answer;
+        self.exchange(call, body, deadline, |response| answer::read(response, limit)).await
+    }
+
+    /// The call, and of its answer what `take` takes, all before the deadline.
+    async fn exchange<T, F>(
+        &self,
+        call: Call,
+        body: Outbound,
+        deadline: Duration,
+        take: impl FnOnce(http::Response<hyper::body::Incoming>) -> F,
+    ) -> Result<T, OutgoingError>
+    where
+        F: Future<Output = Result<T, OutgoingError>>,
+    {
         self.check_scheme(&call.url)?;
-        let max_answer = call.max_answer;
         let mut request = call.into_request(body);
         let connection = capture_connection(&mut request);
         // The connection is noted before the first byte of the request is written.
         let connected = || connection.connection_metadata().is_some();
         let exchange = async {
             let response = self.client.request(request).await;
-            read(response.map_err(|error| OutgoingError::from_client(&error, connected()))?, max_answer).await
+            take(response.map_err(|error| OutgoingError::from_client(&error, connected()))?).await
         };
         match tokio::time::timeout(deadline, exchange).await {
             Ok(outcome) => outcome,
@@ -188,21 +212,6 @@ impl Call {
         *request.headers_mut() = self.headers;
         request
     }
-}
-
-async fn read(
-    response: http::Response<hyper::body::Incoming>,
-    limit: usize,
-) -> Result<Answer, OutgoingError> {
-    let (head, body) = response.into_parts();
-    let body = Limited::new(body, limit).collect().await.map_err(|error| {
-        if error.is::<LengthLimitError>() {
-            OutgoingError::TooLarge { limit }
-        } else {
-            OutgoingError::from_body(error)
-        }
-    })?;
-    Ok(Answer { status: head.status, headers: head.headers, body: body.to_bytes() })
 }
 
 /// Whether `host`, as written in a URL, is this machine. `localhost` counts (RFC 6761 section 6.3).

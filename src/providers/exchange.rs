@@ -7,16 +7,18 @@
 #[cfg(test)]
 mod tests;
 
+use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::{StatusCode, Uri};
+use http_body_util::BodyExt;
 use serde_json::{Map, Value};
 
 use super::{Fault, Offer, ProviderError, Purse};
 use crate::intake::Data;
-use crate::outgoing::{Answer, Call, Outgoing, OutgoingError, Streamed};
+use crate::outgoing::{Answer, Call, DEFAULT_MAX_ANSWER, Opened, Outgoing, OutgoingError, Streamed};
 use crate::x402::{Asset, Challenge, Offered};
 
 /// A probe that takes longer is no offer; whoever asks may wait less.
@@ -127,28 +129,82 @@ impl Exchange<'_> {
         challenge: &Challenge,
         call: Call,
     ) -> Result<Answer, ProviderError> {
+        let send = |call| self.line.outgoing.send(call, self.left());
+        paid_for(self.pay_and_send(purse, step, challenge, call, send).await?)
+    }
+
+    /// As [`Exchange::paid`], with the body of the answer as it arrives.
+    pub(super) async fn paid_open(
+        &self,
+        purse: &dyn Purse,
+        step: &'static str,
+        challenge: &Challenge,
+        call: Call,
+    ) -> Result<Opened, ProviderError> {
+        let open = |call| self.line.outgoing.open(call, self.left());
+        let opened = self.pay_and_send(purse, step, challenge, call, open).await?;
+        if opened.status.is_success() {
+            return Ok(opened);
+        }
+        // It says why in few words.
+        let Opened { status, headers, mut body, .. } = opened;
+        let mut why = BytesMut::new();
+        let read = async {
+            while let Some(Ok(frame)) = body.frame().await {
+                let bytes = frame.into_data().unwrap_or_default();
+                if why.len() + bytes.len() > DEFAULT_MAX_ANSWER {
+                    return;
+                }
+                why.extend_from_slice(&bytes);
+            }
+        };
+        // What it says is for the log, and not worth an error of its own.
+        let _ = tokio::time::timeout(self.left(), read).await;
+        let answer = Answer { status, headers, body: why.freeze() };
+        Err(match paid_for(answer) {
+            Err(error) => error,
+            Ok(_) => ProviderError::new(Fault::Broken, "the answer is no success"),
+        })
+    }
+
+    /// Pays, and sends by `send`: again if that provably never left, and as often as the provider allows.
+    async fn pay_and_send<T, F>(
+        &self,
+        purse: &dyn Purse,
+        step: &'static str,
+        challenge: &Challenge,
+        call: Call,
+        send: impl Fn(Call) -> F,
+    ) -> Result<T, ProviderError>
+    where
+        F: Future<Output = Result<T, OutgoingError>>,
+    {
         let payment = purse.pay(step, challenge).await?;
         let call = call.header(payment.name, payment.value);
-        let mut answer = self.line.outgoing.send(call.clone(), self.left()).await;
+        let mut answer = send(call.clone()).await;
         if answer.as_ref().is_err_and(|error| !error.was_sent()) && !self.left().is_zero() {
-            answer = self.line.outgoing.send(call.clone(), self.left()).await;
+            answer = send(call.clone()).await;
         }
         for repeat in 0..self.repeats {
             if answer.is_ok() || self.left() <= FIRST_PAUSE * (1 << repeat) {
                 break;
             }
             tokio::time::sleep(FIRST_PAUSE * (1 << repeat)).await;
-            answer = self.line.outgoing.send(call.clone(), self.left()).await;
+            answer = send(call.clone()).await;
         }
-        let answer = answer?;
-        if answer.status == StatusCode::PAYMENT_REQUIRED {
-            return Err(unpaid(&answer));
-        }
-        success(answer)
+        Ok(answer?)
     }
 
     fn left(&self) -> Duration {
         self.ends.saturating_duration_since(Instant::now())
+    }
+}
+
+/// The answer to a call that was paid for, if it is a success.
+fn paid_for(answer: Answer) -> Result<Answer, ProviderError> {
+    match answer.status {
+        StatusCode::PAYMENT_REQUIRED => Err(unpaid(&answer)),
+        _ => success(answer),
     }
 }
 

@@ -79,7 +79,7 @@ impl Provider for Merit {
         let exchange = self.line.open(order.deadline);
         let challenge = exchange.challenge(self.probe()).await?;
         let answer = exchange.paid(purse, EXECUTE, &challenge, self.execute(code)).await?;
-        Ok(Done { result: result(&object(&answer)?)?, stored: None })
+        Ok(Done { result: result(&object(&answer)?)?, ..Done::default() })
     }
 }
 

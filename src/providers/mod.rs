@@ -10,6 +10,7 @@ mod encode;
 mod exchange;
 mod merit;
 mod openx402;
+mod passed;
 mod registry;
 mod returned;
 #[cfg(test)]
@@ -19,6 +20,7 @@ mod xcache;
 pub use declared::Declared;
 pub use merit::Merit;
 pub use openx402::OpenX402;
+pub use passed::{Passed, PassedBody};
 pub use registry::{Registry, Surroundings};
 pub use returned::{Returned, Sum, returned};
 pub use xcache::{
@@ -206,8 +208,10 @@ pub enum PurseError {
 }
 
 /// Work done.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub struct Done {
+    /// The result itself, where that is the provider's own answer; then there is nothing else.
+    pub passed: Option<Passed>,
     /// The result object of the client's answer, as its members are named in the API of `/store` and `/run`.
     pub result: serde_json::Map<String, serde_json::Value>,
     /// Where the bytes can be read back, if through us. Never shown to a client.

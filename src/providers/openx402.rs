@@ -201,7 +201,7 @@ fn pinned(answer: &Map<String, Value>, endpoint: &str, order: &Order) -> Result<
     result.insert("size".into(), order.content.data.size().into());
     result.insert("endpoint".into(), endpoint.into());
     result.insert("provider".into(), NAME.into());
-    Ok(Done { result, stored: None })
+    Ok(Done { result, ..Done::default() })
 }
 
 fn text<'a>(answer: &'a Map<String, Value>, field: &str) -> Option<&'a str> {

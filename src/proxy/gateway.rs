@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::header::{CONNECTION, HeaderValue};
+use http::header::{ACCESS_CONTROL_REQUEST_METHOD, CONNECTION, HeaderValue};
 use http::uri::PathAndQuery;
 use http::{Method, Request, Response, StatusCode, Version};
 use http_body::{Body as HttpBody, Frame, SizeHint};
@@ -30,6 +30,9 @@ use crate::config::resolved::Edge;
 use crate::ids::JobId;
 use crate::money::Amount;
 use crate::reason::{Problem, Reason};
+
+/// What the gateway's own endpoints can be asked.
+const OWN_METHODS: [Method; 3] = [Method::GET, Method::HEAD, Method::OPTIONS];
 
 /// Everything that requests are answered with.
 pub struct Gateway {
@@ -121,6 +124,12 @@ impl Connection {
                 own(problem::preflight(gateway.router.methods(rule), request.headers()))
             }
             Target::Options(rule) => own(problem::options(gateway.router.methods(rule))),
+            Target::OwnOptions(_) => {
+                own(match request.headers().contains_key(ACCESS_CONTROL_REQUEST_METHOD) {
+                    true => problem::preflight(&OWN_METHODS, request.headers()),
+                    false => problem::options(&OWN_METHODS),
+                })
+            }
             Target::Ambiguous => Problem::new(Reason::AmbiguousPath).into(),
         }
     }
@@ -138,7 +147,7 @@ impl From<Target> for RouteLabel {
             | Target::Sold(rule)
             | Target::Preflight(rule)
             | Target::Options(rule) => RouteLabel::Rule(rule),
-            Target::Own(endpoint) => RouteLabel::Own(endpoint),
+            Target::Own(endpoint) | Target::OwnOptions(endpoint) => RouteLabel::Own(endpoint),
             Target::Ambiguous => RouteLabel::None,
         }
     }

@@ -15,10 +15,12 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 const ANY: HeaderValue = HeaderValue::from_static("*");
 const EXPOSED: HeaderValue = HeaderValue::from_static(
-    "PAYMENT-REQUIRED, PAYMENT-RESPONSE, X-PAYMENT-RESPONSE, Galaksio-Charged, Link, Location, Retry-After",
+    "PAYMENT-REQUIRED, PAYMENT-RESPONSE, X-PAYMENT-RESPONSE, Galaksio-Charged, Link, Location, Content-Location, Retry-After, Preference-Applied, \
+     ETag, Accept-Ranges, Content-Range",
 );
 const ALLOWED: HeaderValue = HeaderValue::from_static(
-    "PAYMENT-SIGNATURE, X-PAYMENT, X402-PAYMENT, Content-Type, Idempotency-Key, Prefer, Webhook-Secret, Authorization",
+    "PAYMENT-SIGNATURE, X-PAYMENT, X402-PAYMENT, Content-Type, Idempotency-Key, Prefer, Webhook-Secret, \
+     Authorization, Range, If-Range, If-None-Match, Last-Event-ID",
 );
 const DAY: HeaderValue = HeaderValue::from_static("86400");
 

@@ -60,6 +60,8 @@ pub enum Target {
     Options(usize),
     /// One of the gateway's own endpoints.
     Own(Own),
+    /// `OPTIONS` of one of them.
+    OwnOptions(Own),
     /// The path has a reading that is sold, and another that is not.
     Ambiguous,
 }
@@ -106,7 +108,7 @@ impl Router {
     /// What becomes of a request with this head. `path` is the request target's, without the query.
     pub fn target(&self, method: &Method, path: &str, headers: &HeaderMap) -> Target {
         if let Some(own) = self.own.find(method, path) {
-            return Target::Own(own);
+            return if *method == Method::OPTIONS { Target::OwnOptions(own) } else { Target::Own(own) };
         }
         if !self.sells {
             return Target::Free(self.first(|rule| rule.takes(method) && rule.is(path)));
@@ -270,7 +272,7 @@ impl Rule {
 
 impl OwnPaths {
     fn find(&self, method: &Method, path: &str) -> Option<Own> {
-        if !matches!(*method, Method::GET | Method::HEAD) {
+        if !matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS) {
             return None;
         }
         let (first, id) = path.strip_prefix('/')?.split_once('/')?;

@@ -160,7 +160,7 @@ fn events_are_passed_on_as_they_come() {
 
 #[test]
 fn a_large_answer_is_streamed_and_not_kept() {
-    let stage = setup().start();
+    let stage = setup().text("paid", "result_file_max", "").start();
     let gateway = stage.cold_gateway();
     let (client, payer) = (gateway.client(), Payer::new());
     let length = (1 << 20) + 1;

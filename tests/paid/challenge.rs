@@ -7,6 +7,7 @@ use http::Method;
 use serde_json::{Value, json};
 
 use crate::client::{Answer, Client, Request, decode};
+use crate::payer::Payer;
 use crate::rig::{PAY_TO, Setup, asset};
 
 #[test]
@@ -104,6 +105,49 @@ fn nobody_stores_it_and_scripts_may_read_it() {
             assert!(allowed.contains(name), "{allowed}");
         }
         assert_eq!(client.send(&Request::new(Method::OPTIONS, "/run")).await.status, 204);
+    });
+}
+
+/// A page that follows a job, and shows its payment for the result.
+#[test]
+fn a_page_in_a_browser_may_follow_a_job_and_collect_its_result() {
+    let stage = Setup::new().start();
+    let gateway = stage.gateway();
+    let (client, payer) = (gateway.client(), Payer::new());
+    stage.run(async {
+        let request = Request::run("1");
+        let payment = client.sign(&request, &payer, Version::V2).await;
+        let answer = client.send(&request.paid(&payment)).await;
+        let id = answer.json()["jobId"].as_str().unwrap().to_owned();
+        let (name, value) = payment.header();
+        for path in [format!("/jobs/{id}"), format!("/jobs/{id}/events")] {
+            let preflight = Request::new(Method::OPTIONS, &path)
+                .header("origin", "https://dapp.example")
+                .header("access-control-request-method", "GET")
+                .header("access-control-request-headers", "payment-signature,range,last-event-id");
+            let asked = client.send(&preflight).await;
+            assert_eq!((asked.status, asked.body.len()), (204, 0));
+            assert_eq!(asked.field("access-control-allow-origin"), Some("*"));
+            assert_eq!(asked.field("access-control-allow-methods"), Some("GET, HEAD, OPTIONS"));
+            let allowed = asked.field("access-control-allow-headers").unwrap();
+            for field in ["PAYMENT-SIGNATURE", "X-PAYMENT", "Range", "If-Range", "Last-Event-ID"] {
+                assert!(allowed.contains(field), "{field}: {allowed}");
+            }
+            let plain = client.send(&Request::new(Method::OPTIONS, &path)).await;
+            assert_eq!((plain.status, plain.field("allow")), (204, Some("GET, HEAD, OPTIONS")));
+            let get = Request::get(&path).header("origin", "https://dapp.example").header(name, &value);
+            let answer = client.send(&get).await;
+            assert_eq!(answer.field("access-control-allow-origin"), Some("*"));
+            let exposed = answer.field("access-control-expose-headers").unwrap();
+            for field in ["PAYMENT-RESPONSE", "ETag", "Content-Range", "Accept-Ranges"] {
+                assert!(exposed.contains(field), "{field}: {exposed}");
+            }
+        }
+        // What is no job is the app's to say.
+        let other =
+            Request::new(Method::OPTIONS, "/jobs/mine").header("access-control-request-method", "GET");
+        client.send(&other).await;
+        assert_eq!(stage.sandbox().requests.count(Service::App, "/jobs/mine"), 1);
     });
 }
 

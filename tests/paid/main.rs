@@ -40,6 +40,7 @@ mod ranges;
 #[path = "../store/redis_server.rs"]
 mod redis_server;
 mod replay;
+mod results;
 mod rig;
 mod secrets;
 mod seller;

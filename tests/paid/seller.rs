@@ -36,7 +36,12 @@ pub(crate) enum Reply {
     Raw(Vec<u8>),
     /// The connection ends without a word.
     Drop,
+    /// Whatever it writes; then the connection ends.
+    Script(Writing),
 }
+
+/// Writes an answer.
+pub(crate) type Writing = Box<dyn FnOnce(&mut TcpStream) -> std::io::Result<()> + Send>;
 
 type Script = dyn Fn(&Seen, usize) -> Reply + Send + Sync;
 
@@ -140,6 +145,7 @@ fn serve(stream: TcpStream, log: &Mutex<Vec<Seen>>, script: &Script) -> std::io:
     match script(&seen, before) {
         Reply::Drop => Ok(()),
         Reply::Raw(answer) => stream.get_mut().write_all(&answer),
+        Reply::Script(script) => script(stream.get_mut()),
         Reply::Json(status, body) => {
             let body = body.to_string();
             let head = "content-type: application/json\r\nconnection: close";

@@ -63,7 +63,7 @@ impl Provider for Seller {
             Does::Stores | Does::Fails(_) => {}
         }
         let result = json!({ "success": true, "cid": format!("cid {}", order.part) });
-        Ok(Done { result: result.as_object().unwrap().clone(), stored: None })
+        Ok(Done { result: result.as_object().unwrap().clone(), ..Done::default() })
     }
 }
 
@@ -86,6 +86,9 @@ async fn sale(stage: &Stage, does: [Does; 5]) -> (Sale, Arc<Seller>) {
         guards: Arc::clone(stage.broker.guards()),
         files_url: String::new(),
         result_max: 10_000,
+        jobs_url: None,
+        later: false,
+        results: Results::none(),
     };
     let work = BatchWork { work, files: (1..=5).map(file).collect() };
     let sale = stage.sale(1, &[]);

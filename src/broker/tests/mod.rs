@@ -316,6 +316,7 @@ impl Said {
         let (charged, body) = match delivery.body {
             DeliveryBody::Whole(bytes) => (None, String::from_utf8(bytes.to_vec()).unwrap()),
             DeliveryBody::Stream(_) => (None, "a stream".into()),
+            DeliveryBody::Kept(_) => (None, "a file".into()),
             DeliveryBody::Problem(problem) => (problem.charged, String::new()),
         };
         Said {

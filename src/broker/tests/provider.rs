@@ -8,7 +8,10 @@ use crate::intake::{Ask, Content, Encoding, Kind, Wanted};
 use crate::providers::{Done, NotSold, Operation, Order, Provider, ProviderError, StoredHandle};
 use crate::quote_cache::Dollars;
 
-struct Seller(Done);
+struct Seller {
+    result: Map<String, Value>,
+    stored: Option<StoredHandle>,
+}
 
 #[async_trait]
 impl Provider for Seller {
@@ -25,14 +28,14 @@ impl Provider for Seller {
     }
 
     async fn perform(&self, _: &Order, _: &dyn Purse) -> Result<Done, ProviderError> {
-        Ok(self.0.clone())
+        Ok(Done { result: self.result.clone(), stored: self.stored.clone(), passed: None })
     }
 }
 
-async fn sale(stage: &Stage, wanted: Wanted, done: Done, result_max: u64) -> Sale {
+async fn sale(stage: &Stage, wanted: Wanted, seller: Seller, result_max: u64) -> Sale {
     let values = crate::jobs::memory::MemoryStore::new(stage.clock.clone());
     let work = ProviderWork {
-        provider: Arc::new(Seller(done)),
+        provider: Arc::new(seller),
         operation: "sell".into(),
         ask: Ask { wanted, kind: Kind::Code, size: 3, files: 1 },
         content: content(b"abc"),
@@ -45,6 +48,9 @@ async fn sale(stage: &Stage, wanted: Wanted, done: Done, result_max: u64) -> Sal
         guards: Arc::clone(stage.broker.guards()),
         files_url: "https://api.example.com/files/".into(),
         result_max,
+        jobs_url: None,
+        later: false,
+        results: Results::none(),
     };
     Sale { work: Box::new(work), ..stage.sale(1, &[]) }
 }
@@ -68,11 +74,11 @@ fn object(value: Value) -> Map<String, Value> {
 async fn a_result_over_the_limit_is_given_once_and_not_kept() {
     let stage = Stage::new();
     let run = Wanted::Run { language: "python".into() };
-    let done = Done { result: object(json!({ "stdout": "\u{0}".repeat(2_000) })), stored: None };
-    let said = stage.sell(sale(&stage, run.clone(), done.clone(), 10_000).await).await;
+    let done = || Seller { result: object(json!({ "stdout": "\u{0}".repeat(2_000) })), stored: None };
+    let said = stage.sell(sale(&stage, run.clone(), done(), 10_000).await).await;
     assert_eq!((said.reason, said.status, said.body.as_str()), (Reason::Paid, 200, "a stream"));
     assert_eq!(stage.job(1).await.answer.unwrap().body, Kept::Not);
-    let said = stage.sell(sale(&stage, run, done, 10_000).await).await;
+    let said = stage.sell(sale(&stage, run, done(), 10_000).await).await;
     assert!(said.is(Reason::NotKept, Charged::Yes) && said.receipt.is_some(), "{said:?}");
 }
 
@@ -82,7 +88,7 @@ async fn a_file_is_named_for_as_long_as_it_is_kept() {
     let stage = Stage::new();
     let stored =
         StoredHandle { provider: "seller".into(), handle: "secret".into(), content_type: None, size: 3 };
-    let done = Done { result: object(json!({ "ttl": 60 })), stored: Some(stored) };
+    let done = Seller { result: object(json!({ "ttl": 60 })), stored: Some(stored) };
     let store = Wanted::Store { permanent: false, ttl: None };
     let said = stage.sell(sale(&stage, store, done, 10_000).await).await;
     let answer: Value = serde_json::from_str(&said.body).unwrap();

@@ -88,7 +88,7 @@ impl Provider for Seller {
             }
         }
         let result = serde_json::Map::from_iter([("provider".to_owned(), self.name.into())]);
-        Ok(Done { result, stored: None })
+        Ok(Done { result, ..Done::default() })
     }
 }
 
@@ -131,6 +131,9 @@ async fn sale_of(stage: &Stage, sellers: &[&Arc<Seller>], data: Data) -> Sale {
         guards: Arc::clone(stage.broker.guards()),
         files_url: String::new(),
         result_max: 10_000,
+        jobs_url: None,
+        later: false,
+        results: Results::none(),
     };
     let mut sale = stage.sale(1, &[]);
     sale.sold.provider = first.name.into();

@@ -68,6 +68,8 @@ fn provider(section: &Section<'_>, plain_http: bool) -> Option<Declared> {
     let pay_to = section.optional("pay_to", parse::address);
     let timeout = section.setting("timeout", "60s", parse::duration);
     let resume = section.setting("resume", "none", resume);
+    let raw = section.setting("answer", "json", raw);
+    let max_result = section.setting("max_result", "64MiB", parse::size);
     let result_table = section.table("result");
     let result = result(&result_table);
     let success = success(&section.table("success"));
@@ -106,7 +108,16 @@ fn provider(section: &Section<'_>, plain_http: bool) -> Option<Declared> {
     if let Some(body) = &body {
         body_fits(section, &does, body);
     }
-    let result = result.and_then(|members| mapping(&result_table, section, &does, members));
+    let result = match raw {
+        Some(true) => {
+            is_raw(section, &does);
+            max_result.map(|max| ResultMapping::Raw { max })
+        }
+        _ => {
+            unused(section, &["max_result"], "an answer that is JSON");
+            result.and_then(|members| mapping(&result_table, section, &does, members))
+        }
+    };
     let sample = sample.map(|sample| sample.map_or(Bytes::from_static(usual_sample(kind)), Bytes::from));
     if let Some(sample) = &sample {
         sample_fits(section, &does, sample);
@@ -127,6 +138,16 @@ fn provider(section: &Section<'_>, plain_http: bool) -> Option<Declared> {
         timeout: timeout?,
         resume: resume?,
     })
+}
+
+/// What an answer that is the result itself cannot have.
+fn is_raw(section: &Section<'_>, kind: &DeclaredKind) {
+    unused(section, &["result", "success"], "an answer that is the result itself");
+    if !matches!(kind, DeclaredKind::Run { .. }) {
+        let reason =
+            "what is stored must be named, and nothing is read of an answer that is the result itself";
+        section.mistake("answer", reason, "write \"json\", and where the name is in result");
+    }
 }
 
 /// Short, and what such a provider takes.
@@ -322,6 +343,18 @@ fn kind(node: &Node) -> Parsed<Kind> {
         other => Err(Wrong::new(
             format!("{other:?} is not something a provider can do here"),
             "write \"store-json\" (JSON documents), \"store-file\" (any bytes) or \"run\" (programs)",
+        )),
+    }
+}
+
+/// Whether an answer is the result itself.
+fn raw(node: &Node) -> Parsed<bool> {
+    match parse::text(node)?.as_str() {
+        "json" => Ok(false),
+        "raw" => Ok(true),
+        other => Err(Wrong::new(
+            format!("{other:?} is no answer that can be read here"),
+            "write \"json\" (with the result in it, as `result` says) or \"raw\" (the result itself)",
         )),
     }
 }

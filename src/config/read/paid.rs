@@ -3,7 +3,8 @@
 use secrecy::SecretString;
 
 use crate::config::document::Section;
-use crate::config::parse::{self, Wrong};
+use crate::config::node::{Node, Value};
+use crate::config::parse::{self, Parsed, Wrong};
 use crate::config::resolved::{Archive, LARGEST_KEPT, Paid, Pricing, Store};
 
 /// Files in one form that `max_files` may allow.
@@ -77,6 +78,8 @@ pub(super) fn paid(section: &Section<'_>) -> Option<Paid> {
         folder => Ok(Archive::At(folder.into())),
     });
     let result_max = section.setting("result_max", "1MiB", parse::size);
+    let result_file_max = section.setting("result_file_max", "64MiB", size_or_none);
+    let result_files = section.setting("result_files", "1GiB", parse::size);
     let lease = section.setting("lease", "15s", parse::duration);
     let max_jobs = section.setting("max_jobs", 256, parse::count);
     let max_payment_header = section.setting("max_payment_header", "32KiB", parse::memory_size);
@@ -106,6 +109,8 @@ pub(super) fn paid(section: &Section<'_>) -> Option<Paid> {
         retention: retention?,
         archive: archive?.unwrap_or(Archive::Usual),
         result_max: result_max?,
+        result_file_max: result_file_max?,
+        result_files: result_files?,
         lease: lease?,
         max_jobs: max_jobs?,
         max_payment_header: max_payment_header?,
@@ -138,7 +143,25 @@ fn sizes(section: &Section<'_>, paid: &Paid) {
     }
     if paid.result_max > LARGEST_KEPT {
         let reason = "results are kept in the job store, which is not made for values over 16MiB";
-        section.mistake("result_max", reason, "write 16MiB or less; larger results answer 410 on replay");
+        section.mistake("result_max", reason, "write 16MiB or less; larger ones are for result_file_max");
+    }
+    if let Some(largest) = paid.result_file_max {
+        if largest > paid.result_files {
+            let reason = "one of this size would not fit result_files, so none would ever be kept";
+            section.mistake("result_file_max", reason, "write less, or raise result_files");
+        }
+        if largest <= paid.result_max {
+            let reason = "answers up to result_max are kept in the store, so none would be kept in a file";
+            section.mistake("result_file_max", reason, "write more, or \"\" for none");
+        }
+    }
+}
+
+/// A size, or `""`.
+fn size_or_none(node: &Node) -> Parsed<Option<u64>> {
+    match &node.value {
+        Value::Text(text) if text.is_empty() => Ok(None),
+        _ => parse::size(node).map(Some),
     }
 }
 

@@ -167,6 +167,11 @@ pub enum ResultMapping {
         /// An `http` or `https` URL.
         url: Option<Pointer>,
     },
+    /// Of a run: the answer is the result itself, at most so many bytes of it.
+    Raw {
+        /// Bytes.
+        max: u64,
+    },
 }
 
 /// A JSON pointer (RFC 6901), checked.

@@ -76,6 +76,10 @@ pub struct Paid {
     pub archive: Archive,
     /// The largest answer that is kept, in bytes.
     pub result_max: u64,
+    /// The largest answer that is kept in a file of the gateway that gave it, in bytes. `None`: none is.
+    pub result_file_max: Option<u64>,
+    /// All of those together, in bytes.
+    pub result_files: u64,
     /// How long a job may go without a sign of life before another process takes it.
     pub lease: Duration,
     /// Paid jobs running at once at most; 503 above.

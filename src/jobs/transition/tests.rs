@@ -73,20 +73,22 @@ fn in_part(shortfall: Shortfall) -> Event {
 }
 
 /// What tells two explored jobs apart.
-type Key = (&'static str, u32, Vec<(String, u32, Fate)>, [bool; 3], Vec<Fate>, Option<Vec<String>>);
+type Key = (&'static str, u32, Vec<(String, u32, Fate)>, [bool; 4], Vec<Fate>, Option<Vec<String>>);
 
 fn key(job: &Job) -> Key {
     let mut payments: Vec<_> = job.provider.iter().map(|p| (p.step.clone(), p.attempt, p.fate)).collect();
     payments.sort_by(|a, b| (&a.0, a.1).cmp(&(&b.0, b.1)));
     let refunds = job.refunds.iter().map(|refund| refund.fate).collect();
-    let is = [job.answer.is_some(), job.receipt.is_some(), job.trusted];
+    let is = [job.answer.is_some(), job.receipt.is_some(), job.trusted, job.is_given_once()];
     let missing = job.shortfall.as_ref().map(|shortfall| shortfall.steps.clone());
     (job.state.name(), job.attempt, payments, is, refunds, missing)
 }
 
 fn is_final(job: &Job) -> bool {
     match job.state {
-        State::Completed | State::ProviderLost => true,
+        State::ProviderLost => true,
+        // What was only passed on may have broken off.
+        State::Completed => !job.is_given_once(),
         // What it cost may have to be proven yet.
         State::Refunded | State::Uncollected => !job.signature_open(),
         _ => false,
@@ -175,6 +177,9 @@ fn check_step(from: &Job, event: &Event, to: &Job) {
     }
     if matches!(event, Event::Answered { .. } | Event::AnsweredInPart { .. }) {
         assert!(!matches!(from.state, Voided), "answered without work: {from:?}");
+    }
+    if from.state == Completed {
+        assert_eq!(to.state, RefundDue, "what is done is undone: {to:?}");
     }
     if let Event::AnsweredInPart { shortfall, .. } = event {
         for (before, after) in from.provider.iter().zip(&to.provider) {

@@ -1,10 +1,16 @@
 //! Their answer in our words, and whether it says that the work was done. Pure.
 
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
+use http::{HeaderName, StatusCode};
 use serde_json::{Map, Value};
 
 use crate::config::resolved::{Condition, Declared, Pointer, ResultMapping};
+use crate::outgoing::Opened;
 use crate::providers::exchange::{is_plain_id, is_web_url};
-use crate::providers::{Fault, ProviderError};
+use crate::providers::{Fault, Passed, PassedBody, ProviderError};
+
+/// Bytes of a field of theirs that is passed on, at most.
+const MAX_FIELD: usize = 256;
 
 /// The members of a result that a successful answer holds.
 pub(super) fn read(body: &[u8], config: &Declared) -> Result<Map<String, Value>, ProviderError> {
@@ -43,7 +49,26 @@ pub(super) fn read(body: &[u8], config: &Declared) -> Result<Map<String, Value>,
             }
             Ok(result)
         }
+        // It is not read.
+        ResultMapping::Raw { .. } => Err(broken("the answer is the result itself")),
     }
+}
+
+/// An answer that is the result itself. It must be all of it, and something.
+pub(super) fn pass_on(answer: Opened) -> Result<Passed, ProviderError> {
+    let Opened { status, headers, length, body } = answer;
+    if !matches!(status, StatusCode::OK | StatusCode::CREATED) {
+        return Err(broken(format!("status {} has no result with it", status.as_u16())));
+    }
+    let text = |name: HeaderName| {
+        let value = headers.get(name).and_then(|value| value.to_str().ok());
+        value.filter(|value| value.len() <= MAX_FIELD).map(str::to_owned)
+    };
+    Ok(Passed {
+        content_type: text(CONTENT_TYPE),
+        content_encoding: text(CONTENT_ENCODING),
+        body: PassedBody::Arriving(body, length),
+    })
 }
 
 fn holds(condition: &Condition, answer: &Value) -> bool {

@@ -9,11 +9,12 @@ mod body;
 mod tests;
 
 use async_trait::async_trait;
-use http::header::CONTENT_TYPE;
+use http::HeaderValue;
+use http::header::{ACCEPT, CONTENT_TYPE};
 
 use super::exchange::{Line, success, whole};
 use super::{Done, NotSold, Offer, Operation, Order, Provider, ProviderError, Purse};
-use crate::config::resolved::{self, DeclaredKind, Keeping, ResumeClass};
+use crate::config::resolved::{self, DeclaredKind, Keeping, ResultMapping, ResumeClass};
 use crate::intake::{Ask, Kind, Wanted};
 use crate::outgoing::Call;
 use crate::x402::Challenge;
@@ -27,10 +28,13 @@ const ASKED_WHOLE: usize = 64 << 10;
 const MAX_OUTPUT: usize = 8 << 20;
 const MAX_RECEIPT: usize = 1 << 20;
 
+const ANYTHING: HeaderValue = HeaderValue::from_static("*/*");
+
 /// The adapter. Its operation is `run`, `store_json` or `store_file`, its payment step too.
 ///
 /// Results of a run: `stdout`, `stderr`, `exitCode`, and where the provider tells them `executionTime` and `text`. Of
-/// a store: `success`, `cid` = `ipfsHash`, `url`, `ttl`, each where there is one. Both: `provider`.
+/// a store: `success`, `cid` = `ipfsHash`, `url`, `ttl`, each where there is one. Both: `provider`. Of a run that answers raw:
+/// what it answers.
 #[derive(Clone, Debug)]
 pub struct Declared {
     line: Line,
@@ -63,10 +67,12 @@ impl Declared {
 
     fn request(&self, filling: &Filling<'_>) -> Result<Call, ProviderError> {
         let (content_type, body) = filling.body(&self.config.body)?;
-        let max_answer = if self.keeping().is_none() { MAX_OUTPUT } else { MAX_RECEIPT };
-        let call = Call::new(self.config.method.clone(), self.config.url.clone(), body)
-            .max_answer(max_answer)
+        let mut call = Call::new(self.config.method.clone(), self.config.url.clone(), body)
+            .max_answer(if self.keeping().is_none() { MAX_OUTPUT } else { MAX_RECEIPT })
             .header(CONTENT_TYPE, content_type);
+        if let ResultMapping::Raw { max } = self.config.result {
+            call = call.max_answer(usize::try_from(max).unwrap_or(usize::MAX)).header(ACCEPT, ANYTHING);
+        }
         let headers = self.config.headers.iter().cloned();
         Ok(headers.fold(call, |call, (name, value)| call.header(name, value)))
     }
@@ -139,12 +145,16 @@ impl Provider for Declared {
         };
         let probe = if bytes.len() <= ASKED_WHOLE { call.clone() } else { self.probe()? };
         let challenge = self.pinned(exchange.challenge(probe).await?);
+        if let ResultMapping::Raw { .. } = self.config.result {
+            let answer = exchange.paid_open(purse, self.operation(), &challenge, call).await?;
+            return Ok(Done { passed: Some(answer::pass_on(answer)?), ..Done::default() });
+        }
         let answer = success(exchange.paid(purse, self.operation(), &challenge, call).await?)?;
         let mut result = answer::read(&answer.body, &self.config)?;
         if let Some(ttl) = filling.ttl {
             result.insert("ttl".into(), ttl.into());
         }
         result.insert("provider".into(), self.name.into());
-        Ok(Done { result, stored: None })
+        Ok(Done { result, ..Done::default() })
     }
 }

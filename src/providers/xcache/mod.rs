@@ -196,7 +196,7 @@ impl Provider for XCache {
             content_type: order.content.content_type.clone(),
             size,
         };
-        Ok(Done { result, stored: Some(stored) })
+        Ok(Done { result, stored: Some(stored), passed: None })
     }
 
     async fn read_back(&self, stored: &StoredHandle) -> Result<ReadBack, ProviderError> {

@@ -123,6 +123,7 @@ impl Inner {
             charged: None,
             job: Some(id),
             price: job.map(|job| job.quote.price),
+            etag: None,
         }
     }
 }

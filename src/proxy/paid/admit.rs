@@ -305,7 +305,14 @@ impl Inner {
                     metrics: Arc::clone(&self.parts.metrics),
                     guards: Arc::clone(self.parts.broker.guards()),
                     files_url: asked.own_url(self.paid.files_path.as_deref()),
+                    jobs_url: self
+                        .paid
+                        .jobs_path
+                        .is_some()
+                        .then(|| asked.own_url(self.paid.jobs_path.as_deref())),
                     // A client that does not wait for the answer gets it from where it is kept, or never.
+                    later: asked.prefer.patience().is_some(),
+                    results: self.parts.broker.results().clone(),
                     result_max: match asked.prefer.patience() {
                         Some(_) => LARGEST_KEPT.max(self.paid.result_max),
                         None => self.paid.result_max,

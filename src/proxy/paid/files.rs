@@ -5,19 +5,17 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{
-    ACCEPT_RANGES, CACHE_CONTROL, CONTENT_RANGE, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, HeaderName,
-    HeaderValue, X_CONTENT_TYPE_OPTIONS,
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName, HeaderValue, X_CONTENT_TYPE_OPTIONS,
 };
 use http::request::Parts;
-use http::{Method, Response, StatusCode};
 use moka::future::Cache;
 use ring::digest::{SHA256, digest};
 
-use super::range::{self, Part};
+use super::representation::{self, Content, Representation};
 use super::{FILES, Inner};
 use crate::ids::FileId;
 use crate::providers::{Fault, StoredHandle};
-use crate::proxy::{Answer, Body, problem};
+use crate::proxy::Answer;
 use crate::reason::{Problem, Reason};
 
 /// Memory for files that were read a moment ago, and how long they stay. Reading costs the operator an operation at
@@ -79,58 +77,21 @@ impl Inner {
 impl File {
     /// What a request with this head is answered.
     fn answer(&self, head: &Parts) -> Answer {
-        if range::is_known(&head.headers, &self.etag) {
-            let mut response = Response::new(Body::Empty);
-            *response.status_mut() = StatusCode::NOT_MODIFIED;
-            self.describe(&mut response);
-            return Answer::new(response, Reason::Own);
-        }
-        let length = self.bytes.len() as u64;
-        // A range is a part of what GET gives, and of nothing else (RFC 9110 section 14.2).
-        let part = match head.method {
-            Method::GET => range::part(&head.headers, &self.etag, length),
-            _ => Part::Whole,
-        };
-        let (status, bytes, content_range) = match part {
-            Part::Whole => (StatusCode::OK, self.bytes.clone(), None),
-            Part::Range(first, last) => {
-                let at = |byte: u64| usize::try_from(byte).unwrap_or(usize::MAX);
-                let bytes = self.bytes.slice(at(first)..=at(last));
-                (StatusCode::PARTIAL_CONTENT, bytes, Some(format!("bytes {first}-{last}/{length}")))
-            }
-            Part::Unsatisfiable => return unsatisfiable(length),
-        };
-        let mut response = Response::new(Body::from(bytes));
-        *response.status_mut() = status;
-        if let Some(range) = content_range.and_then(|range| HeaderValue::try_from(range).ok()) {
-            response.headers_mut().insert(CONTENT_RANGE, range);
-        }
-        self.describe(&mut response);
-        Answer::new(response, Reason::Own)
-    }
-
-    fn describe(&self, response: &mut Response<Body>) {
         let octets = HeaderValue::from_static("application/octet-stream");
-        let fields: [(HeaderName, HeaderValue); 5] = [
+        let fields: [(HeaderName, HeaderValue); 4] = [
             (CONTENT_TYPE, self.content_type.clone().unwrap_or(octets)),
             // The bytes and their type are a stranger's, on the operator's own origin: nothing in them may run.
             (X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
             (CONTENT_SECURITY_POLICY, HeaderValue::from_static("sandbox; default-src 'none'")),
             (CACHE_CONTROL, HeaderValue::from_static("private, max-age=60")),
-            (ACCEPT_RANGES, HeaderValue::from_static("bytes")),
         ];
-        response.headers_mut().extend(fields);
-        if let Ok(etag) = HeaderValue::from_str(&self.etag) {
-            response.headers_mut().insert(ETAG, etag);
-        }
+        let file = Representation {
+            content: Content::Memory(self.bytes.clone()),
+            etag: self.etag.clone(),
+            fields: fields.into_iter().collect(),
+        };
+        let response = file.answer(&head.method, &head.headers);
+        let reason = representation::reason(&response, Reason::Own);
+        Answer::new(response, reason)
     }
-}
-
-fn unsatisfiable(length: u64) -> Answer {
-    let problem = Problem::new(Reason::RangeNotSatisfiable);
-    let mut response = problem::answer(&problem);
-    if let Ok(range) = HeaderValue::try_from(format!("bytes */{length}")) {
-        response.headers_mut().insert(CONTENT_RANGE, range);
-    }
-    Answer::new(response, problem.reason)
 }

@@ -21,7 +21,7 @@ use super::Inner;
 use super::endpoints::document;
 use super::prefer::Prefer;
 use super::reply;
-use crate::broker::{DeliveryBody, description, released};
+use crate::broker::description;
 use crate::ids::JobId;
 use crate::jobs::{ClaimKey, Job};
 use crate::proxy::{Answer, Body};
@@ -67,7 +67,10 @@ impl Inner {
         // One that cannot be read shows nothing.
         let shown = Payment::from_headers(&head.headers, self.paid.max_payment_header).ok().flatten();
         let job = self.at_rest_within(id, wait).await?;
-        let answer = shown.and_then(|payment| show_result(&job, &payment));
+        let answer = match shown {
+            Some(payment) => self.show_result(&job, &payment, head).await,
+            None => None,
+        };
         Ok(answer.unwrap_or_else(|| {
             let mut response = document(&description::of(&job));
             if !job.state.at_rest() {
@@ -225,20 +228,18 @@ fn event(name: &str, id: Option<u64>, data: &Value) -> String {
     format!("event: {name}\n{id}data: {data}\n\n")
 }
 
-/// The result, for who has the payment with its quote id.
-fn show_result(job: &Job, payment: &Payment) -> Option<Answer> {
-    let accepted = payment.accepted()?;
-    let (asset, authorization) = (&job.client.requirement.asset, payment.authorization());
-    let same = accepted.network == asset.network && accepted.asset == asset.address;
-    let claim = ClaimKey::new(asset, authorization.from, authorization.nonce);
-    let delivery = released(job, &claim, accepted.extra.quote_id.as_deref()).filter(|_| same)?;
-    let DeliveryBody::Whole(bytes) = delivery.body else { return None };
-    let mut response = reply::response(delivery.status, delivery.headers, bytes.into());
-    if let Some((version, receipt)) = delivery.receipt {
-        let (name, value) = receipt.to_header(version);
-        response.headers_mut().insert(name, value);
+impl Inner {
+    /// The result, for who has the payment with its quote id; or why it is not here.
+    async fn show_result(&self, job: &Job, payment: &Payment, head: &Parts) -> Option<Answer> {
+        let accepted = payment.accepted()?;
+        let (asset, authorization) = (&job.client.requirement.asset, payment.authorization());
+        if accepted.network != asset.network || accepted.asset != asset.address {
+            return None;
+        }
+        let claim = ClaimKey::new(asset, authorization.from, authorization.nonce);
+        let delivery = self.parts.broker.release(job, &claim, accepted.extra.quote_id.as_deref()).await?;
+        Some(reply::kept(delivery, head))
     }
-    Some(Answer { job: delivery.job, price: delivery.price, ..Answer::new(response, delivery.reason) })
 }
 
 /// How long the client waits: as `?wait=` or `Prefer: wait=` say, in seconds, and no longer than we let it.

@@ -18,6 +18,7 @@ mod progress;
 mod range;
 mod read;
 mod reply;
+mod representation;
 mod request;
 mod rule;
 mod source;

@@ -180,6 +180,8 @@ fn only_well_formed_ids_are_ours() {
     assert_eq!(target(Method::GET, &format!("/status/{id}")), Target::Own(Own::Status(id)));
     assert_eq!(target(Method::HEAD, &format!("/job/{id}")), Target::Own(Own::Job(id)));
     assert_eq!(target(Method::POST, &format!("/status/{id}")), Target::Free(None));
+    assert_eq!(target(Method::OPTIONS, &format!("/jobs/{id}")), Target::OwnOptions(Own::Watch(id)));
+    assert_eq!(target(Method::OPTIONS, "/jobs/mine"), Target::Free(None));
     assert_eq!(target(Method::GET, &format!("/status/{id}/x")), Target::Free(None));
     assert_eq!(target(Method::GET, &format!("/jobs/{id}")), Target::Own(Own::Watch(id)));
     assert_eq!(target(Method::GET, &format!("/jobs/{id}/events")), Target::Own(Own::Events(id)));

@@ -94,6 +94,32 @@ fn a_declared_provider_is_asked_in_a_way_that_can_work() {
 }
 
 #[test]
+fn an_answer_that_is_the_result_itself_is_not_looked_into() {
+    let run = format!("{DECLARED}kind = \"run\"\nlanguages = [\"python\"]\nbody = \"raw\"\n");
+    let loaded = load(&format!("{GOOD}{run}answer = \"raw\"\nmax_result = \"1MiB\"\n")).unwrap();
+    let result = crate::config::resolved::ResultMapping::Raw { max: 1 << 20 };
+    assert_eq!(loaded.config.providers.declared[0].result, result);
+    expect_after(
+        GOOD,
+        &format!("{run}answer = \"raw\"\nresult = {{ stdout = \"/o\" }}\nsuccess = {{ at = \"/ok\" }}\n"),
+        &[
+            (8, 1, "provider[0].result", "the result itself", "remove"),
+            (9, 1, "provider[0].success", "the result itself", "remove"),
+        ],
+    );
+    expect_after(
+        GOOD,
+        &format!("{run}result = {{ stdout = \"/o\" }}\nanswer = \"text\"\nmax_result = \"1MiB\"\n"),
+        &[
+            (8, 10, "provider[0].answer", "no answer that can be read", "raw"),
+            (9, 1, "provider[0].max_result", "an answer that is JSON", "remove"),
+        ],
+    );
+    let store = format!("{DECLARED}kind = \"store-file\"\nbody = \"raw\"\nanswer = \"raw\"\n");
+    expect_after(GOOD, &store, &[(6, 1, "provider[0].answer", "must be named", "json")]);
+}
+
+#[test]
 fn declared_providers_have_names_of_their_own_and_encrypted_lines() {
     let one = "kind = \"run\"\nlanguages = [\"python\"]\nbody = \"raw\"\nresult = { stdout = \"/o\" }\n";
     let named = |name: &str, url: &str| format!("[[provider]]\nname = \"{name}\"\nurl = \"{url}\"\n{one}");

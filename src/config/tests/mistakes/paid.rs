@@ -21,18 +21,20 @@ retention = "10s"
 lease = "10ms"
 max_payment_header = "64KiB"
 max_files = 65
+result_file_max = "2GiB"
 "#,
         &[
             (2, 1, "pricing.buckets", "not in ascending order", "sort"),
             (4, 1, "pricing.refresh_before", "less than quote_ttl", "tenth"),
             (7, 1, "paid.work_timeout", "less than max_timeout (60s)", "raise max_timeout"),
-            (9, 1, "paid.result_max", "16MiB", "410"),
+            (9, 1, "paid.result_max", "16MiB", "result_file_max"),
             (10, 1, "paid.max_raw_body", "have no price", "add a bucket"),
             (11, 1, "paid.max_document", "max_body_memory", "raise"),
             (12, 1, "paid.retention", "forgotten", "max_timeout"),
             (13, 1, "paid.lease", "taken over", "15s"),
             (14, 1, "paid.max_payment_header", "max_header_bytes", "raise"),
             (15, 1, "paid.max_files", "a payment to a provider", "64"),
+            (16, 1, "paid.result_file_max", "would not fit result_files", "raise"),
         ],
     );
 }
@@ -65,6 +67,22 @@ fn old_jobs_are_archived_beside_an_embedded_store_or_where_it_is_said() {
         assert_eq!(archive(text), folder.map(Into::into), "{text}");
     }
     expect_after(GOOD, "[paid]\narchive = 3\n", &[(2, 11, "paid.archive", "found a number", "quotes")]);
+}
+
+#[test]
+fn answers_are_kept_in_files_if_they_are_too_large_for_the_store_or_not_at_all() {
+    let largest = |text: &str| load(&format!("{GOOD}[paid]\n{text}\n")).unwrap().config.paid.result_file_max;
+    assert_eq!((largest(""), largest("result_file_max = \"\"")), (Some(64 << 20), None));
+    expect_after(
+        GOOD,
+        "[paid]\nresult_file_max = \"1MiB\"\n",
+        &[(2, 1, "paid.result_file_max", "kept in the store", "write more")],
+    );
+    expect_after(
+        GOOD,
+        "[paid]\nresult_file_max = 0\n",
+        &[(2, 19, "paid.result_file_max", "size of 0", "64KiB")],
+    );
 }
 
 #[test]
