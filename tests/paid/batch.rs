@@ -165,7 +165,7 @@ fn what_is_not_stored_is_owed() {
             |stage| {
                 let faults = &stage.sandbox().faults;
                 faults.add(Service::OpenX402, Rule::next(1, Fault::Slow(Duration::ZERO)).at("/upload"));
-                faults.add(Service::OpenX402, Rule::next(1, Fault::Status(400)).at("/upload"));
+                faults.add(Service::OpenX402, Rule::next(1, Fault::Status(400)).at("/upload").after());
             },
             ["", "provider_failed", ""],
             2,
@@ -257,7 +257,9 @@ fn nothing_stored_is_not_charged() {
         let request = pinning();
         let paid = request.clone().paid(&client.sign(&request, &payer, Version::V2).await);
         let before = stage.movements();
-        stage.sandbox().faults.add(Service::OpenX402, Rule::always(Fault::Status(400)).at("/upload"));
+        // Once it has the file: refused before that, the connection that the next one takes may be closing.
+        let refuses = Rule::always(Fault::Status(400)).at("/upload").after();
+        stage.sandbox().faults.add(Service::OpenX402, refuses);
         let answer = client.send(&paid).await;
         answer.expect(502, "provider_failed", Some("no"), Some("new_payment"));
         assert_eq!(stage.sandbox().requests.count(Service::OpenX402, "/upload"), 3, "each was tried");
