@@ -15,6 +15,9 @@ use super::site::Site;
 
 /// How long a client goes on asking. Longer than any payment here is good for.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// How long a price is asked for: a payment for stock that a kill left open lapses after two minutes, and until then none is
+/// bought and nothing sold from it.
+const OFFERED: Duration = Duration::from_secs(300);
 const PAUSE: Duration = Duration::from_millis(150);
 
 /// What came of one purchase, as its client saw it.
@@ -73,7 +76,7 @@ impl Site {
     }
 
     async fn sign(&self, job: &plan::Purchase, dice: &mut Dice) -> Option<Purchase> {
-        let give_up = Instant::now() + PATIENCE;
+        let give_up = Instant::now() + OFFERED;
         let mut heard = BTreeMap::<String, usize>::new();
         while Instant::now() < give_up {
             let edge = self.edge(dice.below(2));
