@@ -11,6 +11,10 @@ use crate::clock::{Clock, UnixMillis};
 use crate::jobs::ValueStore;
 use crate::x402::Address;
 
+/// The room that a process draws beyond its need is this part of a limit. What one that is killed had drawn counts for minutes more:
+/// gateways that die often must not use the limit up by dying.
+const PARTS: u64 = 64;
+
 pub(super) struct Levels {
     store: Arc<dyn ValueStore>,
     clock: Clock,
@@ -48,7 +52,7 @@ impl Levels {
             clock: clock.clone(),
             key,
             name: name.to_owned(),
-            all: Level::new(Arc::clone(store), clock.clone(), names, all, 16),
+            all: Level::new(Arc::clone(store), clock.clone(), names, all, PARTS),
             each,
             payers: Mutex::default(),
         }
@@ -98,7 +102,7 @@ impl Levels {
     fn payer(&self, payer: Address) -> Arc<Level> {
         let made = || {
             let names = (format!("{}/{payer:#x}", self.key), self.name.clone());
-            Level::new(Arc::clone(&self.store), self.clock.clone(), names, self.each, 8)
+            Level::new(Arc::clone(&self.store), self.clock.clone(), names, self.each, PARTS)
         };
         Arc::clone(self.payers.lock().entry(payer).or_insert_with(made))
     }

@@ -113,8 +113,7 @@ async fn run(seed: u64, site: Site, replicas: usize, size: Size) {
         site.sandbox.faults.clear(service);
     }
     let unsold = outcomes.iter().filter(|outcome| outcome.is_none()).count();
-    // Kills leave limits in use until what was signed has lapsed, so how much is sold varies with the machine.
-    assert!(unsold * 5 <= size.jobs, "{unsold} of {} clients were never offered anything", size.jobs);
+    assert!(unsold * 10 <= size.jobs, "{unsold} of {} clients were never offered anything", size.jobs);
     let outcomes: Vec<_> = outcomes.into_iter().flatten().collect();
     for outcome in outcomes.iter().filter(|outcome| outcome.gave_up) {
         println!("nobody told this client how its purchase ended: {}", outcome.story());
@@ -130,7 +129,7 @@ async fn run(seed: u64, site: Site, replicas: usize, size: Size) {
     println!("seed {seed}: {books:?}, {unsold} never offered anything");
     assert_eq!(killed, size.kills);
     let completed = books.ended.get("completed").copied().unwrap_or(0);
-    assert!(completed * 6 >= outcomes.len(), "chaos in which little is sold proves little: {books:?}");
+    assert!(completed * 4 >= outcomes.len(), "chaos in which little is sold proves little: {books:?}");
 }
 
 /// Kills gateways and the store, spread over the run.
