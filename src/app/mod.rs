@@ -1,7 +1,8 @@
 //! The composition root: builds every part from the configuration, runs them, and ends them in order.
 //!
 //! Several runtimes. Each worker of the edge has one. Paid work, and every call it makes, runs on one of our own, which ends last:
-//! a connection to a facilitator must not die under a settlement because clients are gone.
+//! a connection to a facilitator must not die under a settlement because clients are gone. Only a body that is passed on while it
+//! arrives, for which nobody has paid yet, stays with its client's worker.
 
 mod admin;
 mod archive;

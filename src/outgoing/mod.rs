@@ -45,6 +45,8 @@ const IDLE: Duration = Duration::from_secs(4);
 const AGENT: HeaderValue = HeaderValue::from_static(concat!("galaksio/", env!("CARGO_PKG_VERSION")));
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
+type Sender = Client<connect::Connector, Outbound>;
+
 /// The settings of a client.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
@@ -60,7 +62,9 @@ pub struct Settings {
 /// running on one that is shut down ends in [`OutgoingError::Broken`]: paid work belongs on the runtime that ends last.
 #[derive(Clone, Debug)]
 pub struct Outgoing {
-    client: Client<connect::Connector, Outbound>,
+    client: Sender,
+    /// Without a pool: each call has a connection of its own, on the caller's runtime.
+    uploads: Sender,
     allow_plain_http: bool,
 }
 
@@ -89,32 +93,43 @@ impl Outgoing {
     /// A client that trusts the Mozilla roots. Fails only if the TLS library offers no protocol version.
     pub fn new(settings: Settings) -> Result<Self, rustls::Error> {
         let connector = connect::Connector::new(settings.connect_timeout)?;
-        let client = Client::builder(TokioExecutor::new())
+        let mut builder = Client::builder(TokioExecutor::new());
+        builder
             .timer(TokioTimer::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE)
             .http1_max_buf_size(MAX_HEAD)
-            .http2_max_header_list_size(MAX_HEAD as u32)
-            .build(connector);
-        Ok(Outgoing { client, allow_plain_http: settings.allow_plain_http })
+            .http2_max_header_list_size(MAX_HEAD as u32);
+        Ok(Outgoing {
+            client: builder.build(connector.clone()),
+            uploads: builder.pool_max_idle_per_host(0).build(connector),
+            allow_plain_http: settings.allow_plain_http,
+        })
     }
 
     /// Makes the call. `deadline` bounds all of it: connecting, sending, and reading the last byte of the answer.
     /// Any status is an answer.
     pub async fn send(&self, mut call: Call, deadline: Duration) -> Result<Answer, OutgoingError> {
         let body = std::mem::take(&mut call.body);
-        self.send_body(call, Outbound::Parts(body), deadline).await
+        let limit = call.max_answer;
+        let read = |response| answer::read(response, limit);
+        self.exchange(&self.client, call, Outbound::Parts(body), deadline, read).await
     }
 
     /// Makes the call with this body in place of its own, as it arrives. If the stream ends in an error, the other side
     /// never gets the last byte.
+    ///
+    /// The connection is a new one, driven by the runtime that this is called on. Where the bytes arrive on that runtime
+    /// too, they are read, digested and sent on by one thread, out of its cache.
     pub async fn stream(
         &self,
         call: Call,
         body: Streamed,
         deadline: Duration,
     ) -> Result<Answer, OutgoingError> {
-        self.send_body(call, Outbound::Streamed(body), deadline).await
+        let limit = call.max_answer;
+        let read = |response| answer::read(response, limit);
+        self.exchange(&self.uploads, call, Outbound::Streamed(body), deadline, read).await
     }
 
     /// Makes the call, and gives its answer's body as it arrives: at most so many bytes as the call says, and never nothing
@@ -122,22 +137,13 @@ impl Outgoing {
     pub async fn open(&self, mut call: Call, deadline: Duration) -> Result<Opened, OutgoingError> {
         let (body, limit) = (std::mem::take(&mut call.body), call.max_answer);
         let open = |response| ready(answer::open(response, limit));
-        self.exchange(call, Outbound::Parts(body), deadline, open).await
-    }
-
-    async fn send_body(
-        &self,
-        call: Call,
-        body: Outbound,
-        deadline: Duration,
-    ) -> Result<Answer, OutgoingError> {
-        let limit = call.max_answer;
-        self.exchange(call, body, deadline, |response| answer::read(response, limit)).await
+        self.exchange(&self.client, call, Outbound::Parts(body), deadline, open).await
     }
 
     /// The call, and of its answer what `take` takes, all before the deadline.
     async fn exchange<T, F>(
         &self,
+        client: &Sender,
         call: Call,
         body: Outbound,
         deadline: Duration,
@@ -152,7 +158,7 @@ impl Outgoing {
         // The connection is noted before the first byte of the request is written.
         let connected = || connection.connection_metadata().is_some();
         let exchange = async {
-            let response = self.client.request(request).await;
+            let response = client.request(request).await;
             take(response.map_err(|error| OutgoingError::from_client(&error, connected()))?).await
         };
         match tokio::time::timeout(deadline, exchange).await {

@@ -79,7 +79,8 @@ pub struct Parts {
     pub forward: Arc<Forward>,
     /// Waits for paid work at the end.
     pub drain: Drain,
-    /// Where paid work and every outgoing call of it run: a runtime that outlives the edge's.
+    /// Where paid work and every outgoing call of it run: a runtime that outlives the edge's. Uploads that nobody has paid for
+    /// yet are none of it.
     pub runtime: Handle,
     /// The time.
     pub clock: Clock,

@@ -254,7 +254,7 @@ impl Inner {
         self.parts.runtime.spawn_blocking(measure).await.map_err(|_| Reason::Internal.into())
     }
 
-    /// On to the provider, in a task on the runtime of its connection, which ends with this future.
+    /// On to the provider, in a task beside the client's connection, on the same thread, which ends with this future.
     async fn pass_on(
         &self,
         asked: &mut Asked,
@@ -287,7 +287,7 @@ impl Inner {
         let arriving = Arriving { stream: stream.boxed_unsync(), length };
         let (began, name, label) = (Instant::now(), provider.name(), label.clone());
         let receiving = async move { provider.receive(&label, arriving, deadline).await };
-        let received = Ends(self.parts.runtime.spawn(receiving)).wait().await;
+        let received = Ends(tokio::spawn(receiving)).wait().await;
         let passed = std::mem::take(&mut *passing.lock());
         let (handle, (digest, size)) = match (received, passed) {
             (_, Passing::Ended(Err(problem))) => return Err(problem),
