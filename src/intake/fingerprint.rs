@@ -38,7 +38,7 @@ pub fn batch_fingerprint(
 /// What is known of a priced request's body when its payment is claimed.
 #[derive(Clone, Copy, Debug)]
 pub enum Body<'a> {
-    /// It was read: its SHA-256.
+    /// It was read: its BLAKE3 digest.
     Digest(&'a [u8; 32]),
     /// It will be streamed: its declared length, if it has one.
     Declared(Option<u64>),

@@ -161,7 +161,7 @@ pub struct Content {
     /// The bytes to store or run. Of [`Kind::Json`]: valid JSON of 100 levels at most, spelled as the client spelled
     /// it; its numbers may be beyond any float, so pass it on as it stands, never through a parser.
     pub data: Data,
-    /// SHA-256 of the bytes.
+    /// BLAKE3 of the bytes.
     pub digest: [u8; 32],
     /// How they were sent.
     pub encoding: Encoding,

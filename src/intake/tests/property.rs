@@ -171,8 +171,7 @@ proptest! {
         }
         prop_assert_eq!(content.encoding, encoding);
         prop_assert_eq!(ask.size, content.data.size());
-        let digest = ring::digest::digest(&ring::digest::SHA256, content.data.memory().unwrap());
-        prop_assert_eq!(&content.digest[..], digest.as_ref());
+        prop_assert_eq!(content.digest, *blake3::hash(content.data.memory().unwrap()).as_bytes());
         prop_assert_eq!(content.filename, name);
         prop_assert_eq!(ask.wanted, Wanted::Store { permanent: false, ttl });
     }

@@ -28,7 +28,7 @@ pub(super) struct Source<B> {
     before: u64,
     /// The next of several files, which has begun.
     following: Option<Label>,
-    digest: Option<Box<Digest>>,
+    digest: Option<Digest>,
     /// The form was read up to its file.
     at_file: bool,
     /// The content is somewhere else.
@@ -144,7 +144,7 @@ where
 
     /// From now on, the digest of what passes is kept.
     pub(super) fn hash(&mut self) {
-        self.digest = Some(Box::default());
+        self.digest = Some(Digest::default());
     }
 
     /// Digest and number of the bytes that passed.
