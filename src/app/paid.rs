@@ -134,7 +134,9 @@ impl Build<'_> {
             clock: clock.clone(),
         };
         runtime.spawn(watch.run());
-        let broker = Arc::new(broker.proved_by(chains).keeping(results(config, clock, &jobs)));
+        let end = drain.clone();
+        let broker = broker.proved_by(chains).keeping(results(config, clock, &jobs));
+        let broker = Arc::new(broker.ending_when(move || end.started()));
         runtime.spawn(Arc::clone(&guards).watch(stopped.clone()));
         if let Some(folder) = config.archive() {
             let keeper = archive::keeper(config, folder, &jobs, clock, watched);

@@ -9,14 +9,13 @@ use super::delivery::{Delivery, Fresh};
 use super::guard::whole_cost;
 use super::journal::{Journal, JournalError};
 use super::purse::{AttemptPurse, Hand, NoPurse};
-use super::results::key;
 use super::settlement::{Settled, payment_request};
 use super::stop::{Again, Stop, failure};
-use super::work::{BodyStream, Product, WorkError, WorkFault};
+use super::work::{Product, WorkError, WorkFault};
 use super::{Broker, Limits, Sale};
 use crate::facilitator::Verdict;
-use crate::jobs::job::{ClientLeg, ONE_PART, SCHEMA, Sold};
-use crate::jobs::{Answer, Claim, Event, Job, JobKind, State, StoreError};
+use crate::jobs::job::{ClientLeg, ONE_PART, PARTS, Sold};
+use crate::jobs::{Claim, Event, Job, JobKind, State, StoreError};
 use crate::providers::{Offer, Purse};
 use crate::reason::{Charged, Problem, Reason};
 use crate::telemetry;
@@ -71,6 +70,7 @@ impl Broker {
                     self.collect(&journal).await;
                 }
                 drop(slot);
+                self.see_handed_out(&journal).await;
                 journal.close(CARRY_PATIENCE, lease_for).await;
             };
             journal.keeping(lease_for, closing).await;
@@ -138,7 +138,7 @@ impl Broker {
         if let Some(credit) = credit {
             // One record too: the next attempt may be trusted less.
             journal.note(Event::Trusted).await?;
-            let stream = self.keep(&*journal.job().await, event.answer(), stream).await;
+            let stream = self.keep(journal, event.answer(), stream).await;
             let job = journal.record(event).await?;
             credit.given(&job.claim);
             return Ok(Delivery::trusted(&job, stream, once));
@@ -152,7 +152,7 @@ impl Broker {
         match self.settle(&job, true, self.limits.unknown_hold).await {
             Settled::Yes(receipt) => {
                 // Before anybody can see that it is done, and ask for it.
-                let stream = self.keep(&job, job.answer.as_ref(), stream).await;
+                let stream = self.keep(journal, job.answer.as_ref(), stream).await;
                 let answered = !journal.carries().await;
                 // The client need not wait for this record: what it paid for is on record, and the chain has the proof.
                 let job = journal.keep(Event::Settled { receipt }).await?;
@@ -165,7 +165,7 @@ impl Broker {
             }
             Settled::Unknown => {
                 // Nobody gets it before it is known; who has paid then finds it here.
-                drop(self.keep(&job, job.answer.as_ref(), stream).await);
+                drop(self.keep(journal, job.answer.as_ref(), stream).await);
                 Ok(Delivery::unsettled(&job))
             }
         }
@@ -190,7 +190,7 @@ impl Broker {
         match self.perform(journal, sale).await {
             Ok(product) => {
                 let (event, stream, once) = product.into_event();
-                let stream = self.keep(&*journal.job().await, event.answer(), stream).await;
+                let stream = self.keep(journal, event.answer(), stream).await;
                 let job = journal.record_or_carry(event).await?;
                 let answered = !journal.carries().await;
                 Ok(self.hand_out(journal, &job, answered, stream, once).await)
@@ -215,17 +215,6 @@ impl Broker {
         match (written, &stream) {
             (false, None | Some(Fresh { kept: true, .. })) => Delivery::unwritten(job),
             _ => Delivery::fresh(job, stream, once),
-        }
-    }
-
-    /// Keeps an answer that its record does not hold, as far as it can be kept, and gives its content to whoever is first.
-    async fn keep(&self, job: &Job, answer: Option<&Answer>, stream: Option<BodyStream>) -> Option<Fresh> {
-        match (answer, stream) {
-            (Some(answer), Some(body)) => {
-                let body = self.broken.watch(&job.claim, body);
-                Some(self.results.keep(key(job), answer, body).await)
-            }
-            (_, body) => body.map(|body| Fresh { body, kept: false }),
         }
     }
 
@@ -377,7 +366,7 @@ impl Broker {
     fn fresh_job(&self, sale: &Sale) -> Job {
         let now = self.clock.now_millis();
         Job {
-            schema: if sale.work.payments() > 1 { SCHEMA } else { ONE_PART },
+            schema: if sale.work.payments() > 1 { PARTS } else { ONE_PART },
             id: sale.job.unwrap_or_default(),
             claim: sale.payment.claim(),
             fingerprint: sale.payment.fingerprint,

@@ -1,26 +1,18 @@
 //! Answers that broke off after they were charged for: what their clients paid is owed to them.
 //!
-//! It is noted in the memory of the process that passed the answer on, and recorded as soon as the job can be taken. A process that
-//! ends in between knows it no more: nobody else has seen it.
+//! While its job is in hand that is recorded at once ([`super::handing`]). Here are those that break off later, as an answer may that
+//! was left for its client to collect: they are noted in memory, and recorded as soon as their job can be taken.
 
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
 
-use bytes::Bytes;
-use http_body::{Body, Frame, SizeHint};
-use http_body_util::BodyExt;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tracing::warn;
 
 use super::journal::JournalError;
-use super::results::key;
 use super::stop::failure;
-use super::work::BodyStream;
 use super::{Broker, WRITTEN_SOON};
 use crate::jobs::{ClaimKey, Event, Job, JobKind, State};
-use crate::outgoing::{BoxError, OutgoingError};
 use crate::reason::Reason;
 
 /// The jobs whose answers broke off. Clones share them.
@@ -33,51 +25,16 @@ struct Inner {
     some: Notify,
 }
 
-/// An answer that is passed on.
-struct Watched {
-    body: BodyStream,
-    /// Whom to tell that it broke off, once.
-    told: Option<(Broken, ClaimKey)>,
-}
-
 impl Broken {
-    /// Notes if this answer breaks off.
-    pub(super) fn watch(&self, claim: &ClaimKey, body: BodyStream) -> BodyStream {
-        Watched { body, told: Some((self.clone(), claim.clone())) }.boxed_unsync()
+    /// What was paid for this job is owed.
+    pub(super) fn note(&self, claim: ClaimKey) {
+        self.0.claims.lock().push(claim);
+        self.0.some.notify_one();
     }
 
     /// Returns when there is one that was not there before.
     pub(super) async fn wait(&self) {
         self.0.some.notified().await;
-    }
-}
-
-impl Body for Watched {
-    type Data = Bytes;
-    type Error = BoxError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
-        if let Some(Err(error)) = &frame
-            // How much there is, is often the client's to choose; that it is cut off was said.
-            && !matches!(error.downcast_ref(), Some(OutgoingError::TooLarge { .. }))
-            && let Some((broken, claim)) = self.told.take()
-        {
-            broken.0.claims.lock().push(claim);
-            broken.0.some.notify_one();
-        }
-        Poll::Ready(frame)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
     }
 }
 
@@ -106,7 +63,7 @@ impl Broker {
         // The record of its settlement may be on its way.
         let _ = tokio::time::timeout(WRITTEN_SOON, self.running.written(claim)).await;
         let Some((job, lease)) = self.take_orphan(claim).await? else { return Ok(false) };
-        if job.state != State::Completed || !job.is_given_once() {
+        if !matches!(job.state, State::Delivering | State::Completed) || !job.is_given_once() {
             let at_rest = job.state.at_rest();
             // Should this fail, it lapses.
             let _ = self.jobs.release(&lease).await;
@@ -116,16 +73,6 @@ impl Broker {
         let job = self.journal(job, lease).record(event).await?;
         warn!(job = %job.id, "a paid answer broke off: a refund is due");
         Ok(true)
-    }
-
-    /// Whether the answer of a job was with a process that is gone.
-    pub(super) async fn has_gone(&self, job: &Job) -> bool {
-        job.is_given_once()
-            // What was given first was given, and what is owed for a part is owed.
-            && !job.trusted
-            && job.shortfall.is_none()
-            && self.results.find(key(job)).is_none()
-            && !self.results.is_elsewhere(key(job)).await
     }
 }
 

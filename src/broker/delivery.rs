@@ -234,7 +234,7 @@ impl Broker {
             let problem = Problem::new(Reason::PaymentReused).charged(charged(&known));
             return Again::answer(Delivery::problem(problem));
         }
-        if !job.state.at_rest() {
+        if !job.state.is_decided() {
             payment.announce.job(job.id);
         }
         let patience = match job.state {
@@ -247,7 +247,13 @@ impl Broker {
             if let Some(ended) = self.running.ended(&job.claim) {
                 job = Arc::unwrap_or_clone(ended);
             }
-            let rests = job.state.at_rest() && (job.state != State::Voided || sold.is_none());
+            if job.state == State::Delivering && self.has_gone(&job).await {
+                // Who handed it out may be gone too. If not, he will say what became of it.
+                if let Ok(Some((taken, lease))) = self.take_orphan(&job.claim).await {
+                    job = self.bring_to_rest(taken, lease).await;
+                }
+            }
+            let rests = job.state.is_decided() && (job.state != State::Voided || sold.is_none());
             if rests || job.answered_first() {
                 let mut delivery = self.of_rest(&job, may_release(payment, &job)).await;
                 // In the header that this client looks for.
@@ -283,7 +289,7 @@ impl Broker {
                 }
                 Ok(Some((taken, lease))) => {
                     job = self.bring_to_rest(taken, lease).await;
-                    if !job.state.at_rest() {
+                    if !job.state.is_decided() {
                         return Again::answer(Delivery::unfinished(&job));
                     }
                     continue;

@@ -28,7 +28,7 @@ pub fn without_charge(job: &Job) -> Value {
     let mut body = json!({
         "jobId": job.id,
         "status": job.outer(),
-        "state": job.state.name(),
+        "state": job.state.shown().name(),
         "kind": job.kind,
         "provider": job.quote.provider,
         "requester": job.requester,

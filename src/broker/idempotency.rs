@@ -124,7 +124,7 @@ impl Broker {
         let Some(record) = self.jobs.get(KEYS, &key.0).await.map_err(away)? else { return Ok(None) };
         let id = std::str::from_utf8(&record).ok().and_then(|id| id.parse().ok()).ok_or(Reason::Internal)?;
         let job = self.job(id).await.map_err(away)?;
-        Ok(job.filter(|job| !job.state.at_rest()).map(|job| Delivery::unfinished(&job)))
+        Ok(job.filter(|job| !job.state.is_decided()).map(|job| Delivery::unfinished(&job)))
     }
 
     /// The answer of the earlier payment, if one of the sale's names is another's; else the names are this payment's.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::sync::Mutex;
 use tracing::{error, warn};
 
+use super::handing::Handing;
 use super::running::Entered;
 use super::tally::Tally;
 use crate::clock::Clock;
@@ -39,6 +40,8 @@ struct Inner {
     doubtful: Option<Record>,
     /// As long as it is there, nobody in this process takes the job for an orphan.
     running: Option<Entered>,
+    /// An answer that is handed out beside the record.
+    handing: Option<Handing>,
 }
 
 /// Events that are written at once, each with the job after it.
@@ -81,7 +84,8 @@ impl Journal {
         tally.taken(&job);
         let (noted, carried, doubtful) = (Record::new(), Vec::new(), None);
         let (running, job) = (Some(running), Arc::new(job));
-        let inner = Inner { jobs, clock, tally, lease, job, noted, carried, doubtful, running };
+        let handing = None;
+        let inner = Inner { jobs, clock, tally, lease, job, noted, carried, doubtful, running, handing };
         Journal(Arc::new(Mutex::new(inner)))
     }
 
@@ -132,12 +136,22 @@ impl Journal {
         let record = inner.next(event)?;
         let job = inner.happened(&record);
         // Where more than this is in memory only, a crash leaves another end of it.
-        let told = job.state.at_rest() && inner.carried.is_empty();
+        let told = job.state.is_decided() && inner.carried.is_empty();
         inner.carried.push(record);
         if let Some(running) = inner.running.as_ref().filter(|_| told) {
             running.ended(&job);
         }
         Ok(job)
+    }
+
+    /// The answer is handed out, and whoever closes this journal hears how.
+    pub(super) async fn hand_out(&self, handing: Handing) {
+        self.0.lock().await.handing = Some(handing);
+    }
+
+    /// The answer that is handed out.
+    pub(super) async fn handing(&self) -> Option<Handing> {
+        self.0.lock().await.handing.take()
     }
 
     /// Whether something is in memory only.
@@ -148,7 +162,12 @@ impl Journal {
     /// Whether all that happened is on record, at the latest when `patience` is over. As [`Journal::close`], it takes back
     /// a job that was taken over.
     pub(super) async fn written_within(&self, patience: Duration, lease: Duration) -> bool {
-        self.0.lock().await.write_within(patience, lease).await.is_ok()
+        let mut inner = self.0.lock().await;
+        let written = inner.write_within(patience, lease).await.is_ok();
+        if let Some(running) = inner.running.as_ref().filter(|_| written) {
+            running.written();
+        }
+        written
     }
 
     async fn spawn(&self, event: Event, carry: Carry) -> Result<Arc<Job>, JournalError> {

@@ -9,7 +9,7 @@
 //! `attempt` is that flow, top to bottom. Every step that spends is in the `journal` first; money
 //! leaves through the `purse` only; what a settlement's answer means is decided in `settlement` only, and what a
 //! chain proves of it in `proof`; an answer to a payment that was seen before comes from `delivery`, its content, where that is large, from
-//! `results`, and if it breaks off `broken` sees to it; what a crash left is found by
+//! `results`; how it was handed out is recorded by `handing`, and if it breaks off later `broken` sees to it; what a crash left is found by
 //! `recovery`; whoever wants to hear that a job is done is told by `webhooks`; what is said to be settled is looked for by `audit`. The broker knows no HTTP connection: a client that goes away changes nothing here.
 
 mod announce;
@@ -21,6 +21,7 @@ mod debt;
 mod delivery;
 pub mod description;
 mod guard;
+mod handing;
 mod idempotency;
 mod journal;
 mod proof;
@@ -175,6 +176,7 @@ pub struct Broker {
     audits: Audits,
     results: Results,
     broken: Broken,
+    ending: Arc<dyn Fn() -> bool + Send + Sync>,
 }
 
 impl Broker {
@@ -205,6 +207,7 @@ impl Broker {
             audits,
             results,
             broken: Broken::default(),
+            ending: Arc::new(|| false),
         }
     }
 
@@ -212,6 +215,13 @@ impl Broker {
     #[must_use]
     pub fn proved_by(mut self, chains: Arc<dyn Prove>) -> Self {
         self.chains = chains;
+        self
+    }
+
+    /// In a process that can say whether it is ending: what is cut off then is not taken for a client that goes away.
+    #[must_use]
+    pub fn ending_when(mut self, ending: impl Fn() -> bool + Send + Sync + 'static) -> Self {
+        self.ending = Arc::new(ending);
         self
     }
 

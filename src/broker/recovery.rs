@@ -8,6 +8,7 @@
 //! | `settling` | `/settle` may have been called | the chain is asked; else the identical settle is repeated; else it stays |
 //! | the same, its answer too large for the record | the same, and the answer is gone with its process | the same; if the client has paid, refund due |
 //! | `settling_upfront` | the same | left to the same payment, which goes on with it; see below |
+//! | `delivering` | the client has paid, and has a part of its answer or all of it; the rest is gone with its process | refund due |
 //! | `working_settled` | the client has paid | refund due |
 //! | `refund_due` or `uncollected`, a provider payment signed | it may have been spent | the chain is asked, for the books |
 //!
@@ -201,6 +202,7 @@ impl Broker {
         match from {
             State::Claimed | State::Working | State::WorkingSettled => self.interrupted(journal).await,
             State::Settling => self.settle_again(journal).await.map(drop),
+            State::Delivering => self.delivered_or_lost(journal).await,
             State::SettlingUpfront if !self.lapsed(&*journal.job().await) => Ok(()),
             State::SettlingUpfront => {
                 if self.settle_again(journal).await? {
@@ -220,6 +222,10 @@ impl Broker {
 
     /// How long a job that cannot be brought to rest is left alone.
     fn pause(&self, job: &Job) -> Duration {
+        if job.state == State::Delivering {
+            // For as long as another gateway has its answer, as far as the store knows.
+            return PAUSE;
+        }
         let lapsed_for = self.clock.now().saturating_sub(job.client.valid_before);
         Duration::from_secs(lapsed_for).clamp(PAUSE, LONGEST_PAUSE)
     }
@@ -290,11 +296,16 @@ impl Broker {
             ClientProof::Nothing => self.settle(&job, false, Duration::ZERO).await,
         };
         match settled {
-            Settled::Yes(receipt) if job.state == State::Settling && self.has_gone(&job).await => {
-                // In one record: a job that is done has an answer.
+            Settled::Yes(receipt)
+                if job.state == State::Settling && job.is_given_once() && job.shortfall.is_none() =>
+            {
+                // In one record: nobody hands it out from here.
                 journal.note(Event::Settled { receipt }).await?;
-                let job = journal.insist(lost(&job)).await?;
-                warn!(job = %job.id, "the answer of a paid job is gone: a refund is due");
+                let gone = self.has_gone(&job).await;
+                let job = journal.insist(if gone { lost(&job) } else { Event::HandedOut }).await?;
+                if gone {
+                    warn!(job = %job.id, "the answer of a paid job is gone: a refund is due");
+                }
                 Ok(true)
             }
             Settled::Yes(receipt) => {

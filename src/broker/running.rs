@@ -20,7 +20,7 @@ struct Open {
     journals: usize,
     /// What the job came to, while that is being written.
     ended: Option<Arc<Job>>,
-    /// Nobody writes any more.
+    /// Nobody writes any more, or all is written.
     closed: Arc<Notify>,
 }
 
@@ -65,6 +65,14 @@ impl Entered {
     pub(super) fn ended(&self, job: &Arc<Job>) {
         if let Some(open) = self.running.0.lock().get_mut(&self.claim) {
             open.ended = Some(Arc::clone(job));
+        }
+    }
+
+    /// The store knows all that there is to know so far.
+    pub(super) fn written(&self) {
+        if let Some(open) = self.running.0.lock().get_mut(&self.claim) {
+            open.ended = None;
+            open.closed.notify_waiters();
         }
     }
 }

@@ -53,7 +53,7 @@ impl Tally {
         for payment in lost(event, job) {
             self.guards.lost(&payment.asset, payment.amount);
         }
-        if job.state.at_rest() {
+        if job.state.is_decided() {
             let requirement = &job.client.requirement;
             let never_paid = job.trusted && matches!(event, Event::Refused { .. });
             let lost = never_paid.then_some((&requirement.asset, requirement.amount));
@@ -79,7 +79,7 @@ impl Tally {
         if job.is_none_or(|job| exposure(job).is_empty()) {
             self.expose(claim, Vec::new());
         }
-        if job.is_none_or(|job| job.state.at_rest()) {
+        if job.is_none_or(|job| job.state.is_decided()) {
             self.guards.collected(claim, None);
         }
     }

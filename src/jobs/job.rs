@@ -11,10 +11,13 @@ use crate::money::Amount;
 use crate::x402::{Address, Asset, B256, Receipt, Requirement, Version};
 
 /// The newest shape of this record. A reader refuses newer ones, and reads those before: [`Job::reads`].
-pub const SCHEMA: u16 = 2;
+pub const SCHEMA: u16 = 3;
 
 /// The shape of a record of work in one part. Gateways from before there was other work read it, and take no part for the whole.
 pub const ONE_PART: u16 = 1;
+
+/// The shape of a record of work in several parts.
+pub const PARTS: u16 = 2;
 
 /// What makes a client payment unique: `eip155:84532/0x<asset>/0x<from>/0x<nonce>`, lower case.
 /// The same authorization presented as v1 or v2, in any hex case, has the same key.
@@ -60,7 +63,7 @@ pub struct Fingerprint(#[serde(with = "hex::serde")] pub [u8; 32]);
 /// One paid piece of work. Changed by [`Job::apply`] only.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Job {
-    /// [`ONE_PART`], or [`SCHEMA`] where the work has several.
+    /// [`ONE_PART`], [`PARTS`] where the work has several, or [`SCHEMA`] once its answer was handed out and not kept in it.
     pub schema: u16,
     /// The public id.
     pub id: JobId,
@@ -281,6 +284,9 @@ pub enum State {
     WorkingSettled,
     /// The work succeeded, its answer is recorded, and the client payment may be settled at any moment.
     Settling,
+    /// Settled and done, and its answer, which is not in this record, is on its way to the client. Whoever hands it out holds the
+    /// lease: if he is gone, so is the answer.
+    Delivering,
     /// Settled and done. Final, unless its answer was too large to keep and broke off.
     Completed,
     /// Settled, but the work failed, or a part of it: the client is owed the price, or its share.
@@ -331,7 +337,7 @@ impl Job {
     /// Whether its client has an answer: for all of the work, or for a part of it and money for the rest.
     pub fn is_answered(&self) -> bool {
         match self.state {
-            State::Completed => true,
+            State::Completed | State::Delivering => true,
             State::RefundDue | State::Refunded => self.shortfall.is_some(),
             _ => false,
         }
@@ -347,7 +353,7 @@ impl Job {
 
     /// Whether both records say the same of what became of this job: what its client has, and what it is owed.
     pub fn ends_as(&self, other: &Job) -> bool {
-        (self.state, &self.shortfall) == (other.state, &other.shortfall)
+        (self.state.shown(), &self.shortfall) == (other.state.shown(), &other.shortfall)
     }
 
     /// The outer state clients see.
@@ -369,6 +375,7 @@ impl Job {
             | State::SettlingUpfront
             | State::WorkingSettled
             | State::Settling
+            | State::Delivering
             | State::RefundDue
             | State::Uncollected
             | State::Held
@@ -402,12 +409,13 @@ impl State {
     }
 
     /// Every state, for tables and metrics.
-    pub const ALL: [State; 12] = [
+    pub const ALL: [State; 13] = [
         State::Claimed,
         State::Working,
         State::SettlingUpfront,
         State::WorkingSettled,
         State::Settling,
+        State::Delivering,
         State::Completed,
         State::RefundDue,
         State::Refunded,
@@ -416,6 +424,16 @@ impl State {
         State::ProviderLost,
         State::Voided,
     ];
+
+    /// Whether what became of the work and of its payment is known: at rest, or its answer is still being handed out.
+    pub fn is_decided(self) -> bool {
+        self.at_rest() || self == State::Delivering
+    }
+
+    /// As clients are told: that its answer is on its way is no news to who gets it, and none of anybody else's business.
+    pub fn shown(self) -> State {
+        if self == State::Delivering { State::Completed } else { self }
+    }
 
     /// Whether nothing more will happen by itself: duplicates of the payment get the stored outcome.
     pub fn at_rest(self) -> bool {
@@ -434,7 +452,7 @@ impl State {
     /// The outer state clients see: `running`, `completed` or `failed`.
     pub fn outer(self) -> &'static str {
         match self {
-            State::Completed => "completed",
+            State::Completed | State::Delivering => "completed",
             State::Claimed
             | State::Working
             | State::SettlingUpfront
@@ -457,6 +475,7 @@ impl State {
             State::SettlingUpfront => "settling_upfront",
             State::WorkingSettled => "working_settled",
             State::Settling => "settling",
+            State::Delivering => "delivering",
             State::Completed => "completed",
             State::RefundDue => "refund_due",
             State::Refunded => "refunded",

@@ -141,6 +141,7 @@ pub(crate) fn events(payment: ProviderPayment) -> Vec<Event> {
         Event::Answered { answer: Answer { body: Kept::Not, ..answer(b"") } },
         Event::WorkFailed { failure: failure() },
         Event::Settled { receipt: receipt() },
+        Event::HandedOut,
         Event::Refused { failure: failure() },
         Event::ProvedSpent { unspent: Vec::new() },
         Event::ProvedUnspent,

@@ -15,7 +15,9 @@
 //!
 //!  upfront:  Claimed ─SettleFirst▶ SettlingUpfront ─Settled▶ WorkingSettled ─Answered▶ Completed
 //!                                        └ Refused ▶ Voided        └ WorkFailed ▶ RefundDue
-//!  streamed: Completed ─WorkFailed▶ RefundDue (its answer was passed on, not kept, and broke off)
+//!  streamed: Settled ▶ Delivering ─HandedOut▶ Completed      (an answer that the record does not hold)
+//!                          └ WorkFailed ▶ RefundDue          (it broke off, or its process is gone)
+//!            Completed ─WorkFailed▶ RefundDue                (it was left for its client to collect, and broke off)
 //!  refunds:  RefundDue ─RefundSigned▶ RefundDue ─Refunded▶ Refunded
 //!                                         └ RefundLapsed ▶ RefundDue (the next may be signed)
 //! ```
@@ -50,13 +52,17 @@
 //! | working_settled | signed | working_settled |
 //! | working_settled | turned | working_settled |
 //! | working_settled | answered | completed |
+//! | working_settled | answered | delivering |
 //! | working_settled | answered_in_part | refund_due |
 //! | working_settled | work_failed | refund_due |
+//! | delivering | handed_out | completed |
+//! | delivering | work_failed | refund_due |
 //! | completed | work_failed | refund_due |
 //! | refund_due | refund_signed | refund_due |
 //! | refund_due | refund_lapsed | refund_due |
 //! | refund_due | refunded | refunded |
 //! | settling | settled | completed |
+//! | settling | settled | delivering |
 //! | settling | settled | refund_due |
 //! | settling | refused | uncollected |
 //! | settling | refused | voided |
@@ -73,7 +79,7 @@
 //! | uncollected | proved_unspent | uncollected |
 //! | voided | reopened | claimed |
 
-use super::job::{Answer, Failure, Fate, Job, Kept, ProviderPayment, Refund, Shortfall, Sold, State};
+use super::job::{Answer, Failure, Fate, Job, Kept, ProviderPayment, Refund, SCHEMA, Shortfall, Sold, State};
 use crate::clock::{UnixMillis, UnixSeconds};
 use crate::money::Amount;
 use crate::x402::{B256, Receipt};
@@ -121,6 +127,8 @@ pub enum Event {
         /// Why.
         failure: Failure,
     },
+    /// An answer that is not in the record was handed out to its end, or its client went away before.
+    HandedOut,
     /// The client payment was settled.
     Settled {
         /// The proof.
@@ -172,6 +180,7 @@ impl Event {
             Event::Answered { .. } => "answered",
             Event::AnsweredInPart { .. } => "answered_in_part",
             Event::WorkFailed { .. } => "work_failed",
+            Event::HandedOut => "handed_out",
             Event::Settled { .. } => "settled",
             Event::Refused { .. } => "refused",
             Event::ProvedSpent { .. } => "proved_spent",
@@ -249,7 +258,11 @@ impl Job {
             Event::RefundSigned { refund } => job.refunds.push(refund.clone()),
             Event::RefundLapsed => job.resolve_refund(Fate::Unspent, None),
             Event::Refunded { transaction } => job.resolve_refund(Fate::Spent, Some(*transaction)),
-            Event::Verified | Event::SettleFirst => {}
+            Event::Verified | Event::SettleFirst | Event::HandedOut => {}
+        }
+        if job.state == State::Delivering {
+            // Gateways from before there was this do not know what it means.
+            job.schema = SCHEMA;
         }
         if job.state == State::Voided {
             // Nobody paid for it: the next attempt must not be answered with it.
@@ -320,16 +333,20 @@ impl Job {
             (SettlingUpfront, Event::Refused { .. }) => Voided,
             (WorkingSettled, Event::Signed { payment }) if self.may_sign(payment) => WorkingSettled,
             (WorkingSettled, Event::Turned { sold }) if self.may_turn(sold) => WorkingSettled,
+            (WorkingSettled, Event::Answered { answer }) if answer.body == Kept::Not => Delivering,
             (WorkingSettled, Event::Answered { .. }) => Completed,
             (WorkingSettled, Event::AnsweredInPart { shortfall, .. }) if self.may_fall_short(shortfall) => {
                 RefundDue
             }
             (WorkingSettled, Event::WorkFailed { .. }) => RefundDue,
 
+            (Delivering, Event::HandedOut) => Completed,
             // It was only ever on its way.
+            (Delivering, Event::WorkFailed { .. }) => RefundDue,
             (Completed, Event::WorkFailed { .. }) if self.is_given_once() => RefundDue,
 
             (Settling, Event::Settled { .. }) if self.shortfall.is_some() => RefundDue,
+            (Settling, Event::Settled { .. }) if self.is_given_once() => Delivering,
             (Settling, Event::Settled { .. }) => Completed,
             (Settling, Event::Refused { .. }) if !self.costs_nothing() || self.trusted => Uncollected,
             (Settling, Event::Refused { .. }) => Voided,

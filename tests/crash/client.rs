@@ -37,6 +37,8 @@ pub(crate) enum Order {
     AppUpfront,
     /// The same on a route that answers before it settles.
     AppAfter,
+    /// An answer of the app that is too large for the record of its job.
+    Large,
 }
 
 impl Order {
@@ -73,6 +75,7 @@ impl Order {
             Order::App => (Method::GET, "/premium/report", Value::Null),
             Order::AppUpfront => (Method::GET, "/hello", Value::Null),
             Order::AppAfter => (Method::POST, "/echo", json!({ "say": "hello" })),
+            Order::Large => (Method::GET, "/large?bytes=67108864", Value::Null),
         }
     }
 }

@@ -15,6 +15,7 @@ mod drain;
 mod gateway;
 mod inventory;
 mod lists;
+mod midway;
 mod money;
 mod proved;
 #[path = "../store/redis_server.rs"]

@@ -196,7 +196,7 @@ impl Rig {
         (job, journal.iter().map(|entry| entry.event.name()).collect())
     }
 
-    fn config(&self) -> PathBuf {
+    pub(crate) fn config(&self) -> PathBuf {
         self.folder.path().join("proxy.toml")
     }
 

@@ -57,6 +57,10 @@ path = "/premium/*"
 price = "$0.001"
 
 [[routes]]
+path = "/large"
+price = "$0.001"
+
+[[routes]]
 path = "/hello"
 price = "$0.002"
 settle = "upfront"

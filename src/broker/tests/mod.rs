@@ -8,6 +8,7 @@ mod duplicates;
 mod explore;
 mod faults;
 mod guards;
+mod handing;
 mod memory;
 mod named;
 mod parts;
@@ -74,7 +75,12 @@ pub(super) struct Log {
     pub(super) purse: Mutex<Vec<Result<String, PurseSaid>>>,
     pub(super) gate: Notify,
     pub(super) begun: Notify,
+    /// What an answer is that arrives.
+    pub(super) arriving: Mutex<Option<Arriving>>,
 }
+
+type Arriving =
+    tokio::sync::mpsc::UnboundedSender<Result<http_body::Frame<bytes::Bytes>, crate::outgoing::BoxError>>;
 
 pub(super) type PurseSaid = crate::providers::PurseError;
 
@@ -127,6 +133,15 @@ impl Stage {
         let chain = Arc::new(Oracle::default());
         let broker = Arc::new(broker.proved_by(chain.clone()));
         Stage { clock, store, facilitator, chain, broker, log: Arc::default(), _directory: directory }
+    }
+
+    /// Another gateway on the same store, for one that keeps nothing unless told otherwise.
+    pub(super) fn another(&self, change: impl FnOnce(Broker) -> Broker) -> Arc<Broker> {
+        let (jobs, metrics) = (self.store.clone(), Arc::new(Metrics::new()));
+        let (spending, facilitator) = (self.broker.spending.clone(), self.facilitator.clone());
+        let broker =
+            Broker::new(jobs, facilitator, spending, metrics, self.clock.clone(), self.broker.limits);
+        Arc::new(change(broker.proved_by(self.chain.clone())))
     }
 
     /// A sale for the payment with this number, by version 2.
@@ -455,6 +470,8 @@ pub(super) enum Do {
     Cookie,
     /// Answers with more than can be kept.
     Stream,
+    /// The same, and its body comes from [`Log::arriving`].
+    Arriving,
     /// Answers for all but this step.
     InPart(&'static str),
 }
@@ -486,6 +503,15 @@ impl Work for Script {
                 Do::Cookie => once.push(("set-cookie".to_owned(), "session=1".to_owned())),
                 Do::Stream => {
                     stream = Some(BodyStream::new(http_body_util::Empty::new().map_err(Into::into)))
+                }
+                Do::Arriving => {
+                    let (sends, frames) = tokio::sync::mpsc::unbounded_channel();
+                    *self.log.arriving.lock() = Some(sends);
+                    let frames = futures_util::stream::unfold(frames, |mut frames| async move {
+                        let frame = frames.recv().await?;
+                        Some((frame, frames))
+                    });
+                    stream = Some(crate::outgoing::Frames::new(Box::pin(frames), None).boxed_unsync());
                 }
             }
         }

@@ -46,7 +46,7 @@ impl Stage {
     }
 
     /// Waits until the job of this number is so.
-    async fn until(&self, number: u8, state: State) {
+    pub(super) async fn until(&self, number: u8, state: State) {
         for _ in 0..200 {
             if self.state(number).await == state {
                 return;

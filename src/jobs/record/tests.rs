@@ -168,9 +168,9 @@ proptest! {
 
 #[test]
 fn a_newer_shape_is_refused_by_its_schema() {
-    let Err(error) = Job::decode(br#"{"schema":3,"claims":[]}"#) else { panic!("it was read") };
+    let Err(error) = Job::decode(br#"{"schema":4,"claims":[]}"#) else { panic!("it was read") };
     assert!(
-        matches!(error, StoreError::Unreadable(why) if why == "it is of schema 3; this version reads up to 2")
+        matches!(error, StoreError::Unreadable(why) if why == "it is of schema 4; this version reads up to 3")
     );
 }
 

@@ -117,13 +117,16 @@ fn check_job(job: &Job) {
     }
     if job.trusted {
         assert!(!has(Fate::Open) && !has(Fate::Spent), "trusted with what a provider was paid for: {job:?}");
-        assert!(matches!(job.state, Working | Settling | Completed | Uncollected), "{job:?}");
+        assert!(matches!(job.state, Working | Settling | Delivering | Completed | Uncollected), "{job:?}");
     }
     if job.state == ProviderLost || (job.state == Uncollected && !job.trusted) {
         // Of several payments the one for what was not done may be all there was, and turn out not to have been taken.
         assert!(has(Fate::Spent) || job.shortfall.is_some(), "a loss without a payment: {job:?}");
     }
-    if matches!(job.state, Completed | ProviderLost) {
+    if job.state == Delivering {
+        assert!(job.is_given_once() && job.shortfall.is_none() && job.schema == SCHEMA, "{job:?}");
+    }
+    if matches!(job.state, Delivering | Completed | ProviderLost) {
         assert!(!has(Fate::Open), "what it cost is not known, and nobody will ask: {job:?}");
     }
     if matches!(job.state, Working | Held) {
@@ -131,7 +134,7 @@ fn check_job(job: &Job) {
     }
     assert_eq!(
         job.receipt.is_some(),
-        matches!(job.state, WorkingSettled | Completed | RefundDue | Refunded),
+        matches!(job.state, WorkingSettled | Delivering | Completed | RefundDue | Refunded),
         "charged, or not, where it must not be: {job:?}"
     );
     assert_eq!(
@@ -180,6 +183,12 @@ fn check_step(from: &Job, event: &Event, to: &Job) {
     }
     if from.state == Completed {
         assert_eq!(to.state, RefundDue, "what is done is undone: {to:?}");
+    }
+    if from.state == Delivering {
+        assert!(matches!(to.state, Completed | RefundDue), "what is done is undone: {to:?}");
+    }
+    if to.state == Completed && to.is_given_once() {
+        assert_eq!(from.state, Delivering, "done, and nobody knows whether its client has it: {to:?}");
     }
     if let Event::AnsweredInPart { shortfall, .. } = event {
         for (before, after) in from.provider.iter().zip(&to.provider) {

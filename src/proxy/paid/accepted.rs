@@ -92,7 +92,7 @@ impl Inner {
         };
         match self.parts.broker.job(id).await {
             // Its answer is on its way.
-            Ok(Some(job)) if job.state.at_rest() => Ok(answer.await),
+            Ok(Some(job)) if job.state.is_decided() => Ok(answer.await),
             found => Err(Box::new(self.accepted(asked, id, found.ok().flatten().as_ref()))),
         }
     }

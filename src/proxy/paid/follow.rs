@@ -73,7 +73,7 @@ impl Inner {
         };
         Ok(answer.unwrap_or_else(|| {
             let mut response = document(&description::of(&job));
-            if !job.state.at_rest() {
+            if !job.state.is_decided() {
                 response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("2"));
             }
             Answer { job: Some(id), ..Answer::new(response, Reason::Own) }
@@ -88,7 +88,7 @@ impl Inner {
             let found = self.parts.broker.job(id).await;
             let job = found.map_err(|_| Reason::StoreAway)?.ok_or(Reason::JobUnknown)?;
             let left = until.saturating_duration_since(Instant::now());
-            if job.state.at_rest() || left.is_zero() || self.parts.drain.started() {
+            if job.state.is_decided() || left.is_zero() || self.parts.drain.started() {
                 return Ok(job);
             }
             if watcher.is_none() {
@@ -115,7 +115,7 @@ impl Inner {
         match &job {
             None if self.uploads.of(id).is_none() => return Err(Reason::JobUnknown.into()),
             // It has seen the end. This, and only this, keeps a browser from coming back.
-            Some(job) if job.state.at_rest() && last.is_some_and(|last| last >= job.version) => {
+            Some(job) if job.state.is_decided() && last.is_some_and(|last| last >= job.version) => {
                 let mut response = Response::new(Body::Empty);
                 *response.status_mut() = StatusCode::NO_CONTENT;
                 return Ok(Answer { job: Some(id), ..Answer::new(response, Reason::Own) });
@@ -212,7 +212,7 @@ impl Follower {
             }
             return Some(event("progress", None, &json!({ "received": received, "size": upload.size })));
         };
-        self.over = job.state.at_rest();
+        self.over = job.state.is_decided();
         if self.last.is_some_and(|last| last >= job.version) {
             return None;
         }

@@ -69,12 +69,12 @@ pub(crate) async fn a_taken_id_is_replaced(s: &Subject) {
 }
 
 pub(crate) async fn a_newer_record_is_refused(s: &Subject) {
-    let newer = Job { schema: 3, ..job(1, s.now()) };
+    let newer = Job { schema: 4, ..job(1, s.now()) };
     win(&*s.store, &newer, SHORT).await;
     s.pass(SHORT).await;
     let refused = |outcome: Result<(), StoreError>| {
         assert!(
-            matches!(&outcome, Err(StoreError::Unreadable(why)) if why.contains("schema 3")),
+            matches!(&outcome, Err(StoreError::Unreadable(why)) if why.contains("schema 4")),
             "{outcome:?}"
         );
     };

@@ -8,6 +8,8 @@ pub(super) struct Bounds {
     pub(super) steps: u8,
     /// The store may be away for one worker and not for the other.
     pub(super) away: bool,
+    /// The record has no room for an answer: it is handed out beside it.
+    pub(super) once: bool,
     pub(super) broken: Option<Break>,
 }
 
@@ -36,4 +38,6 @@ pub(super) enum Break {
     HeldClients,
     /// An answer is given out though nothing is on record of it.
     GiveFromMemory,
+    /// Whoever finds that an answer was being handed out takes it for given.
+    TakeForGiven,
 }

@@ -206,6 +206,7 @@ impl Steps<'_> {
                     false => Carry::Never,
                 };
                 let then = match state {
+                    State::WorkingSettled if self.bounds.once && worker.at == At::Done => At::Handing,
                     State::WorkingSettled => At::Close,
                     _ => At::Settle { fresh: true },
                 };
@@ -223,6 +224,9 @@ impl Steps<'_> {
                 let then = match (ev, state, worker.recovering) {
                     (Ev::Settled, State::SettlingUpfront, true) => At::Failed,
                     (Ev::Settled, State::SettlingUpfront, false) => At::Work,
+                    // In one record, in fact: between the two there is less room there than here.
+                    (Ev::Settled, State::Settling, true) if self.is_given_once(job) => At::Recover,
+                    (Ev::Settled, State::Settling, false) if self.is_given_once(job) => At::Handing,
                     _ => At::Close,
                 };
                 let mut found = *world;
@@ -231,7 +235,14 @@ impl Steps<'_> {
                 }
                 self.record(&found, who, ev, carry, then, At::Close);
             }
+            At::Handing => {
+                self.goes(*world, who, At::Found(Ev::HandedOut));
+                self.goes(*world, who, At::Failed);
+            }
             At::Recover => match state {
+                State::Delivering if self.breaks(Break::TakeForGiven) => {
+                    self.goes(*world, who, At::Found(Ev::HandedOut));
+                }
                 State::Settling => self.goes(*world, who, At::Settle { fresh: false }),
                 State::SettlingUpfront if world.lapsed => self.goes(*world, who, At::Settle { fresh: false }),
                 State::SettlingUpfront => self.goes(*world, who, At::Close),
@@ -240,6 +251,12 @@ impl Steps<'_> {
             At::Proven(ev) => self.record(world, who, ev, Carry::Never, At::Close, At::Close),
             At::Close => self.close(world, who),
         }
+    }
+
+    /// Whether its answer is beside its record, and is all that was bought.
+    fn is_given_once(&self, job: Ix) -> bool {
+        let job = self.table.job(job);
+        job.is_given_once() && job.shortfall.is_none()
     }
 
     /// Payments of this attempt.
@@ -262,7 +279,10 @@ impl Steps<'_> {
         self.goes(*world, who, At::Done);
         self.goes(*world, who, At::Failed);
         // Noted beside the answer, in fact: between the two there is less room there than here.
-        if self.table.state(job) == State::Working && self.table.apply(job, Ev::Trusted).is_some() {
+        if self.table.state(job) == State::Working
+            && !self.bounds.once
+            && self.table.apply(job, Ev::Trusted).is_some()
+        {
             self.record(world, who, Ev::Trusted, Carry::Never, At::Done, At::Close);
         }
         if signed == 1 && self.bounds.steps > 1 {
@@ -315,7 +335,10 @@ impl Steps<'_> {
         let recorded =
             durable.state == State::Settling || durable.is_answered() || self.breaks(Break::GiveFromMemory);
         match worker.at {
-            At::Close => recorded && self.table.job(job).is_answered(),
+            At::Found(Ev::HandedOut) => true,
+            At::Close => {
+                recorded && self.table.job(job).is_answered() && !self.table.job(job).is_given_once()
+            }
             At::Settle { fresh: true } => recorded && self.table.job(job).answered_first(),
             _ => false,
         }

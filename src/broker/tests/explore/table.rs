@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use crate::broker::purse::within_what_the_client_pays;
 use crate::broker::stop::failure;
 use crate::jobs::job::ProviderPayment;
-use crate::jobs::{Event, Job, State, sample};
+use crate::jobs::{Event, Job, Kept, State, sample};
 use crate::money::Amount;
 use crate::reason::Reason;
 use crate::x402::B256;
@@ -28,6 +28,7 @@ pub(super) enum Ev {
     AnsweredInPart,
     WorkFailed,
     Settled,
+    HandedOut,
     Refused,
     /// But for the payments in these places, a bit for each.
     ProvedSpent(u8),
@@ -37,6 +38,8 @@ pub(super) enum Ev {
 
 /// Every job that was reached so far.
 pub(super) struct Table {
+    /// Answers are beside their records.
+    once: bool,
     jobs: Vec<Job>,
     known: HashMap<Vec<u8>, Ix>,
     applied: HashMap<(Ix, Ev), Option<Ix>>,
@@ -44,8 +47,8 @@ pub(super) struct Table {
 
 impl Table {
     /// The number of a fresh claim is 0.
-    pub(super) fn new() -> Table {
-        let mut table = Table { jobs: Vec::new(), known: HashMap::new(), applied: HashMap::new() };
+    pub(super) fn new(once: bool) -> Table {
+        let mut table = Table { once, jobs: Vec::new(), known: HashMap::new(), applied: HashMap::new() };
         table.number(sample::job(1));
         table
     }
@@ -69,7 +72,13 @@ impl Table {
             return *known;
         }
         let job = self.job(ix);
-        let next = job.apply(&event(job, ev), job.updated).ok();
+        let mut event = event(job, ev);
+        if let Event::Answered { answer } = &mut event
+            && self.once
+        {
+            answer.body = Kept::Not;
+        }
+        let next = job.apply(&event, job.updated).ok();
         let next = next.map(|job| self.number(job));
         self.applied.insert((ix, ev), next);
         next
@@ -135,6 +144,7 @@ fn event(job: &Job, ev: Ev) -> Event {
             Event::WorkFailed { failure: because(Reason::ProviderFailed) }
         }
         Ev::WorkFailed => Event::WorkFailed { failure: because(Reason::Interrupted) },
+        Ev::HandedOut => Event::HandedOut,
         Ev::Settled => Event::Settled { receipt: sample::receipt() },
         Ev::Refused => {
             let reason = match job.state {

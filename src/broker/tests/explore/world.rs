@@ -26,7 +26,7 @@ pub(super) struct World {
     pub(super) signatures: [Signature; SLOTS],
     /// For each attempt, whether the client's payment was vouched for in it.
     pub(super) vouched: [bool; 2],
-    /// The client has the answer.
+    /// The client has the answer, to its end.
     pub(super) given: bool,
 }
 
@@ -94,6 +94,8 @@ pub(super) enum At {
     Found(Ev),
     /// Record the next attempt of a voided job that was taken over for it.
     Reopen,
+    /// Hand out the answer, which is not in the record.
+    Handing,
     /// Bring an orphan that was taken over to its end.
     Recover,
     /// Record what is proven of a job at rest.

@@ -1,0 +1,211 @@
+//! Answers that are handed out beside their record: how that ends is recorded, once, whatever becomes of who hands them out.
+
+use bytes::Bytes;
+use http_body::Frame;
+
+use super::*;
+
+const RETENTION: Duration = Duration::from_secs(3600);
+
+/// A gateway that keeps such answers in files, and says so in the store.
+fn keeping(stage: &Stage, folder: &tempfile::TempDir) -> Results {
+    let limits = ResultLimits {
+        folder: folder.path().to_owned(),
+        largest: 1 << 20,
+        together: 1 << 20,
+        retention: RETENTION,
+        linger: Duration::from_secs(60),
+    };
+    let values: Arc<dyn crate::jobs::ValueStore> = stage.store.clone();
+    Results::new(limits, stage.clock.clone(), Some(values))
+}
+
+impl Stage {
+    /// Buys, and returns with the answer's body while it arrives.
+    async fn opened(&self, broker: &Arc<Broker>, sale: Sale) -> BodyStream {
+        let delivery = Arc::clone(broker).sell(sale, ()).await;
+        let DeliveryBody::Stream(mut body) = delivery.body else { panic!("{:?}", delivery.reason) };
+        self.arrives(b"half");
+        let first = body.frame().await.unwrap().unwrap();
+        assert_eq!(first.into_data().unwrap(), "half");
+        self.until(1, State::Delivering).await;
+        body
+    }
+
+    fn arrives(&self, bytes: &'static [u8]) {
+        let arriving = self.log.arriving.lock();
+        arriving.as_ref().unwrap().send(Ok(Frame::data(Bytes::from_static(bytes)))).unwrap();
+    }
+
+    /// The answer is at its end.
+    fn whole(&self) {
+        *self.log.arriving.lock() = None;
+    }
+
+    fn breaks_off(&self) {
+        self.log.arriving.lock().take().unwrap().send(Err("reset".into())).unwrap();
+    }
+
+    /// As often as wanted, by a gateway that finds what others left.
+    async fn swept_by(&self, broker: &Arc<Broker>) {
+        Recovery::new(Arc::clone(broker), Duration::from_secs(15)).sweep(&|| Some(())).await;
+    }
+}
+
+const SOLD: [&str; 4] = ["verified", "signed", "answered", "settled"];
+
+fn with(event: &'static str) -> Vec<&'static str> {
+    SOLD.into_iter().chain([event]).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_is_completed_once_it_is_handed_out() {
+    let stage = Stage::new();
+    let mut body = stage.opened(&stage.broker, stage.sale(1, &[PAY, Do::Arriving])).await;
+    // Its owner is there: nobody takes it for given up, and whoever asks is told that it is done.
+    stage.clock.advance(10_000);
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    stage.clock.advance(10_000);
+    assert!(stage.store.due(10).await.unwrap().is_empty());
+    let again = stage.sell(stage.sale(1, &[PAY])).await;
+    assert!(again.is(Reason::NotKept, Charged::Yes), "{again:?}");
+    assert_eq!(stage.job(1).await.outer(), "completed");
+    stage.whole();
+    assert!(body.frame().await.is_none());
+    assert_eq!(stage.state(1).await, State::Delivering, "the client may not have it yet");
+    drop(body);
+    stage.until(1, State::Completed).await;
+    assert_eq!(stage.events(1).await, with("handed_out"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn settled_before_the_work_it_is_the_same() {
+    let stage = Stage::new();
+    let body = stage.opened(&stage.broker, stage.upfront(1, &[PAY, Do::Arriving])).await;
+    drop(body);
+    stage.until(1, State::Completed).await;
+    assert_eq!(stage.events(1).await, ["settle_first", "settled", "signed", "answered", "handed_out"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_breaks_off_is_owed_at_once() {
+    for kept in [false, true] {
+        let (stage, folder) = (Stage::new(), tempfile::tempdir().unwrap());
+        let broker =
+            stage.another(|broker| if kept { broker.keeping(keeping(&stage, &folder)) } else { broker });
+        let mut body = stage.opened(&broker, stage.sale(1, &[PAY, Do::Arriving])).await;
+        stage.breaks_off();
+        assert!(body.frame().await.unwrap().is_err());
+        stage.until(1, State::RefundDue).await;
+        assert_eq!(stage.events(1).await, with("work_failed"));
+        // And nobody looks for it any more.
+        drop(body);
+        let nothing = tokio::time::timeout(Duration::from_secs(1), broker.broken.wait()).await;
+        assert!(nothing.is_err(), "noted twice");
+    }
+}
+
+/// One that is kept is handed out when both its client and its source are done with it.
+#[tokio::test(start_paused = true)]
+async fn a_client_that_leaves_what_is_kept_does_not_end_it() {
+    for breaks in [false, true] {
+        let (stage, folder) = (Stage::new(), tempfile::tempdir().unwrap());
+        let broker = stage.another(|broker| broker.keeping(keeping(&stage, &folder)));
+        drop(stage.opened(&broker, stage.sale(1, &[PAY, Do::Arriving])).await);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert_eq!(stage.state(1).await, State::Delivering);
+        if breaks {
+            stage.breaks_off();
+            stage.until(1, State::RefundDue).await;
+        } else {
+            stage.arrives(b"whole");
+            stage.whole();
+            stage.until(1, State::Completed).await;
+        }
+    }
+}
+
+/// What is cut off with its process is no client that goes away.
+#[tokio::test(start_paused = true)]
+async fn one_that_is_cut_off_at_the_end_of_its_process_is_owed() {
+    let stage = Stage::new();
+    let broker = stage.another(|broker| broker.ending_when(|| true));
+    drop(stage.opened(&broker, stage.sale(1, &[PAY, Do::Arriving])).await);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(stage.state(1).await, State::Delivering);
+    // It was given back at once.
+    stage.swept_by(&stage.broker).await;
+    assert_eq!(stage.state(1).await, State::RefundDue);
+}
+
+/// Two look for what a third left, and that one was not dead. Who has the epoch decides, and it stays so.
+#[tokio::test(start_paused = true)]
+async fn of_many_that_record_its_end_one_does() {
+    for ends in [Stage::whole as fn(&Stage), Stage::breaks_off] {
+        let stage = Stage::new();
+        let (first, second) = (stage.another(|broker| broker), stage.another(|broker| broker));
+        let body = stage.opened(&stage.broker, stage.sale(1, &[PAY, Do::Arriving])).await;
+        stage.clock.advance(61_000);
+        tokio::join!(stage.swept_by(&first), stage.swept_by(&second));
+        stage.until(1, State::RefundDue).await;
+        ends(&stage);
+        let _ = body.collect().await;
+        tokio::time::sleep(Duration::from_secs(30)).await;
+        stage.recover().await;
+        assert_eq!(stage.state(1).await, State::RefundDue);
+        assert_eq!(stage.events(1).await, with("work_failed"));
+        let again = stage.sell(stage.sale(1, &[PAY])).await;
+        assert!(again.is(Reason::RefundDue, Charged::Yes), "{again:?}");
+    }
+}
+
+/// The same payment finds what a crash left without waiting for a sweep.
+#[tokio::test(start_paused = true)]
+async fn the_same_payment_is_told_of_its_refund() {
+    let stage = Stage::new();
+    let other = stage.another(|broker| broker);
+    let _body = stage.opened(&other, stage.sale(1, &[PAY, Do::Arriving])).await;
+    stage.clock.advance(61_000);
+    let again = stage.sell(stage.sale(1, &[PAY])).await;
+    assert!(again.is(Reason::RefundDue, Charged::Yes), "{again:?}");
+}
+
+/// As long as another gateway has it whole there is nothing to owe, and it says so itself.
+#[tokio::test(start_paused = true)]
+async fn one_that_another_gateway_has_is_not_owed_while_that_is_there() {
+    let (stage, folder) = (Stage::new(), tempfile::tempdir().unwrap());
+    let owner = stage.another(|broker| broker.keeping(keeping(&stage, &folder)));
+    let other_folder = tempfile::tempdir().unwrap();
+    let other = stage.another(|broker| broker.keeping(keeping(&stage, &other_folder)));
+    let _body = stage.opened(&owner, stage.sale(1, &[PAY, Do::Arriving])).await;
+    // It cannot renew its lease, and is there all the same.
+    stage.clock.advance(20_000);
+    stage.swept_by(&other).await;
+    assert_eq!(stage.state(1).await, State::Delivering);
+    // It is not.
+    stage.clock.advance(61_000);
+    stage.swept_by(&other).await;
+    assert_eq!(stage.state(1).await, State::RefundDue);
+}
+
+/// What is owed for a part stays what it is.
+#[tokio::test(start_paused = true)]
+async fn a_part_that_is_handed_out_owes_the_rest_alone() {
+    let stage = Stage::new();
+    stage.sell(stage.sale(1, &[PAY, Do::InPart("other"), Do::Stream])).await;
+    let job = stage.job(1).await;
+    assert_eq!((job.state, job.owed()), (State::RefundDue, OWED));
+}
+
+/// The store goes away while it is handed out, and is back later.
+#[tokio::test(start_paused = true)]
+async fn how_it_ended_is_written_once_the_store_is_back() {
+    let stage = Stage::new();
+    let body = stage.opened(&stage.broker, stage.sale(1, &[PAY, Do::Arriving])).await;
+    stage.store.go_away(true);
+    drop(body);
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    assert_eq!(stage.state(1).await, State::Delivering);
+    stage.store.go_away(false);
+    stage.until(1, State::Completed).await;
+}
