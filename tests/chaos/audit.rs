@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use galaksio::jobs::job::Fate;
-use galaksio::jobs::{Job, JobKind, JobStore, State};
+use galaksio::jobs::{Job, JobKind, JobStore, Kept, State};
 use galaksio::ledger::{self, Account};
 use galaksio::providers::{StockOutcome, stock_purchases};
 use galaksio::sandbox::ledger::{OPENING_BALANCE, Transfer};
@@ -34,6 +34,8 @@ pub(crate) struct Books {
     pub(crate) sent_back: u128,
     /// Atomic units owed back to clients.
     pub(crate) refunds_due: u128,
+    /// Of the jobs for several files, those for which some were stored and some were not.
+    pub(crate) in_part: usize,
     /// Jobs that were answered first, and never paid for.
     pub(crate) unpaid: usize,
 }
@@ -143,8 +145,9 @@ fn client_leg(job: &Job, charged: Option<Transfer>, outcome: &Outcome, books: &m
             );
             books.income += charged.value.units();
             if job.state == State::RefundDue {
-                books.refunds_due += charged.value.units();
+                books.refunds_due += job.owed().units();
             }
+            several_files(job, outcome, books);
         }
         _ => assert!(charged.is_none(), "{}", say("charged")),
     }
@@ -152,6 +155,8 @@ fn client_leg(job: &Job, charged: Option<Transfer>, outcome: &Outcome, books: &m
         // Also where the store was away and the gateway that answered was killed: nothing here is too large to be kept.
         match job.state {
             State::Completed => {}
+            // For a part of it, and the rest is owed.
+            State::RefundDue if job.shortfall.is_some() => {}
             // Answered first, and the facilitator failed until the payment had lapsed.
             State::Uncollected if job.trusted => books.unpaid += 1,
             _ => panic!("{}", say("answered")),
@@ -171,6 +176,33 @@ fn client_leg(job: &Job, charged: Option<Transfer>, outcome: &Outcome, books: &m
     }
 }
 
+/// Of several files, what its client has and what it is owed for the others are all that it paid for, and each that it has was
+/// bought.
+fn several_files(job: &Job, outcome: &Outcome, books: &mut Books) {
+    let say = |what: &str| format!("{what}: job {} is {}\n{}", job.id, job.state.name(), outcome.story());
+    let Some(files) = outcome.purchase.order.files() else {
+        return assert!(job.shortfall.is_none(), "{}", say("a part of one thing"));
+    };
+    if !job.is_answered() {
+        // Where it was charged first, as whoever owes is: for nothing, and all of it is owed.
+        return assert_eq!(job.owed(), job.quote.price, "{}", say("owed otherwise than charged"));
+    }
+    let Some(Kept::Whole(body)) = job.answer.as_ref().map(|answer| &answer.body) else {
+        panic!("{}", say("no answer"));
+    };
+    let answer: serde_json::Value = serde_json::from_slice(body).unwrap();
+    let results = answer["result"]["results"].as_array().unwrap();
+    assert_eq!(results.len() as u128, files, "{}", say("another number of files"));
+    let missing = results.iter().filter(|result| result["success"] == false).count() as u128;
+    let owed = if missing == 0 { 0 } else { job.owed().units() };
+    assert_eq!(job.shortfall.is_some(), missing > 0, "{}", say("owed otherwise than not stored"));
+    assert!(missing < files && owed * files == job.quote.price.units() * missing, "{}", say("another share"));
+    let paid =
+        job.provider.iter().filter(|payment| job.is_paid_for(payment) && payment.attempt == job.attempt);
+    assert_eq!(paid.count() as u128, files - missing, "{}", say("stored and not bought, or bought twice"));
+    books.in_part += usize::from(missing > 0);
+}
+
 /// Every payment signed for the job, against the ledger.
 fn provider_leg(
     job: &Job,
@@ -186,14 +218,14 @@ fn provider_leg(
         };
         let Some(moved) = moved else {
             assert_eq!(payment.fate, Fate::Unspent, "{}", say("booked otherwise than not taken"));
-            assert_ne!(job.state, State::Completed, "{}", say("work was done, and nobody paid for it"));
+            assert!(!job.is_paid_for(payment), "{}", say("work was done, and nobody paid for it"));
             continue;
         };
         assert_eq!(payment.fate, Fate::Spent, "{}", say("booked otherwise than taken"));
         assert_eq!((moved.to, moved.value), (payment.pay_to, payment.amount), "{}", say("paid otherwise"));
         books.cost += moved.value.units();
         match job.state {
-            State::Completed => {}
+            _ if job.is_paid_for(payment) => {}
             State::RefundDue | State::ProviderLost | State::Uncollected => books.lost += moved.value.units(),
             _ => panic!("{}", say("a provider was paid, and nobody booked it")),
         }

@@ -83,6 +83,8 @@ fn purchase(dice: &mut Dice) -> Purchase {
         Order::StorePinned,
         Order::StorePinned,
         Order::StoreCached,
+        Order::StoreTwo,
+        Order::StoreThree,
         Order::App,
         Order::AppUpfront,
         Order::AppAfter,
@@ -94,7 +96,15 @@ fn purchase(dice: &mut Dice) -> Purchase {
         7..9 => Conduct::HangsUp,
         _ => Conduct::Leaves,
     };
-    let faults = (0..dice.below(3)).map(|_| fault(dice)).collect();
+    let mut faults: Vec<_> = (0..dice.below(3)).map(|_| fault(dice)).collect();
+    if order.files().is_some() && dice.below(2) == 0 {
+        // One file is stored, and the next is not.
+        let stored = Rule::next(1, Fault::Slow(Duration::ZERO)).at("/pin").paid();
+        let fails = *dice.one_of(&[Fault::WorkFails, Fault::AskAgain, Fault::Status(500), Fault::Drop]);
+        let fails = Rule::next(1, fails).at("/pin").paid();
+        let fails = if dice.below(2) == 0 { fails.after() } else { fails };
+        faults.extend([stored, fails].map(|rule| (Service::OpenX402, rule)));
+    }
     let price = (dice.below(12) == 0).then(|| {
         let provider = *dice.one_of(&[Service::Merit, Service::OpenX402]);
         (provider, *dice.one_of(&[8_000, 10_000, 10_000, 12_500, 30_000]))

@@ -31,6 +31,8 @@ pub(crate) enum Order {
     StoreCached,
     /// `/store` of two files in one form for good: each its own upload and pin.
     StoreTwo,
+    /// The same of three.
+    StoreThree,
     /// A priced route of the app.
     App,
     /// The same on a route that settles upfront.
@@ -42,6 +44,15 @@ pub(crate) enum Order {
 }
 
 impl Order {
+    /// How many files are bought at once, where it is several.
+    pub(crate) fn files(self) -> Option<u128> {
+        match self {
+            Order::StoreTwo => Some(2),
+            Order::StoreThree => Some(3),
+            _ => None,
+        }
+    }
+
     /// Its content type and body; both empty without one.
     fn body(self) -> (&'static str, String) {
         match self.request() {
@@ -53,14 +64,9 @@ impl Order {
 
     fn request(self) -> (Method, &'static str, Value) {
         match self {
-            Order::StoreTwo => {
-                let file = |name: &str| {
-                    format!(
-                        "--b\r\nContent-Disposition: form-data; name=\"file\"; filename=\"{name}\"\r\n\r\n{name}\r\n"
-                    )
-                };
-                let form = file("one") + &file("two") + "--b--\r\n";
-                (Method::POST, "/store?files=2&permanent=true", form.into())
+            Order::StoreTwo => (Method::POST, "/store?files=2&permanent=true", form(&["one", "two"]).into()),
+            Order::StoreThree => {
+                (Method::POST, "/store?files=3&permanent=true", form(&["one", "two", "three"]).into())
             }
             Order::Run => (Method::POST, "/run", json!({ "code": "print(1)" })),
             Order::RunUpfront => (Method::POST, "/prepaid/run", json!({ "code": "print(2)" })),
@@ -78,6 +84,14 @@ impl Order {
             Order::Large => (Method::GET, "/large?bytes=67108864", Value::Null),
         }
     }
+}
+
+/// A form of files whose content is their name.
+fn form(names: &[&str]) -> String {
+    let file = |name: &&str| {
+        format!("--b\r\nContent-Disposition: form-data; name=\"file\"; filename=\"{name}\"\r\n\r\n{name}\r\n")
+    };
+    names.iter().map(file).collect::<String>() + "--b--\r\n"
 }
 
 /// A complete answer.
