@@ -34,6 +34,8 @@ pub(crate) struct Books {
     pub(crate) sent_back: u128,
     /// Atomic units owed back to clients.
     pub(crate) refunds_due: u128,
+    /// Atomic units that were owed to clients, and paid back.
+    pub(crate) refunded: u128,
     /// Of the jobs for several files, those for which some were stored and some were not.
     pub(crate) in_part: usize,
     /// Jobs that were answered first, and never paid for.
@@ -75,6 +77,7 @@ impl Site {
             };
             client_leg(&job, charged, outcome, &mut books);
             provider_leg(&job, self.spender, &mut transfers, outcome, &mut books);
+            refund_leg(&job, self.spender, &mut transfers, outcome, &mut books);
             *books.ended.entry(job.state.name()).or_default() += 1;
         }
         for transfer in transfers.into_values() {
@@ -109,7 +112,7 @@ impl Site {
         assert_eq!(holds(Account::Exposure), open);
         assert_eq!(holds(Account::ProviderCost), is(books.cost - books.lost));
         assert_eq!(holds(Account::Losses), is(books.lost) + lost);
-        assert_eq!(holds(Account::Wallet), -is(books.cost) - bought - lost - open);
+        assert_eq!(holds(Account::Wallet), -is(books.cost + books.refunded) - bought - lost - open);
     }
 
     /// The accounts hold what they began with and what the books say moved.
@@ -120,10 +123,11 @@ impl Site {
         assert_eq!(balance(payee), OPENING_BALANCE.units() + books.income, "income");
         assert_eq!(
             balance(self.spender),
-            self.opened.units() + books.sent_back - books.cost - books.stock,
+            self.opened.units() + books.sent_back - books.cost - books.stock - books.refunded,
             "spending"
         );
-        assert_eq!(balance(self.client.address()), self.opened.units() - books.income, "clients");
+        let clients = self.opened.units() - books.income + books.refunded;
+        assert_eq!(balance(self.client.address()), clients, "clients");
     }
 }
 
@@ -131,7 +135,7 @@ fn client_leg(job: &Job, charged: Option<Transfer>, outcome: &Outcome, books: &m
     let say = |what: &str| format!("{what}: job {} is {}\n{}", job.id, job.state.name(), outcome.story());
     assert!(settled(job.state), "{}", say("not at rest"));
     match job.state {
-        State::Completed | State::RefundDue => {
+        State::Completed | State::RefundDue | State::Refunded => {
             let charged = charged.unwrap_or_else(|| panic!("{}", say("not charged")));
             assert_eq!(charged.to, PAY_TO.parse::<Address>().unwrap());
             assert_eq!(charged.value, job.quote.price, "{}", say("charged another price"));
@@ -156,7 +160,7 @@ fn client_leg(job: &Job, charged: Option<Transfer>, outcome: &Outcome, books: &m
         match job.state {
             State::Completed => {}
             // For a part of it, and the rest is owed.
-            State::RefundDue if job.shortfall.is_some() => {}
+            State::RefundDue | State::Refunded if job.shortfall.is_some() => {}
             // Answered first, and the facilitator failed until the payment had lapsed.
             State::Uncollected if job.trusted => books.unpaid += 1,
             _ => panic!("{}", say("answered")),
@@ -226,8 +230,32 @@ fn provider_leg(
         books.cost += moved.value.units();
         match job.state {
             _ if job.is_paid_for(payment) => {}
-            State::RefundDue | State::ProviderLost | State::Uncollected => books.lost += moved.value.units(),
+            State::RefundDue | State::Refunded | State::ProviderLost | State::Uncollected => {
+                books.lost += moved.value.units()
+            }
             _ => panic!("{}", say("a provider was paid, and nobody booked it")),
         }
     }
+}
+
+/// Every payment signed to give the client its money back, against the ledger: one was made, of what is owed.
+fn refund_leg(
+    job: &Job,
+    spender: Address,
+    transfers: &mut BTreeMap<(Address, B256), Transfer>,
+    outcome: &Outcome,
+    books: &mut Books,
+) {
+    let say = |what: &str| format!("{what}: job {} is {}\n{}", job.id, job.state.name(), outcome.story());
+    let mut paid = 0;
+    for refund in &job.refunds {
+        let moved = transfers.remove(&(spender, refund.nonce));
+        assert_eq!(moved.is_some(), refund.fate == Fate::Spent, "{}", say("booked otherwise than paid back"));
+        let Some(moved) = moved else { continue };
+        assert_eq!((moved.to, moved.value), (job.requester, job.owed()), "{}", say("paid back otherwise"));
+        assert_eq!(Some(moved.transaction), refund.transaction, "{}", say("another transaction"));
+        paid += 1;
+        books.refunded += moved.value.units();
+    }
+    assert_eq!(paid, usize::from(job.state == State::Refunded), "{}", say("paid back not once"));
 }

@@ -1,10 +1,11 @@
 //! Chaos: many clients buy at once from gateways that are killed at random moments, over providers and a facilitator
-//! that fail in every way they can, on a store that dies and comes back. When all is quiet, the money is counted.
+//! that fail in every way they can, on a store that dies and comes back. When all is quiet, the money is counted; what is owed
+//! to clients is then paid back, by a command that is killed in the middle, and the money is counted again.
 //!
 //! `make chaos JOBS=5000 SEED=7` runs all three tests as large as one likes: two gateways on a Redis with seed 7, one on a
 //! file with seed 7, and two on a Redis again with seed 8. In the test suite their seeds are 1, 2 and 4. The seed makes the
 //! plan (`plan`); the interleaving is the machine's. In each the clock of one gateway is two seconds wrong. What must hold
-//! is in `audit`.
+//! is in `audit`, how it is paid back in `refunds`.
 
 #![expect(
     clippy::unwrap_used,
@@ -23,6 +24,7 @@ mod plan;
 #[path = "../store/redis_server.rs"]
 #[expect(dead_code, reason = "the store suite uses more of it")]
 mod redis_server;
+mod refunds;
 #[path = "../crash/settings.rs"]
 mod settings;
 mod shopper;
@@ -119,8 +121,11 @@ async fn run(seed: u64, site: Site, replicas: usize, size: Size) {
         println!("nobody told this client how its purchase ended: {}", outcome.story());
     }
     site.until_quiet().await;
-    let store = site.close().await;
-    let books = site.audit(&*store, &outcomes).await;
+    site.close().await;
+    let books = site.audit(&*site.open().await, &outcomes).await;
+    site.pay_back(seed, &books).await;
+    let paid = site.audit(&*site.open().await, &outcomes).await;
+    assert_eq!((paid.refunds_due, paid.refunded), (0, books.refunds_due), "paid otherwise than owed");
     let killed = site.killed.load(Ordering::Relaxed);
     println!(
         "seed {seed}: {busy:.0?} of trouble, {:.0?} until quiet, {killed} kills",

@@ -167,13 +167,17 @@ impl Site {
         answer.json()["jobs"].as_array().unwrap().clone()
     }
 
-    /// Ends the gateways, each of which must end well, and opens what they leave.
-    pub(crate) async fn close(&self) -> Arc<dyn JobStore> {
+    /// Ends the gateways, each of which must end well.
+    pub(crate) async fn close(&self) {
         for slot in &self.gateways {
             let gateway = slot.gateway.lock().await.take().unwrap();
             gateway.signal("TERM");
             assert!(gateway.ended().await.success(), "a gateway ended with a failure");
         }
+    }
+
+    /// What they leave.
+    pub(crate) async fn open(&self) -> Arc<dyn JobStore> {
         match &self.redis {
             None => Arc::new(Embedded::open(&self.embedded_path(), DAY, Clock::system()).unwrap()),
             Some(redis) => {
@@ -183,7 +187,12 @@ impl Site {
         }
     }
 
-    fn config(&self) -> PathBuf {
+    /// How many gateways there are.
+    pub(crate) fn replicas(&self) -> usize {
+        self.gateways.len()
+    }
+
+    pub(crate) fn config(&self) -> PathBuf {
         self.folder.path().join("proxy.toml")
     }
 
