@@ -435,6 +435,46 @@ fn one_that_is_lost_with_its_process_is_owed() {
     assert_eq!((stage.sales(), seller.payments()), (1, 1));
 }
 
+/// Its provider has sent a half, which its client has, when the process is killed: with a file of it, or without.
+#[test]
+fn one_that_a_kill_breaks_off_is_owed() {
+    for kept in ["64MiB", ""] {
+        let gate = Gate::default();
+        let seller = seller(Framing::Length, LARGE, LARGE, Some(gate.clone()));
+        let stage = setup(&seller, "1MiB").text("paid", "result_file_max", kept).start();
+        let gateway = stage.process();
+        let paid = stage.run(async {
+            let client = gateway.client();
+            let offered = eventually("a price", async || {
+                let answer = client.send(&forth("1")).await;
+                (answer.status == 402).then_some(answer)
+            })
+            .await;
+            let paid = forth("1").paid(&Payer::new().pay(&offered.offer(Version::V2)));
+            let answer = client.open(&paid).await;
+            assert_eq!(answer.status(), 200);
+            // To its client it is what it was: done, and on its way.
+            let url = answer.headers()["content-location"].to_str().unwrap().to_owned();
+            let url = url.strip_prefix(&format!("http://{HOST}")).unwrap();
+            assert_eq!(state(&client, &format!("{url}?wait=10")).await, "completed");
+            gateway.kill();
+            assert!(answer.into_body().collect().await.is_err());
+            paid
+        });
+        gate.open();
+        let gateway = stage.process();
+        stage.run(async {
+            let again = eventually("a refund that is due", async || {
+                let again = gateway.client().send(&paid).await;
+                (again.code() == "refund_due").then_some(again)
+            })
+            .await;
+            again.expect(502, "refund_due", Some("yes"), Some("never"));
+        });
+        assert_eq!((stage.sales(), seller.payments()), (1, 1));
+    }
+}
+
 #[test]
 fn one_larger_than_its_provider_may_give_is_refused_or_cut_off() {
     for (framing, sales) in [(Framing::Length, 0), (Framing::Chunks, 1)] {
