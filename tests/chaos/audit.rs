@@ -11,6 +11,7 @@ use galaksio::sandbox::ledger::{OPENING_BALANCE, Transfer};
 use galaksio::sandbox::{Service, pay_to};
 use galaksio::x402::{Address, B256};
 
+use super::client::{Order, REPORT};
 use super::settings::PAY_TO;
 use super::shopper::Outcome;
 use super::site::{Site, settled};
@@ -156,11 +157,13 @@ fn client_leg(job: &Job, charged: Option<Transfer>, outcome: &Outcome, books: &m
         _ => assert!(charged.is_none(), "{}", say("charged")),
     }
     if !outcome.bought.is_empty() {
-        // Also where the store was away and the gateway that answered was killed: nothing here is too large to be kept.
+        // Also where the store was away and the gateway that answered was killed, unless it is too large to be kept.
         match job.state {
             State::Completed => {}
             // For a part of it, and the rest is owed.
             State::RefundDue | State::Refunded if job.shortfall.is_some() => {}
+            // It had all of it, and the gateway that knew was killed.
+            State::RefundDue | State::Refunded if outcome.purchase.order == Order::Report => {}
             // Answered first, and the facilitator failed until the payment had lapsed.
             State::Uncollected if job.trusted => books.unpaid += 1,
             _ => panic!("{}", say("answered")),
@@ -170,6 +173,11 @@ fn client_leg(job: &Job, charged: Option<Transfer>, outcome: &Outcome, books: &m
         let mut contents = outcome.bought.iter().filter(|body| !state(body));
         let first = contents.next();
         assert!(contents.all(|body| Some(body) == first), "{}", say("two answers to one payment"));
+    }
+    // What the record does not hold its client has, whole, or is owed.
+    if job.is_given_once() && job.state == State::Completed && outcome.reads && !outcome.was_sent_away() {
+        let whole = outcome.bought.iter().any(|body| body.len() == REPORT);
+        assert!(whole, "{}", say("completed, and its client has a part of its answer"));
     }
     // Told to pay anew, the client does: so the first payment must never be taken.
     if outcome.asked_again {

@@ -88,6 +88,7 @@ fn purchase(dice: &mut Dice) -> Purchase {
         Order::App,
         Order::AppUpfront,
         Order::AppAfter,
+        Order::Report,
     ]);
     let version = *dice.one_of(&[Version::V1, Version::V2, Version::V2]);
     let conduct = match dice.below(10) {

@@ -24,6 +24,8 @@ const PAUSE: Duration = Duration::from_millis(150);
 #[derive(Debug)]
 pub(crate) struct Outcome {
     pub(crate) purchase: Purchase,
+    /// It read every answer for as long as there was somebody to give it.
+    pub(crate) reads: bool,
     /// Bodies of all answers that were the thing bought.
     pub(crate) bought: Vec<Bytes>,
     /// A fresh challenge, after the payment was presented: the client is told to pay anew.
@@ -43,6 +45,7 @@ impl Site {
         let purchase = self.sign(job, &mut dice).await?;
         let mut outcome = Outcome {
             purchase: purchase.clone(),
+            reads: matches!(job.conduct, Conduct::Patient | Conduct::Many(_)),
             bought: Vec::new(),
             asked_again: false,
             charged_for_nothing: false,
@@ -139,6 +142,12 @@ impl Outcome {
         }
         self.charged_for_nothing |= charged == "yes";
         retry != "same_payment"
+    }
+
+    /// Whether it was told to come back for its answer: until it does, that is with one gateway alone.
+    pub(crate) fn was_sent_away(&self) -> bool {
+        let away = ["store_away", "settlement_unknown"];
+        self.history.iter().any(|said| away.iter().any(|code| said.contains(code)))
     }
 
     /// What a failed expectation is shown with.

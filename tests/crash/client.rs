@@ -18,6 +18,9 @@ use serde_json::{Value, json};
 /// The private key of every client.
 pub(crate) const CLIENT_KEY: &str = "1111111111111111111111111111111111111111111111111111111111111111";
 
+/// The length of a [`Order::Report`].
+pub(crate) const REPORT: usize = 2 << 20;
+
 /// What is bought.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Order {
@@ -41,6 +44,8 @@ pub(crate) enum Order {
     AppAfter,
     /// An answer of the app that is too large for the record of its job.
     Large,
+    /// The same, and not so large that there is no room for it on the way.
+    Report,
 }
 
 impl Order {
@@ -82,6 +87,7 @@ impl Order {
             Order::AppUpfront => (Method::GET, "/hello", Value::Null),
             Order::AppAfter => (Method::POST, "/echo", json!({ "say": "hello" })),
             Order::Large => (Method::GET, "/large?bytes=67108864", Value::Null),
+            Order::Report => (Method::GET, "/large?bytes=2097152", Value::Null),
         }
     }
 }
