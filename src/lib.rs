@@ -5,6 +5,7 @@
 pub mod admin;
 pub mod app;
 pub mod broker;
+mod by_runtime;
 pub mod chain;
 pub mod cli;
 pub mod clock;

@@ -12,6 +12,7 @@ const RANKS: &[(&str, u32)] = &[
     ("clock", 0),
     ("reason", 1),
     ("spool", 1),
+    ("by_runtime", 1),
     ("x402", 2),
     ("config", 3),
     ("jobs", 3),

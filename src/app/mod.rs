@@ -1,8 +1,8 @@
 //! The composition root: builds every part from the configuration, runs them, and ends them in order.
 //!
-//! Several runtimes. Each worker of the edge has one. Paid work, and every call it makes, runs on one of our own, which ends last:
-//! a connection to a facilitator must not die under a settlement because clients are gone. Only a body that is passed on while it
-//! arrives, for which nobody has paid yet, stays with its client's worker.
+//! Several runtimes. Each worker of the edge has one, where a sale runs in a task of its own, with its connections to store,
+//! facilitator and provider, beside the connection of its client: nothing of it waits for another thread. Such a runtime
+//! ends when no work is left in it, not when clients are gone. Recovery and all that runs in the background has one of its own, which ends last.
 
 mod admin;
 mod archive;
@@ -122,7 +122,7 @@ impl App {
         let workers = threads(&config.edge);
         let runtime = Builder::new_multi_thread()
             .worker_threads(workers)
-            .thread_name("galaksio-paid")
+            .thread_name("galaksio-back")
             .enable_all()
             .build()
             .map_err(StartError::Threads)?;
@@ -140,8 +140,8 @@ impl App {
         };
         let sells = config.routes.iter().any(|route| !matches!(route.action, Action::Free));
         let (sell, own, jobs): (Arc<dyn Sell>, _, _) = if sells {
-            let build =
-                Build { config, clock, runtime: &runtime, drain: &drain, metrics: &metrics, health: &health };
+            let (runtime, forward, drain) = (&runtime, &forward, &drain);
+            let build = Build { config, clock, runtime, forward, drain, metrics: &metrics, health: &health };
             let (paid, jobs) = runtime.block_on(build.paid(stopped.clone()))?;
             (Arc::new(paid), own, Some(jobs))
         } else {

@@ -18,7 +18,7 @@ use crate::facilitator::{Facilitator, Pool};
 use crate::guard::{Guards, OutlayWatch, Watched};
 use crate::jobs::{JobStore, ValueStore};
 use crate::providers::{Registry, Surroundings};
-use crate::proxy::{Drain, Forward, Hold, Kind, Paid, Parts, threads};
+use crate::proxy::{Drain, Forward, Hold, Kind, Paid, Parts};
 use crate::quote_cache::{Dollars, QuoteCache, Settings};
 use crate::reason::Reason;
 use crate::refunds::Watch;
@@ -38,7 +38,9 @@ const GAS_EVERY: Duration = Duration::from_secs(5);
 pub(super) struct Build<'a> {
     pub(super) config: &'a Config,
     pub(super) clock: Clock,
+    /// Where the background services run.
     pub(super) runtime: &'a Runtime,
+    pub(super) forward: &'a Arc<Forward>,
     pub(super) drain: &'a Drain,
     pub(super) metrics: &'a Arc<Metrics>,
     pub(super) health: &'a Arc<Health>,
@@ -49,7 +51,7 @@ impl Build<'_> {
         &self,
         stopped: watch::Receiver<bool>,
     ) -> Result<(Paid, Arc<dyn JobStore>), StartError> {
-        let Build { config, ref clock, runtime, drain, metrics, health } = *self;
+        let Build { config, ref clock, runtime, forward, drain, metrics, health } = *self;
         let jobs: Arc<dyn JobStore> =
             Arc::new(CountedStore::new(open_store(config, clock).await?, Arc::clone(metrics)));
         let values: Arc<dyn ValueStore> = jobs.clone();
@@ -159,10 +161,8 @@ impl Build<'_> {
             quotes,
             broker,
             providers,
-            // Of its own, because connections live on the runtime that opened them.
-            forward: Arc::new(Forward::new(&config.app, config.edge.body_timeout, threads(&config.edge))?),
+            forward: Arc::clone(forward),
             drain: drain.clone(),
-            runtime: runtime.handle().clone(),
             clock: clock.clone(),
             metrics: Arc::clone(metrics),
             closed: health.closed(),

@@ -16,6 +16,7 @@ pub(crate) mod stub;
 mod tests;
 
 use std::future::{Future, ready};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -25,6 +26,7 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::capture_connection;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 
+use crate::by_runtime::ByRuntime;
 pub use answer::Opened;
 use body::Outbound;
 pub use body::{BoxError, Frames, Parts, Stream, Streamed};
@@ -45,8 +47,6 @@ const IDLE: Duration = Duration::from_secs(4);
 const AGENT: HeaderValue = HeaderValue::from_static(concat!("galaksio/", env!("CARGO_PKG_VERSION")));
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
-type Sender = Client<connect::Connector, Outbound>;
-
 /// The settings of a client.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
@@ -56,15 +56,13 @@ pub struct Settings {
     pub allow_plain_http: bool,
 }
 
-/// A pooled HTTP/1.1 and HTTP/2 client. Clones share the pool.
+/// A pooled HTTP/1.1 and HTTP/2 client. Clones share the pools, of which each runtime has one.
 ///
 /// It may be used from several tokio runtimes. A connection is driven by the runtime that opened it, and a call
 /// running on one that is shut down ends in [`OutgoingError::Broken`]: paid work belongs on the runtime that ends last.
 #[derive(Clone, Debug)]
 pub struct Outgoing {
-    client: Sender,
-    /// Without a pool: each call has a connection of its own, on the caller's runtime.
-    uploads: Sender,
+    clients: Arc<ByRuntime<Client<connect::Connector, Outbound>>>,
     allow_plain_http: bool,
 }
 
@@ -93,43 +91,35 @@ impl Outgoing {
     /// A client that trusts the Mozilla roots. Fails only if the TLS library offers no protocol version.
     pub fn new(settings: Settings) -> Result<Self, rustls::Error> {
         let connector = connect::Connector::new(settings.connect_timeout)?;
-        let mut builder = Client::builder(TokioExecutor::new());
-        builder
-            .timer(TokioTimer::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(IDLE)
-            .http1_max_buf_size(MAX_HEAD)
-            .http2_max_header_list_size(MAX_HEAD as u32);
-        Ok(Outgoing {
-            client: builder.build(connector.clone()),
-            uploads: builder.pool_max_idle_per_host(0).build(connector),
-            allow_plain_http: settings.allow_plain_http,
-        })
+        let client = move || {
+            Client::builder(TokioExecutor::new())
+                .timer(TokioTimer::new())
+                .pool_timer(TokioTimer::new())
+                .pool_idle_timeout(IDLE)
+                .http1_max_buf_size(MAX_HEAD)
+                .http2_max_header_list_size(MAX_HEAD as u32)
+                .build(connector.clone())
+        };
+        let clients = Arc::new(ByRuntime::new(client));
+        Ok(Outgoing { clients, allow_plain_http: settings.allow_plain_http })
     }
 
     /// Makes the call. `deadline` bounds all of it: connecting, sending, and reading the last byte of the answer.
     /// Any status is an answer.
     pub async fn send(&self, mut call: Call, deadline: Duration) -> Result<Answer, OutgoingError> {
         let body = std::mem::take(&mut call.body);
-        let limit = call.max_answer;
-        let read = |response| answer::read(response, limit);
-        self.exchange(&self.client, call, Outbound::Parts(body), deadline, read).await
+        self.send_body(call, Outbound::Parts(body), deadline).await
     }
 
     /// Makes the call with this body in place of its own, as it arrives. If the stream ends in an error, the other side
     /// never gets the last byte.
-    ///
-    /// The connection is a new one, driven by the runtime that this is called on. Where the bytes arrive on that runtime
-    /// too, they are read, digested and sent on by one thread, out of its cache.
     pub async fn stream(
         &self,
         call: Call,
         body: Streamed,
         deadline: Duration,
     ) -> Result<Answer, OutgoingError> {
-        let limit = call.max_answer;
-        let read = |response| answer::read(response, limit);
-        self.exchange(&self.uploads, call, Outbound::Streamed(body), deadline, read).await
+        self.send_body(call, Outbound::Streamed(body), deadline).await
     }
 
     /// Makes the call, and gives its answer's body as it arrives: at most so many bytes as the call says, and never nothing
@@ -137,13 +127,22 @@ impl Outgoing {
     pub async fn open(&self, mut call: Call, deadline: Duration) -> Result<Opened, OutgoingError> {
         let (body, limit) = (std::mem::take(&mut call.body), call.max_answer);
         let open = |response| ready(answer::open(response, limit));
-        self.exchange(&self.client, call, Outbound::Parts(body), deadline, open).await
+        self.exchange(call, Outbound::Parts(body), deadline, open).await
+    }
+
+    async fn send_body(
+        &self,
+        call: Call,
+        body: Outbound,
+        deadline: Duration,
+    ) -> Result<Answer, OutgoingError> {
+        let limit = call.max_answer;
+        self.exchange(call, body, deadline, |response| answer::read(response, limit)).await
     }
 
     /// The call, and of its answer what `take` takes, all before the deadline.
     async fn exchange<T, F>(
         &self,
-        client: &Sender,
         call: Call,
         body: Outbound,
         deadline: Duration,
@@ -158,7 +157,7 @@ impl Outgoing {
         // The connection is noted before the first byte of the request is written.
         let connected = || connection.connection_metadata().is_some();
         let exchange = async {
-            let response = client.request(request).await;
+            let response = self.clients.here().request(request).await;
             take(response.map_err(|error| OutgoingError::from_client(&error, connected()))?).await
         };
         match tokio::time::timeout(deadline, exchange).await {

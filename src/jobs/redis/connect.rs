@@ -5,6 +5,8 @@ use std::time::Duration;
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use redis::{Client, ConnectionInfo, ErrorKind, IntoConnectionInfo, ProtocolVersion, RedisError};
 
+use crate::by_runtime::ByRuntime;
+
 /// A command that has no answer by then has an unknown outcome.
 pub(super) const RESPONSE_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -67,16 +69,19 @@ pub enum OpenError {
     },
 }
 
+/// The connections to a server, one for each runtime that asks it something, made when it first does.
+pub(super) type Connections = ByRuntime<Result<ConnectionManager, RedisError>>;
+
 /// Connects to the server at `url`, having checked that it will keep what it is given.
-pub(super) async fn connect(url: &str) -> Result<ConnectionManager, OpenError> {
+pub(super) async fn connect(url: &str) -> Result<Connections, OpenError> {
     let info = parse(url)?;
     let address = info.addr().to_string();
     let away = |reason: String| OpenError::Away { address: address.clone(), reason };
     let connecting = async {
         let client = Client::open(info).map_err(|error| OpenError::Url(error.to_string()))?;
-        let mut connection = ConnectionManager::new_with_config(client, config())
-            .await
-            .map_err(|error| refusal(&address, &error))?;
+        let connections =
+            Connections::new(move || ConnectionManager::new_lazy_with_config(client.clone(), config()));
+        let mut connection = connections.here().map_err(|error| refusal(&address, &error))?;
         // One question for all: CONFIG GET, which would also know, is forbidden by most hosted offers.
         let answer: Result<String, RedisError> = redis::cmd("INFO").query_async(&mut connection).await;
         match answer {
@@ -87,7 +92,7 @@ pub(super) async fn connect(url: &str) -> Result<ConnectionManager, OpenError> {
             }
             Err(error) => return Err(refusal(&address, &error)),
         }
-        Ok(connection)
+        Ok(connections)
     };
     let timeout = tokio::time::timeout(CONNECT_TIMEOUT, connecting);
     timeout.await.unwrap_or_else(|_| Err(away(format!("no answer within {CONNECT_TIMEOUT:?}"))))

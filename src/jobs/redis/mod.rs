@@ -10,7 +10,6 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use redis::aio::ConnectionManager;
 use redis::{Cmd, FromRedisValue, RedisError, Script, ScriptInvocation};
 use uuid::Uuid;
 
@@ -20,12 +19,12 @@ use super::store::{Appended, Claim, Draw, JobStore, Lease, Step, StoreError, Val
 use crate::ids::JobId;
 
 pub use connect::OpenError;
-use connect::RESPONSE_TIMEOUT;
+use connect::{Connections, RESPONSE_TIMEOUT};
 use keys::Keys;
 
-/// Jobs in Redis. Its connection belongs to the runtime that [`Redis::connect`] ran on.
+/// Jobs in Redis. Each runtime that asks has a connection of its own.
 pub struct Redis {
-    connection: ConnectionManager,
+    connections: Connections,
     keys: Keys,
     retention: Retention,
     scripts: Scripts,
@@ -89,7 +88,7 @@ impl Redis {
         }
         let script = |code| Script::new(code);
         Ok(Redis {
-            connection: connect::connect(url).await?,
+            connections: connect::connect(url).await?,
             keys: Keys::new(prefix),
             retention: retention.into(),
             scripts: Scripts {
@@ -115,18 +114,12 @@ impl Redis {
         script: &ScriptInvocation<'_>,
         again: Again,
     ) -> Result<T, StoreError> {
-        let once = || {
-            let mut connection = self.connection.clone();
-            async move { script.invoke_async(&mut connection).await }
-        };
+        let once = || async { script.invoke_async(&mut self.connections.here()?).await };
         in_time(once, again).await
     }
 
     async fn query<T: FromRedisValue>(&self, command: &Cmd, again: Again) -> Result<T, StoreError> {
-        let once = || {
-            let mut connection = self.connection.clone();
-            async move { command.query_async(&mut connection).await }
-        };
+        let once = || async { command.query_async(&mut self.connections.here()?).await };
         in_time(once, again).await
     }
 

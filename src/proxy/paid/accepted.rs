@@ -32,7 +32,7 @@ impl Inner {
         let waiting = waiting(asked, &mut sale.payment);
         let (broker, held) = (Arc::clone(&self.parts.broker), asked.held.take());
         let hold = self.parts.drain.hold(Kind::Task);
-        let task = self.parts.runtime.spawn(async move {
+        let task = tokio::spawn(async move {
             let delivery = broker.sell(sale, hold).await;
             drop(held);
             delivery
@@ -59,7 +59,7 @@ impl Inner {
         // It may be an orphan that is being brought to rest, and that must not end with the patience of its client.
         let broker = Arc::clone(&self.parts.broker);
         let hold = self.parts.drain.hold(Kind::Task);
-        let task = self.parts.runtime.spawn(async move {
+        let task = tokio::spawn(async move {
             let known = broker.known(&payment).await;
             drop(hold);
             known

@@ -158,7 +158,7 @@ impl Inner {
         let received = matches!(data, Some(Data::Received(_)));
         let (quotes, asked, terms) = (Arc::clone(&self.parts.quotes), ask.clone(), admission.terms.clone());
         let fresh = async move { quotes.terms(&terms.provider, &terms.operation, &asked).await };
-        let offer = self.parts.runtime.spawn(fresh).await.map_err(|_| Reason::Internal)?;
+        let offer = tokio::spawn(fresh).await.map_err(|_| Reason::Internal)?;
         let provider = &admission.terms.provider;
         let (refusal, fault) = match offer {
             Ok(offer) => match self.bear(ask, admission, &offer).await? {
@@ -196,7 +196,7 @@ impl Inner {
         let cost = cost.times(ask.files).ok_or(Reason::Internal)?;
         let renew = || {
             let (quotes, ask) = (Arc::clone(&self.parts.quotes), ask.clone());
-            self.parts.runtime.spawn(async move { quotes.renew(&ask).await })
+            tokio::spawn(async move { quotes.renew(&ask).await })
         };
         // Whatever becomes of this payment, the next must be asked for by the new price.
         let renewed = cost.compare(admission.terms.cost).is_gt().then(renew);
@@ -211,7 +211,7 @@ impl Inner {
         withdrawn |= ask.files > 1 && loss > 0;
         if !withdrawn && loss > 0 {
             let guards = Arc::clone(self.parts.broker.guards());
-            let bearing = self.parts.runtime.spawn(async move { guards.bear(loss).await });
+            let bearing = tokio::spawn(async move { guards.bear(loss).await });
             borne = bearing.await.map_err(|_| Reason::Internal)?;
             withdrawn = borne.is_none();
         }
@@ -242,7 +242,7 @@ impl Inner {
         let (quotes, ask) = (Arc::clone(&self.parts.quotes), ask.clone());
         let without = passed_over.provider.clone();
         let found = async move { quotes.substitute(&ask, &[&without], at_most).await };
-        let found = self.parts.runtime.spawn(found).await.map_err(|_| Reason::Internal)?;
+        let found = tokio::spawn(found).await.map_err(|_| Reason::Internal)?;
         Ok(found.map(|found| {
             self.parts.metrics.provider_failed_over(provider);
             tracing::warn!(provider, instead = found.provider.name(), "sold by another provider");

@@ -59,7 +59,7 @@ impl Inner {
         let handle: StoredHandle = serde_json::from_slice(&record).map_err(|_| Reason::Internal)?;
         let provider = self.parts.providers.get(&handle.provider).ok_or(Reason::NoProvider)?.clone();
         let content_type = handle.content_type.as_deref().and_then(|text| HeaderValue::from_str(text).ok());
-        let read = self.parts.runtime.spawn(async move { provider.read_back(&handle).await }).await;
+        let read = tokio::spawn(async move { provider.read_back(&handle).await }).await;
         let read = read.map_err(|_| Reason::Internal)?.map_err(|error| {
             tracing::warn!(%error, "a stored file was not read back");
             match error.fault {

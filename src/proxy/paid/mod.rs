@@ -32,7 +32,6 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwapOption;
 use futures_util::future::BoxFuture;
 use http::{Request, Uri};
-use tokio::runtime::Handle;
 
 use super::drain::Drain;
 use super::forward::Forward;
@@ -79,9 +78,6 @@ pub struct Parts {
     pub forward: Arc<Forward>,
     /// Waits for paid work at the end.
     pub drain: Drain,
-    /// Where paid work and every outgoing call of it run: a runtime that outlives the edge's. Uploads that nobody has paid for
-    /// yet are none of it.
-    pub runtime: Handle,
     /// The time.
     pub clock: Clock,
     /// Counts.
@@ -346,7 +342,7 @@ impl Inner {
         }
         self.parts.metrics.quote_missed();
         let (quotes, ask) = (Arc::clone(&self.parts.quotes), ask.clone());
-        let fetched = self.parts.runtime.spawn(async move { quotes.fetch(&ask).await }).await;
+        let fetched = tokio::spawn(async move { quotes.fetch(&ask).await }).await;
         fetched.map_err(|_| Reason::Internal)?.map_err(|error| Problem::from(&error))
     }
 

@@ -251,7 +251,7 @@ impl Inner {
         work: BrokeredWork,
     ) -> Result<(Result<(Ask, Content), Problem>, Held), Problem> {
         let measure = move || (intake::measure_json(&bytes, work), held);
-        self.parts.runtime.spawn_blocking(measure).await.map_err(|_| Reason::Internal.into())
+        tokio::task::spawn_blocking(measure).await.map_err(|_| Reason::Internal.into())
     }
 
     /// On to the provider, in a task beside the client's connection, on the same thread, which ends with this future.
