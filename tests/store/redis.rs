@@ -179,9 +179,7 @@ async fn expired_jobs_leave_nothing_behind() {
         store.put("quotes", &number.to_string(), b"1", None).await.unwrap();
     }
     let mut raw = raw(&server).await;
-    for (index, left) in
-        [("{test}:state:voided", 16), ("{test}:space:quotes", 16), ("{test}:state:claimed", 0)]
-    {
+    for (index, left) in [("{test}:rest:voided", 16), ("{test}:space:quotes", 16), ("{test}:open", 0)] {
         let members: usize = redis::cmd("ZCARD").arg(index).query_async(&mut raw).await.unwrap();
         assert_eq!(members, left, "{index}");
     }

@@ -14,20 +14,26 @@ impl Keys {
     }
 
     /// Hash: fixed, record and answer (the job, see `record`), version, schema, epoch, lease (end, in ms; 0 when given
-    /// back), owner, id, state (its key), rest ("rest" if it is), and under each version the journal line that made it.
+    /// back), owner, id, state (its name), rest (the key of the set it rests in, if it does), and under
+    /// each version the journal line that made it.
     pub(super) fn job(&self, claim: &ClaimKey) -> String {
         format!("{}job:{}", self.0, claim.as_str())
     }
 
-    /// String: the claim.
+    /// String: the claim. It goes when the set its job rested in is tidied.
     pub(super) fn id(&self, id: JobId) -> String {
         format!("{}id:{id}", self.0)
     }
 
-    /// Sorted set: ids of the jobs in a state. Of one that is at rest by their expiry, or `+inf`; else by the end of their
-    /// lease.
-    pub(super) fn state(&self, state: State) -> String {
-        format!("{}state:{}", self.0, state.name())
+    /// Sorted set: ids of the jobs that are not at rest, by the end of their lease.
+    pub(super) fn open(&self) -> String {
+        format!("{}open", self.0)
+    }
+
+    /// Sorted set: ids of the jobs that rest in a state, by their expiry, or `+inf`.
+    pub(super) fn rest(&self, state: State) -> String {
+        debug_assert!(state.at_rest(), "{}", state.name());
+        format!("{}rest:{}", self.0, state.name())
     }
 
     /// String: a small value. Spaces are constants of this program, without a slash.

@@ -5,6 +5,7 @@
 
 mod connect;
 mod keys;
+mod lists;
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -21,6 +22,7 @@ use crate::ids::JobId;
 pub use connect::OpenError;
 use connect::{Connections, RESPONSE_TIMEOUT};
 use keys::Keys;
+use lists::resting;
 
 /// Jobs in Redis. Each runtime that asks has a connection of its own.
 pub struct Redis {
@@ -39,7 +41,6 @@ struct Scripts {
     forget: Script,
     renew: Script,
     take_over: Script,
-    due: Script,
     put: Script,
     range: Script,
     count: Script,
@@ -47,19 +48,8 @@ struct Scripts {
     drawn: Script,
 }
 
-/// The states in the order in which jobs go through them, so that one that moves on during a scan is met again, not
-/// missed. A voided one may begin anew.
-const SCANNED: [State; State::ALL.len() + 1] = {
-    let mut order = [State::Voided; State::ALL.len() + 1];
-    let mut at = 0;
-    while at < State::ALL.len() {
-        order[at + 1] = State::ALL[at];
-        at += 1;
-    }
-    order
-};
-
-/// Every so many jobs that will expire one tidies up, and takes twice as many that are past out of its index.
+/// Every so many jobs that will expire one tidies up, and takes twice as many that are past out of its index, and their
+/// ids.
 const TIDY_EVERY: u32 = 16;
 
 /// A job as the parts that are in its hash: fixed, record, answer.
@@ -98,7 +88,6 @@ impl Redis {
                 forget: script(include_str!("scripts/forget.lua")),
                 renew: script(include_str!("scripts/renew.lua")),
                 take_over: script(include_str!("scripts/take_over.lua")),
-                due: script(include_str!("scripts/due.lua")),
                 put: script(include_str!("scripts/put.lua")),
                 range: script(include_str!("scripts/range.lua")),
                 count: script(include_str!("scripts/count.lua")),
@@ -128,7 +117,7 @@ impl Redis {
         // 0 means "end it" to the script; a lease so short has ended when it arrives.
         let lasts = duration.map_or(0, |duration| millis(duration).max(1));
         let mut script = self.scripts.renew.key(self.keys.job(&lease.claim));
-        script.arg(lease.epoch).arg(lasts);
+        script.key(self.keys.open()).arg(lease.epoch).arg(lasts);
         let ours: bool = self.run(&script, Again::Harmless).await?;
         Ok(if ours { Appended::Written } else { Appended::Fenced })
     }
@@ -155,9 +144,12 @@ impl JobStore for Redis {
         let mut ours = job.clone();
         loop {
             let mut script = self.scripts.claim.key(self.keys.job(&ours.claim));
-            script.key(self.keys.id(ours.id)).key(self.keys.state(ours.state));
-            script.arg(ours.claim.as_str()).arg(ours.id.to_string()).arg(&owner).arg(millis(lease));
-            script.arg(ours.schema).arg(ours.version).arg(Parts::fixed(&ours)).arg(Parts::record(&ours));
+            script.key(self.keys.id(ours.id)).key(self.keys.open());
+            script.arg(millis(lease)).arg(ours.claim.as_str());
+            script.arg("owner").arg(&owner).arg("id").arg(ours.id.to_string());
+            script.arg("version").arg(ours.version).arg("schema").arg(ours.schema);
+            script.arg("state").arg(ours.state.name());
+            script.arg("fixed").arg(Parts::fixed(&ours)).arg("record").arg(Parts::record(&ours));
             let answer: Vec<Option<Vec<u8>>> = self.run(&script, Again::Harmless).await?;
             match answer.as_slice() {
                 [Some(outcome)] if outcome == b"won" => {
@@ -186,20 +178,24 @@ impl JobStore for Redis {
             }
             _ => 0,
         };
+        let answer = Parts::answer(job, steps);
+        // None may be left of an attempt that failed. While it runs, there is none that it does not have.
+        let no_answer = job.answer.is_none() && job.state.at_rest();
         let mut script = self.scripts.append.key(self.keys.job(&lease.claim));
-        script.key(self.keys.id(job.id)).key(self.keys.state(job.state));
-        script.arg(lease.epoch).arg(before).arg(job.version).arg(Parts::record(job)).arg(job.schema);
-        script.arg(if job.state.at_rest() { "rest" } else { "" });
-        script.arg(keep_until.map_or_else(String::new, |at| at.to_string()));
-        match Parts::answer(job, steps) {
-            Some(answer) => script.arg(answer),
-            // None may be left of an attempt that failed. While it runs, there is none that it does not have.
-            None if job.answer.is_none() && job.state.at_rest() => script.arg("none"),
-            None => script.arg(""),
-        };
-        script.arg(tidied);
-        for step in steps {
-            script.arg(Entry::line(step));
+        script.key(self.keys.id(job.id)).key(self.keys.open());
+        script.arg(lease.epoch).arg(before).arg(keep_until.map_or_else(String::new, |at| at.to_string()));
+        script.arg(tidied).arg(if no_answer { "answer" } else { "" });
+        script.arg("version").arg(job.version).arg("record").arg(Parts::record(job));
+        script.arg("schema").arg(job.schema).arg("state").arg(job.state.name());
+        if job.state.at_rest() {
+            let rest = self.keys.rest(job.state);
+            script.key(&rest).arg("rest").arg(&rest).arg("lease").arg(0);
+        }
+        if let Some(answer) = answer {
+            script.arg("answer").arg(answer);
+        }
+        for (version, step) in (before + 1..).zip(steps) {
+            script.arg(version).arg(Entry::line(step));
         }
         let written: bool = self.run(&script, Again::Harmless).await?;
         Ok(if written { Appended::Written } else { Appended::Fenced })
@@ -211,6 +207,7 @@ impl JobStore for Redis {
 
     async fn take_over(&self, claim: &ClaimKey, lease: Duration) -> Result<Option<(Job, Lease)>, StoreError> {
         let mut script = self.scripts.take_over.key(self.keys.job(claim));
+        script.key(self.keys.open());
         script.arg(Uuid::new_v4().to_string()).arg(millis(lease)).arg(SCHEMA);
         let answer: Vec<Option<Vec<u8>>> = self.run(&script, Again::Harmless).await?;
         match answer.iter().map(Option::as_deref).collect::<Vec<_>>().as_slice() {
@@ -248,7 +245,8 @@ impl JobStore for Redis {
     async fn by_id(&self, id: JobId) -> Result<Option<Job>, StoreError> {
         let claim: Option<String> = self.query(&Cmd::get(self.keys.id(id)), Again::Harmless).await?;
         match claim {
-            Some(claim) => self.by_claim(&ClaimKey::stored(&claim)).await,
+            // It is tidied away some time after its job has expired.
+            Some(claim) => Ok(self.by_claim(&ClaimKey::stored(&claim)).await?.filter(|job| job.id == id)),
             None => Ok(None),
         }
     }
@@ -268,23 +266,18 @@ impl JobStore for Redis {
     }
 
     async fn due(&self, limit: usize) -> Result<Vec<ClaimKey>, StoreError> {
-        let mut script = self.scripts.due.prepare_invoke();
-        for state in State::ALL.into_iter().filter(|state| !state.at_rest()) {
-            script.key(self.keys.state(state));
-        }
-        let ids: Vec<String> = self.run(script.arg(limit), Again::Harmless).await?;
-        if ids.is_empty() {
-            return Ok(Vec::new());
-        }
-        let names = ids.iter().map(|id| Ok(self.keys.id(id.parse().map_err(|_| no_id())?)));
-        let names = names.collect::<Result<Vec<String>, StoreError>>()?;
-        let claims: Vec<Option<String>> = self.query(&Cmd::mget(names), Again::Harmless).await?;
-        Ok(claims.iter().flatten().map(|claim| ClaimKey::stored(claim)).collect())
+        let mut script = self.scripts.range.key(self.keys.open());
+        let ids: Vec<String> = self.run(script.arg("past").arg(limit), Again::Harmless).await?;
+        self.claims(&ids).await
     }
 
     async fn in_state(&self, state: State, limit: usize) -> Result<Vec<JobId>, StoreError> {
-        let mut script = self.scripts.range.key(self.keys.state(state));
-        script.arg(kept(state)).arg(limit);
+        if !state.at_rest() {
+            let open = self.unfinished().await?.into_iter();
+            return Ok(open.filter(|(of, _)| *of == state).map(|(_, id)| id).take(limit).collect());
+        }
+        let mut script = self.scripts.range.key(self.keys.rest(state));
+        script.arg("future").arg(limit);
         let ids: Vec<String> = self.run(&script, Again::Harmless).await?;
         ids.iter().map(|id| id.parse().map_err(|_| no_id())).collect()
     }
@@ -301,14 +294,15 @@ impl JobStore for Redis {
             Some((set.parse::<usize>().ok()?, place))
         });
         let (set, place) = mark.ok_or_else(|| unreadable("a mark"))?;
-        let state = *SCANNED.get(set).ok_or_else(|| unreadable("a mark"))?;
+        let sets = self.sets();
+        let key = sets.get(set).ok_or_else(|| unreadable("a mark"))?;
         let mut command = redis::cmd("ZSCAN");
-        command.arg(self.keys.state(state)).arg(place).arg("COUNT").arg(about.max(1));
+        command.arg(key).arg(place).arg("COUNT").arg(about.max(1));
         let (place, pairs): (String, Vec<(String, String)>) = self.query(&command, Again::Harmless).await?;
         let id = |(id, _): &(String, String)| id.parse().map_err(|_| unreadable("an id"));
         let found = pairs.iter().map(id).collect::<Result<_, _>>()?;
         let next = if place == "0" {
-            (set + 1 < SCANNED.len()).then(|| format!("{}/0", set + 1))
+            (set + 1 < sets.len()).then(|| format!("{}/0", set + 1))
         } else {
             Some(format!("{set}/{place}"))
         };
@@ -317,11 +311,17 @@ impl JobStore for Redis {
 
     async fn count_by_state(&self) -> Result<Vec<(State, u64)>, StoreError> {
         let mut script = self.scripts.count.prepare_invoke();
-        for state in State::ALL {
-            script.key(self.keys.state(state)).arg(kept(state));
+        for state in resting() {
+            script.key(self.keys.rest(state));
         }
         let counts: Vec<u64> = self.run(&script, Again::Harmless).await?;
-        Ok(State::ALL.into_iter().zip(counts).collect())
+        let resting: Vec<(State, u64)> = resting().zip(counts).collect();
+        let open = self.unfinished().await?;
+        let count = |state: State| match resting.iter().find(|(of, _)| *of == state) {
+            Some((_, count)) => *count,
+            None => open.iter().filter(|(of, _)| *of == state).count() as u64,
+        };
+        Ok(State::ALL.map(|state| (state, count(state))).into())
     }
 }
 
@@ -390,12 +390,6 @@ fn join(fixed: Option<&[u8]>, record: Option<&[u8]>, answer: Option<&[u8]>) -> R
         (Some(fixed), Some(record)) => Parts::join(fixed, record, answer),
         _ => Err(StoreError::Unreadable("a job without one of its parts".into())),
     }
-}
-
-/// Which members of the set of a state are there: all, or those that have not expired. Jobs that are not at rest do not
-/// expire, and stand in it by the end of their lease.
-fn kept(state: State) -> &'static str {
-    if state.at_rest() { "future" } else { "all" }
 }
 
 fn no_id() -> StoreError {

@@ -1,7 +1,7 @@
 -- Takes a job whose lease has ended, unless its record is of a schema the caller cannot read.
--- KEYS: job    ARGV: owner, lease in ms, the newest schema it reads
+-- KEYS: job, open    ARGV: owner, lease in ms, the newest schema it reads
 -- Returns {'taken', epoch, fixed, record, answer}, {'held'}, or {'schema', schema}.
-local job = redis.call('HMGET', KEYS[1], 'epoch', 'lease', 'owner', 'schema', 'rest', 'state', 'id')
+local job = redis.call('HMGET', KEYS[1], 'epoch', 'lease', 'owner', 'schema', 'rest', 'id')
 if not job[1] then
   return {'held'}
 end
@@ -19,9 +19,9 @@ if job[3] ~= ARGV[1] then
   epoch = string.format('%d', epoch + 1)
   local lease = string.format('%d', now + ARGV[2])
   redis.call('HSET', KEYS[1], 'epoch', epoch, 'lease', lease, 'owner', ARGV[1])
-  -- A job at rest is not due, whoever holds it: its place is that of its expiry.
-  if job[5] ~= 'rest' then
-    redis.call('ZADD', job[6], lease, job[7])
+  -- A job at rest is not due, whoever holds it.
+  if not job[5] then
+    redis.call('ZADD', KEYS[2], lease, job[6])
   end
 end
 local found = redis.call('HMGET', KEYS[1], 'fixed', 'record', 'answer')
