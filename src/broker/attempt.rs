@@ -28,11 +28,14 @@ pub(super) const CARRY_PATIENCE: Duration = Duration::from_secs(600);
 impl Broker {
     /// Does what the payment buys, once, and says what to answer. Runs to its end whatever the client
     /// does, so the caller spawns it and only listens. `guard` is dropped when nothing is left to be written.
-    pub async fn sell(self: Arc<Self>, mut sale: Sale, guard: impl Send + 'static) -> Delivery {
+    ///
+    /// A future is as large as all that it may ever wait for, and is copied whole wherever it goes: what is rare, or
+    /// large, is in an allocation of its own here and below.
+    pub async fn sell(self: Arc<Self>, mut sale: Box<Sale>, guard: impl Send + 'static) -> Delivery {
         if let Some(delivery) = self.hold_names(&mut sale).await {
             return delivery;
         }
-        let Some(slot) = self.slot() else { return self.overloaded(&sale.payment).await };
+        let Some(slot) = self.slot() else { return Box::pin(self.overloaded(&sale.payment)).await };
         let fresh = self.fresh_job(&sale);
         let (brokered, after) = (sale.offer.is_some(), sale.after);
         // Asked at once: the store is waited for one time.
@@ -43,7 +46,7 @@ impl Broker {
             Ok(Claim::Taken(job)) => {
                 // Waiting for another's work takes no slot: one payment, sent often, must not take them all.
                 drop(slot);
-                match self.seen_before(&sale.payment, Some(&sale.sold), job).await {
+                match Box::pin(self.seen_before(&sale.payment, Some(&sale.sold), job)).await {
                     Again::Answer(delivery) => return *delivery,
                     // That may have taken a while.
                     Again::GoOn(job, lease, slot) => {
@@ -59,7 +62,8 @@ impl Broker {
         };
         let journal = self.journal(job, lease);
         let lease_for = self.limits.lease;
-        let outcome = journal.keeping(lease_for, self.attempt(&journal, sale, owes)).await;
+        let attempt = Box::pin(self.attempt(&journal, sale, owes));
+        let outcome = journal.keeping(lease_for, attempt).await;
         let unsettled = journal.answered_first().await;
         // Settling behind the answer is a part of the attempt; anything else is over.
         let slot = unsettled.then_some(slot);
@@ -67,7 +71,7 @@ impl Broker {
         tokio::spawn(async move {
             let closing = async {
                 if unsettled {
-                    self.collect(&journal).await;
+                    Box::pin(self.collect(&journal)).await;
                 }
                 drop(slot);
                 self.see_handed_out(&journal).await;
@@ -79,7 +83,7 @@ impl Broker {
         outcome
     }
 
-    async fn attempt(&self, journal: &Journal, mut sale: Sale, owes: bool) -> Delivery {
+    async fn attempt(&self, journal: &Journal, mut sale: Box<Sale>, owes: bool) -> Delivery {
         let job = journal.job().await;
         let flow = match job.state {
             // Begun upfront, so it goes on upfront, whatever the reason was.
@@ -97,7 +101,7 @@ impl Broker {
         if job.state == State::Claimed {
             match self.lost_a_name(&sale.names).await {
                 Ok(false) => {}
-                Ok(true) => return self.interrupted_by_another(journal).await,
+                Ok(true) => return Box::pin(self.interrupted_by_another(journal)).await,
                 Err(away) => return Stop::Journal(away.into()).into_delivery(),
             }
         }
@@ -109,7 +113,7 @@ impl Broker {
         sale.payment.announce.job(job.id);
         let outcome = match flow {
             PaymentFlow::Authorization => self.settle_on_success(journal, sale).await,
-            PaymentFlow::Upfront => self.settle_upfront(journal, sale).await,
+            PaymentFlow::Upfront => Box::pin(self.settle_upfront(journal, sale)).await,
         };
         outcome.unwrap_or_else(|stop| stop.into_delivery())
     }
@@ -125,14 +129,14 @@ impl Broker {
     }
 
     /// verify, work, settle, deliver; or to deliver at once, and leave the settling to [`Broker::collect`].
-    async fn settle_on_success(&self, journal: &Journal, mut sale: Sale) -> Result<Delivery, Stop> {
+    async fn settle_on_success(&self, journal: &Journal, mut sale: Box<Sale>) -> Result<Delivery, Stop> {
         let after = sale.after && sale.offer.is_none();
         let (verified, credit) = tokio::join!(self.verify(journal), self.trust(journal, after));
         verified?;
         self.reserve(journal, &mut sale).await?;
         let product = match self.perform(journal, sale).await {
             Ok(product) => product,
-            Err(error) => return self.work_failed(journal, error).await,
+            Err(error) => return Box::pin(self.work_failed(journal, error)).await,
         };
         let (event, stream, once) = product.into_event();
         if let Some(credit) = credit {
@@ -160,7 +164,7 @@ impl Broker {
                 Ok(self.hand_out(journal, &job, answered, stream, once).await)
             }
             Settled::No { reason } => {
-                let job = self.refused(journal, &reason).await?;
+                let job = Box::pin(self.refused(journal, &reason)).await?;
                 Ok(Delivery::of_rest(&job, true))
             }
             Settled::Unknown => {
@@ -172,7 +176,7 @@ impl Broker {
     }
 
     /// settle, work, deliver. Or, where a crash interrupted the settle: the identical one again, and on from there.
-    async fn settle_upfront(&self, journal: &Journal, mut sale: Sale) -> Result<Delivery, Stop> {
+    async fn settle_upfront(&self, journal: &Journal, mut sale: Box<Sale>) -> Result<Delivery, Stop> {
         let job = journal.job().await;
         let fresh = job.state != State::SettlingUpfront;
         if fresh {
@@ -271,14 +275,14 @@ impl Broker {
     }
 
     /// The work, in the time that is left for it: by whom it was sold, or by another if that one fails before it is paid.
-    async fn perform(&self, journal: &Journal, sale: Sale) -> Result<Product, WorkError> {
+    async fn perform(&self, journal: &Journal, sale: Box<Sale>) -> Result<Product, WorkError> {
         let began = tokio::time::Instant::now();
         let mut job = journal.job().await;
         let whole = self.time_for_work(&job, sale.requirement.flow);
         if whole.is_zero() {
             return Err(WorkError::new(Reason::PaymentExpired, "too little of the authorization is left"));
         }
-        let Sale { sold, mut offer, mut work, reserved, loss, .. } = sale;
+        let Sale { sold, mut offer, mut work, reserved, loss, .. } = *sale;
         let mut hand = Hand::new(reserved, loss);
         if job.quote != sold {
             // What a crash interrupted may be done by somebody else now.

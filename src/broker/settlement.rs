@@ -60,7 +60,7 @@ impl Broker {
                     }
                     Ok(Settlement::Refused(receipt)) if fresh && is_final(&receipt) => {
                         // Unless somebody else has sent it: the payer need not wait for a facilitator.
-                        return match self.prove_client(job, SHORT_PROOF).await {
+                        return match Box::pin(self.prove_client(job, SHORT_PROOF)).await {
                             ClientProof::Paid(receipt) => Settled::Yes(receipt),
                             ClientProof::Unpaid(_) | ClientProof::Nothing => {
                                 Settled::No { reason: words(&receipt) }
@@ -87,7 +87,7 @@ impl Broker {
             }
             if !fresh {
                 let left = give_up.saturating_duration_since(tokio::time::Instant::now());
-                match self.prove_client(job, left.max(SHORT_PROOF)).await {
+                match Box::pin(self.prove_client(job, left.max(SHORT_PROOF))).await {
                     ClientProof::Paid(receipt) => return Settled::Yes(receipt),
                     ClientProof::Unpaid(why) => return Settled::No { reason: why.to_string() },
                     ClientProof::Nothing => {}

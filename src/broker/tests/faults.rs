@@ -66,7 +66,7 @@ async fn once_the_provider_is_paid_the_client_is_charged_without_a_store() {
     let (guard, mut dropped) = tokio::sync::oneshot::channel::<()>();
     let broker = Arc::clone(&stage.broker);
     let sale = stage.sale(1, &[PAY, Do::Wait]);
-    let selling = tokio::spawn(async move { Said::of(broker.sell(sale, guard).await) });
+    let selling = tokio::spawn(async move { Said::of(broker.sell(Box::new(sale), guard).await) });
     stage.log.begun.notified().await;
     stage.store.go_away(true);
     stage.log.gate.notify_one();

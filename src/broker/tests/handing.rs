@@ -23,7 +23,7 @@ fn keeping(stage: &Stage, folder: &tempfile::TempDir) -> Results {
 impl Stage {
     /// Buys, and returns with the answer's body while it arrives.
     async fn opened(&self, broker: &Arc<Broker>, sale: Sale) -> BodyStream {
-        let delivery = Arc::clone(broker).sell(sale, ()).await;
+        let delivery = Arc::clone(broker).sell(Box::new(sale), ()).await;
         let DeliveryBody::Stream(mut body) = delivery.body else { panic!("{:?}", delivery.reason) };
         self.arrives(b"half");
         let first = body.frame().await.unwrap().unwrap();

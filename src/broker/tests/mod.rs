@@ -190,7 +190,7 @@ impl Stage {
         let broker = Arc::clone(&self.broker);
         tokio::spawn(async move {
             let (guard, written) = tokio::sync::oneshot::channel::<()>();
-            let said = Said::of(broker.sell(sale, guard).await);
+            let said = Said::of(broker.sell(Box::new(sale), guard).await);
             // Paused time stands still while the store works.
             let _ = tokio::time::timeout(Duration::from_millis(1), written).await;
             said

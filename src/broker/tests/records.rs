@@ -36,7 +36,7 @@ async fn nobody_waits_for_the_record_of_the_settlement() {
     let (guard, written) = tokio::sync::oneshot::channel::<()>();
     let until = Arc::new(Notify::new());
     stage.store.trap("settled", &[Trick::Held(Arc::clone(&until))]);
-    let said = Said::of(Arc::clone(&stage.broker).sell(stage.sale(1, &[PAY]), guard).await);
+    let said = Said::of(Arc::clone(&stage.broker).sell(Box::new(stage.sale(1, &[PAY])), guard).await);
     assert_eq!((said.reason, said.body.as_str(), said.receipt), (Reason::Paid, "run 1", Some(Version::V2)));
     // What it was charged for is on record before that.
     assert_eq!(stage.state(1).await, State::Settling);

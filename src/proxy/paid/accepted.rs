@@ -28,7 +28,7 @@ struct Waiting {
 impl Inner {
     /// Runs the sale in a task that outlives the client, and listens to it. The end of the process waits until all
     /// that happened is written.
-    pub(super) async fn run(&self, asked: &mut Asked, mut sale: Sale) -> Result<Delivery, Problem> {
+    pub(super) async fn run(&self, asked: &mut Asked, mut sale: Box<Sale>) -> Result<Delivery, Problem> {
         let waiting = waiting(asked, &mut sale.payment);
         let (broker, held) = (Arc::clone(&self.parts.broker), asked.held.take());
         let hold = self.parts.drain.hold(Kind::Task);

@@ -217,12 +217,12 @@ impl Inner {
         };
         match admitted {
             Admitted::Sale(sale) => {
-                let delivery = self.run(asked, *sale).await?;
+                let delivery = self.run(asked, sale).await?;
                 self.deliver(rule, asked, delivery).await
             }
-            Admitted::Not(problem) => match self.known(asked, payment).await? {
+            Admitted::Not(problem) => match Box::pin(self.known(asked, payment)).await? {
                 Some(delivery) => self.deliver(rule, asked, delivery).await,
-                None => self.refuse(rule, asked, problem).await,
+                None => Box::pin(self.refuse(rule, asked, problem)).await,
             },
         }
     }
