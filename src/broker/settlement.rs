@@ -110,6 +110,8 @@ pub(super) fn payment_request(job: &Job) -> PaymentRequest {
         x402_version: job.client.version,
         payment_payload: verbatim(&job.client.payload),
         payment_requirements: verbatim(&job.client.requirements),
+        payer: Some(job.requester),
+        network: Some(job.client.requirement.asset.network),
     }
 }
 

@@ -14,14 +14,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::{Method, Uri};
-use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::{Facilitator, FacilitatorError, PaymentRequest, Settlement, Supported, Verdict};
 use crate::clock::Clock;
 use crate::config::resolved;
 use crate::outgoing::{Answer, Call, Outgoing, OutgoingError};
-use crate::x402::{Network, Receipt, Version};
+use crate::x402::{Address, Network, Receipt, Version};
 use cdp::Signer;
 
 /// Talks to `/verify`, `/settle` and `/supported` under one base URL. Never repeats a call by itself.
@@ -90,7 +89,7 @@ impl Facilitator for HttpFacilitator {
         let reply = self.post(&self.verify, request, self.verify_timeout).await?;
         match reply.claim("isValid", "invalidReason")? {
             true => {
-                reply.check_payer(&Expected::of(request))?;
+                reply.check_payer(request)?;
                 Ok(Verdict::Valid)
             }
             false => Ok(Verdict::Invalid {
@@ -111,17 +110,17 @@ impl Facilitator for HttpFacilitator {
         if !success {
             return Ok(Settlement::Refused(receipt));
         }
-        let expected = Expected::of(request);
-        reply.check_payer(&expected)?;
-        reply.check_network(&expected)?;
+        reply.check_payer(request)?;
+        reply.check_network(request)?;
         if receipt.transaction.is_empty() {
             return Err(lie("it says settled, and names no transaction"));
         }
         // What it left out is known from the payment.
-        if receipt.network.is_empty() {
-            receipt.network = expected.network.unwrap_or_default();
+        if let Some(network) = request.network.filter(|_| receipt.network.is_empty()) {
+            let short = network.legacy_name().filter(|_| request.x402_version == Version::V1);
+            receipt.network = short.map_or_else(|| network.to_string(), str::to_owned);
         }
-        receipt.payer = receipt.payer.or(expected.payer);
+        receipt.payer = receipt.payer.or_else(|| request.payer.map(|payer| payer.to_string()));
         Ok(Settlement::Settled(receipt))
     }
 
@@ -192,9 +191,9 @@ impl Reply {
         }
     }
 
-    fn check_payer(&self, expected: &Expected) -> Result<(), FacilitatorError> {
-        match (self.text("payer"), &expected.payer) {
-            (Some(said), Some(payer)) if !said.eq_ignore_ascii_case(payer) => {
+    fn check_payer(&self, request: &PaymentRequest) -> Result<(), FacilitatorError> {
+        match (self.text("payer"), request.payer) {
+            (Some(said), Some(payer)) if said.parse::<Address>().ok() != Some(payer) => {
                 Err(lie("it vouches for another payer than the payment's"))
             }
             _ => Ok(()),
@@ -202,56 +201,14 @@ impl Reply {
     }
 
     /// Short and CAIP-2 names of one network agree.
-    fn check_network(&self, expected: &Expected) -> Result<(), FacilitatorError> {
-        let same = |said: &str, network: &str| {
-            said == network || matches!((parse(said), parse(network)), (Some(a), Some(b)) if a == b)
-        };
-        match (self.text("network"), &expected.network) {
-            (Some(said), Some(network)) if !same(said, network) => {
+    fn check_network(&self, request: &PaymentRequest) -> Result<(), FacilitatorError> {
+        match (self.text("network"), request.network) {
+            (Some(said), Some(network)) if parse(said) != Some(network) => {
                 Err(lie("it settled on another network than the payment's"))
             }
             _ => Ok(()),
         }
     }
-}
-
-/// What the request says of itself, to hold a "yes" against. `None` where this form of payment does not say.
-struct Expected {
-    payer: Option<String>,
-    network: Option<String>,
-}
-
-impl Expected {
-    fn of(request: &PaymentRequest) -> Self {
-        let paying = serde_json::from_str::<Paying>(request.payment_payload.get());
-        let wanted = serde_json::from_str::<Wanted>(request.payment_requirements.get());
-        Expected {
-            payer: paying.ok().map(|paying| paying.payload.authorization.from),
-            network: wanted.ok().map(|wanted| wanted.network),
-        }
-    }
-}
-
-/// As much of a payment as says who pays.
-#[derive(Deserialize)]
-struct Paying {
-    payload: Authorized,
-}
-
-#[derive(Deserialize)]
-struct Authorized {
-    authorization: Payer,
-}
-
-#[derive(Deserialize)]
-struct Payer {
-    from: String,
-}
-
-/// As much of a requirement as says where.
-#[derive(Deserialize)]
-struct Wanted {
-    network: String,
 }
 
 impl From<OutgoingError> for FacilitatorError {

@@ -16,7 +16,7 @@ use async_trait::async_trait;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use crate::x402::{Network, Receipt, Version};
+use crate::x402::{Address, Network, Receipt, Version};
 
 /// The body of `/verify` and `/settle`; the same bytes every time it is sent.
 #[derive(Clone, Debug, Serialize)]
@@ -28,6 +28,12 @@ pub struct PaymentRequest {
     pub payment_payload: Box<RawValue>,
     /// The one requirement it was matched with; for v2 equal to the payload's `accepted` as JSON.
     pub payment_requirements: Box<RawValue>,
+    /// Who pays, as far as whoever asks knows: no answer may say another.
+    #[serde(skip)]
+    pub payer: Option<Address>,
+    /// Where, likewise.
+    #[serde(skip)]
+    pub network: Option<Network>,
 }
 
 /// The answer of `/verify`.

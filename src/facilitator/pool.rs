@@ -240,9 +240,16 @@ impl Pool {
 
     /// `again`: it may have been sent before, by this process or another.
     async fn settle_by(&self, request: &PaymentRequest, again: bool) -> Result<Settlement, FacilitatorError> {
+        if let [only] = self.members.as_slice() {
+            // Who may have begun is asked though it did not answer of late: it is the one that knows.
+            return match !only.is_tripped() && (only.admits() || again) {
+                true => only.settle(request).await,
+                false => Err(self.none_left()),
+            };
+        }
         let key = key(request);
         let before = match self.settlers.get(&key) {
-            None if again && self.members.len() > 1 => self.begun_elsewhere(&key).await,
+            None if again => self.begun_elsewhere(&key).await,
             before => before,
         };
         let mut order = self.candidates(request);
@@ -255,7 +262,7 @@ impl Pool {
         for place in order {
             let Some(member) = self.members.get(place) else { continue };
             let begun = before.is_some_and(|settler| settler.begun && settler.member == place);
-            // Who began is asked though it did not answer of late: it is the one that knows.
+            // So is who began here.
             if member.is_tripped() || !(member.admits() || begun) {
                 continue;
             }

@@ -158,6 +158,8 @@ impl Payer {
             x402_version: Version::V2,
             payment_requirements: to_raw_value(&payload["accepted"]).map_err(odd)?,
             payment_payload: to_raw_value(&payload).map_err(odd)?,
+            payer: Some(authorization.from),
+            network: Some(requirement.asset.network),
         })
     }
 

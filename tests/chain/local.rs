@@ -121,6 +121,8 @@ impl Payment {
             x402_version: version,
             payment_payload: to_raw_value(&payload).unwrap(),
             payment_requirements: to_raw_value(&requirement).unwrap(),
+            payer: None,
+            network: None,
         }
     }
 }

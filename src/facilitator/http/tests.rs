@@ -40,6 +40,8 @@ fn payment() -> PaymentRequest {
             "payload": {"signature": "0x00", "authorization": {"from": PAYER}},
         })),
         payment_requirements: raw(json!({"scheme": "exact", "network": "eip155:84532"})),
+        payer: PAYER.parse().ok(),
+        network: Some(Network(84_532)),
     }
 }
 

@@ -90,6 +90,8 @@ async fn answer(
         x402_version: call.x402_version,
         payment_payload: call.payment_payload,
         payment_requirements: call.payment_requirements,
+        payer: None,
+        network: None,
     };
     let answer = if settle {
         facilitator.settle_for(&request, callers).await.map(|settlement| told(settlement, &network, &payer))

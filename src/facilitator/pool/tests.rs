@@ -145,6 +145,8 @@ fn payment(number: u32) -> PaymentRequest {
         x402_version: Version::V2,
         payment_payload: raw(json!({ "payload": number })),
         payment_requirements: raw(json!({ "scheme": "exact", "network": "eip155:84532" })),
+        payer: None,
+        network: None,
     }
 }
 
