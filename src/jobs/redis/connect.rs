@@ -117,7 +117,8 @@ fn parse(url: &str) -> Result<ConnectionInfo, OpenError> {
 fn config() -> ConnectionManagerConfig {
     ConnectionManagerConfig::new()
         .set_connection_timeout(Some(RESPONSE_TIMEOUT))
-        .set_response_timeout(Some(RESPONSE_TIMEOUT))
+        // Whoever asks sees to it: a second timer would do nothing but run.
+        .set_response_timeout(None)
         .set_number_of_retries(3)
         .set_min_delay(Duration::from_millis(50))
         .set_max_delay(Duration::from_millis(200))
