@@ -50,7 +50,7 @@ use paid::Build;
 pub use refunds::refunds;
 pub use trust::{TrustError, facilitators as trusted};
 
-/// How long the paid runtime's last tasks may take to end, once nothing waits for them any more.
+/// How long the last tasks in the background may take to end, once nothing waits for them any more.
 const LAST_TASKS: Duration = Duration::from_secs(5);
 
 /// A gateway that is built, and listens, but does not answer yet.

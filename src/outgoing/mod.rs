@@ -59,7 +59,7 @@ pub struct Settings {
 /// A pooled HTTP/1.1 and HTTP/2 client. Clones share the pools, of which each runtime has one.
 ///
 /// It may be used from several tokio runtimes. A connection is driven by the runtime that opened it, and a call
-/// running on one that is shut down ends in [`OutgoingError::Broken`]: paid work belongs on the runtime that ends last.
+/// running on one that is shut down ends in [`OutgoingError::Broken`]: a runtime ends after the paid work on it.
 #[derive(Clone, Debug)]
 pub struct Outgoing {
     clients: Arc<ByRuntime<Client<connect::Connector, Outbound>>>,
