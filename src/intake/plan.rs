@@ -1,6 +1,8 @@
 //! From the head of a request to the form of its body: a JSON document that must be read to be measured, raw
 //! bytes that the head measures by itself, or a form, measured by its head or by the fields before its file.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use http::request::Parts;
@@ -12,6 +14,9 @@ use super::{
 };
 use crate::config::resolved::{BrokeredWork, Paid};
 use crate::reason::{Problem, Reason};
+
+/// The media type of the JSON form.
+const JSON: &str = "application/json";
 
 /// The largest bodies that are read, in bytes as sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,7 +88,7 @@ pub fn plan(parts: &Parts, work: BrokeredWork, limits: Limits) -> Result<Plan, P
     let essence = essence(content_type);
     let query = parts.uri.query().unwrap_or_default();
     let length = content_length(parts)?;
-    match essence.as_str() {
+    match &*essence {
         "multipart/form-data" => form(query, work, length, content_type, limits).map(Plan::Form),
         "application/x-www-form-urlencoded" => Err(unsupported(
             "application/x-www-form-urlencoded is not read here (curl sends it unless told otherwise)",
@@ -286,13 +291,17 @@ fn content_type(parts: &Parts) -> Result<&str, Problem> {
 }
 
 /// `type/subtype` in lower case; empty if the text is no media type.
-fn essence(content_type: &str) -> String {
+fn essence(content_type: &str) -> Cow<'static, str> {
+    // In what nearly all requests say there is nothing to look for.
+    if content_type == JSON {
+        return JSON.into();
+    }
     let essence = content_type.split(';').next().unwrap_or_default().trim();
-    if options::is_media_type(essence) { essence.to_ascii_lowercase() } else { String::new() }
+    if options::is_media_type(essence) { essence.to_ascii_lowercase().into() } else { "".into() }
 }
 
 fn is_json(essence: &str) -> bool {
-    matches!(essence, "application/json" | "text/json") || essence.ends_with("+json")
+    matches!(essence, JSON | "text/json") || essence.ends_with("+json")
 }
 
 /// Whether these bytes would be taken as a request in the JSON form.

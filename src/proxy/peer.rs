@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use http::{HeaderMap, HeaderValue};
 
+use super::headers::FORWARDED_PROTO;
 use crate::config::resolved::IpBlock;
 
 /// The client's end of a connection.
@@ -31,7 +32,7 @@ impl Peer {
 
     /// `https` or `http`: what the client used, as far as it or a trusted peer of ours can be believed.
     pub fn scheme(&self, headers: &HeaderMap) -> &'static str {
-        let said = headers.get("x-forwarded-proto").filter(|_| self.trusted).map(HeaderValue::as_bytes);
+        let said = if self.trusted { headers.get(FORWARDED_PROTO).map(HeaderValue::as_bytes) } else { None };
         match said {
             Some(said) if said.eq_ignore_ascii_case(b"https") => "https",
             Some(said) if said.eq_ignore_ascii_case(b"http") => "http",

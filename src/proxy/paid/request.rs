@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use http::header::HOST;
+use http::header::{HOST, HeaderName};
 use http::request::Parts;
 use http::{Request, Uri};
 
@@ -18,6 +18,9 @@ use crate::proxy::{Peer, RequestBody};
 use crate::quote_cache::ResourceUrl;
 use crate::reason::{Problem, Reason};
 use crate::x402::{Asset, Payment};
+
+/// What a client calls its request.
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// The longest `Idempotency-Key`, in bytes.
 const MAX_KEY: usize = 255;
@@ -184,7 +187,7 @@ impl Asked {
     }
 
     fn key_field(&self) -> Result<Option<&[u8]>, Problem> {
-        let mut lines = self.parts.headers.get_all("idempotency-key").iter();
+        let mut lines = self.parts.headers.get_all(IDEMPOTENCY_KEY).iter();
         let Some(key) = lines.next() else { return Ok(None) };
         let printable = |byte: &u8| (0x20..0x7f).contains(byte);
         let key = key.as_bytes();

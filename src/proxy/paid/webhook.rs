@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use http::header::HeaderName;
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Uri};
@@ -20,7 +21,7 @@ use crate::proxy::peer::is_trusted;
 use crate::reason::{Problem, Reason};
 
 const OPTION: &str = "webhook";
-const SECRET: &str = "webhook-secret";
+const SECRET: HeaderName = HeaderName::from_static("webhook-secret");
 
 /// Which webhooks are taken.
 pub struct Hooks {
@@ -75,12 +76,14 @@ impl Inner {
         let (url, secret) = match (url, secret) {
             (Some(url), Some(secret)) => (url, secret),
             (Some(_), None) => return Err(invalid(OPTION, NO_SECRET)),
-            (None, _) => return Err(invalid(SECRET, "there is no ?webhook= that it is the secret of")),
+            (None, _) => {
+                return Err(invalid(SECRET.as_str(), "there is no ?webhook= that it is the secret of"));
+            }
         };
         let unsupported = || Problem::new(Reason::NotSupported).message("webhooks are not told from here");
         self.parts.hooks.as_ref().ok_or_else(unsupported)?.check(&url)?;
         let secret = secret.to_str().ok().and_then(|text| WebhookSecret::parse(text).ok());
-        let secret = secret.ok_or_else(|| invalid(SECRET, NO_SECRET))?;
+        let secret = secret.ok_or_else(|| invalid(SECRET.as_str(), NO_SECRET))?;
         Ok(Webhook { url, secret })
     }
 }
