@@ -74,6 +74,12 @@ impl JobId {
     pub fn new() -> Self {
         JobId(Uuid::new_v7(Timestamp::now(NoContext)))
     }
+
+    /// A fresh id, stamped with this time, in milliseconds since 1970: for whoever has looked at the clock already.
+    pub fn at(millis: u64) -> Self {
+        let nanos = u32::try_from(millis % 1000 * 1_000_000).unwrap_or_default();
+        JobId(Uuid::new_v7(Timestamp::from_unix(NoContext, millis / 1000, nanos)))
+    }
 }
 
 impl JobId {
@@ -106,6 +112,8 @@ mod tests {
         let (before, made, after) = (now(), JobId::new().made(), now());
         assert!(before <= made && made <= after);
         assert_eq!(JobId::from_bytes([0xff; 16]).made(), 0);
+        assert_eq!(JobId::at(1_800_000_000_999).made(), 1_800_000_000);
+        assert_ne!(JobId::at(1), JobId::at(1));
     }
 
     #[test]

@@ -43,6 +43,9 @@ pub(super) struct Activity {
     multiplexed: AtomicBool,
 }
 
+/// `head_since` of a head that has begun, of which nobody looked up when.
+const JUST_NOW: u64 = u64::MAX;
+
 impl Activity {
     pub(super) fn new() -> Self {
         Activity {
@@ -68,11 +71,19 @@ impl Activity {
         self.requests.fetch_sub(1, Ordering::Release);
     }
 
+    /// Bytes came. Mostly they are a whole head, so the clock is left alone until it turns out that they are not.
     fn read(&self) {
         if self.requests.load(Ordering::Acquire) == 0
             && !self.multiplexed.load(Ordering::Relaxed)
             && self.head_since.load(Ordering::Relaxed) == 0
         {
+            self.head_since.store(JUST_NOW, Ordering::Relaxed);
+        }
+    }
+
+    /// More bytes are waited for.
+    fn starved(&self) {
+        if self.head_since.load(Ordering::Relaxed) == JUST_NOW {
             self.head_since.store(self.now(), Ordering::Relaxed);
         }
     }
@@ -95,6 +106,7 @@ impl Activity {
 
     /// How long until the next deadline of what is going on, and which; `None`: nothing is being waited for.
     fn next(&self, limits: &Limits) -> Option<(Duration, Expired)> {
+        self.starved();
         let now = self.now();
         let left = |since: u64, limit: Duration| {
             limit.saturating_sub(Duration::from_millis(now.saturating_sub(since)))
@@ -148,7 +160,9 @@ impl<I: AsyncRead + Unpin> AsyncRead for Watched<I> {
     ) -> Poll<std::io::Result<()>> {
         let before = buf.filled().len();
         let polled = Pin::new(&mut self.io).poll_read(cx, buf);
-        if buf.filled().len() > before {
+        if polled.is_pending() {
+            self.activity.starved();
+        } else if buf.filled().len() > before {
             self.activity.read();
         }
         polled

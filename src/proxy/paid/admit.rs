@@ -97,7 +97,7 @@ impl Inner {
                 let now = self.parts.clock.now_millis();
                 let presented = request::presented(payment);
                 let quote = quote.as_deref();
-                gate::decide(&asked.request(rule), Some(&presented), quote, books, JobId::new(), now)
+                gate::decide(&asked.request(rule), Some(&presented), quote, books, JobId::at(now), now)
             });
             match decision {
                 Decision::Admit(admission) => return Ok(Ok(admission)),
@@ -109,7 +109,7 @@ impl Inner {
                 Decision::Free(_) => return Ok(Err(Problem::new(Reason::NoProvider).charged(Charged::No))),
                 // Nobody sells it any more; the payment may have bought it while somebody did.
                 Decision::Missing(Missing::Quote) => match self.quote(rule, asked).await {
-                    Ok(fresh) => quote = Some(fresh),
+                    Ok((fresh, _)) => quote = Some(fresh),
                     Err(problem) => return Ok(Err(problem.charged(Charged::No))),
                 },
                 Decision::Missing(Missing::Epochs) => {

@@ -40,7 +40,7 @@ use super::request_body::RequestBody;
 use super::router::Own;
 use super::sell::{Answer, Sell};
 use crate::broker::{Broker, FILES};
-use crate::clock::Clock;
+use crate::clock::{Clock, UnixMillis};
 use crate::config::resolved::{self, BrokeredWork, Config};
 use crate::gate::{self, Books};
 use crate::ids::JobId;
@@ -302,13 +302,12 @@ impl Inner {
         refusal: Option<Problem>,
     ) -> Result<Answer, Problem> {
         let problem = refusal.unwrap_or_else(|| Problem::new(Reason::PaymentRequired));
-        let quote = self.quote(rule, asked).await?;
+        let (quote, now) = self.quote(rule, asked).await?;
         if rule.work.is_some() {
             self.may_be_sold(&quote)?;
         }
         let challenge = self.with_books(false, |books| {
-            let now = self.parts.clock.now_millis();
-            gate::challenge(&asked.request(rule), &quote, books, &problem, JobId::new(), now)
+            gate::challenge(&asked.request(rule), &quote, books, &problem, JobId::at(now), now)
         });
         let challenge = challenge.ok_or(Reason::NoProvider)?;
         let (reason, job) = (challenge.reason, Some(challenge.job));
@@ -330,20 +329,22 @@ impl Inner {
         Ok(())
     }
 
-    /// The quote for this request, from memory if it is there.
-    async fn quote(&self, rule: &Rule, asked: &Asked) -> Result<Arc<Quote>, Problem> {
-        let Some(ask) = &asked.ask else {
-            return self.parts.quotes.fixed(rule.id).cloned().ok_or_else(|| Reason::Internal.into());
-        };
+    /// The quote for this request, from memory if it is there, and when it was found.
+    async fn quote(&self, rule: &Rule, asked: &Asked) -> Result<(Arc<Quote>, UnixMillis), Problem> {
         let now = self.parts.clock.now_millis();
+        let Some(ask) = &asked.ask else {
+            let fixed = self.parts.quotes.fixed(rule.id).ok_or(Reason::Internal)?;
+            return Ok((Arc::clone(fixed), now));
+        };
         if let Some(quote) = self.parts.quotes.lookup(ask, now) {
             self.parts.metrics.quote_hit(Duration::from_millis(now.saturating_sub(quote.fetched_at)));
-            return Ok(quote);
+            return Ok((quote, now));
         }
         self.parts.metrics.quote_missed();
         let (quotes, ask) = (Arc::clone(&self.parts.quotes), ask.clone());
         let fetched = tokio::spawn(async move { quotes.fetch(&ask).await }).await;
-        fetched.map_err(|_| Reason::Internal)?.map_err(|error| Problem::from(&error))
+        let quote = fetched.map_err(|_| Reason::Internal)?.map_err(|error| Problem::from(&error))?;
+        Ok((quote, self.parts.clock.now_millis()))
     }
 
     fn with_books<T>(&self, epochs_current: bool, decide: impl FnOnce(&Books<'_>) -> T) -> T {
