@@ -90,7 +90,8 @@ pub struct Guards {
     metrics: Arc<Metrics>,
     limits: Limits,
     spend: Arc<Rate>,
-    providers: ArcSwap<HashMap<String, Arc<Rate>>>,
+    /// By name. They are few, and each challenge asks for one: to compare names costs less than to hash one.
+    providers: ArcSwap<Vec<(String, Arc<Rate>)>>,
     quote_loss: Arc<Rate>,
     exposure: Levels,
     /// What is out for jobs of this process, until they are settled or at rest.
@@ -192,7 +193,7 @@ impl Guards {
 
     /// Whether so much, in millionths of a dollar, was found to be more than may still be spent with this provider.
     pub fn spent_with(&self, provider: &str, cost: u64) -> bool {
-        self.providers.load().get(provider).is_some_and(|rate| rate.lacks(cost))
+        self.providers.load().iter().any(|(name, rate)| name == provider && rate.lacks(cost))
     }
 
     /// Why no payment to a provider is signed just now, whatever it is. From memory.
@@ -346,18 +347,23 @@ impl Guards {
     }
 
     fn provider(&self, name: &str) -> Arc<Rate> {
-        if let Some(known) = self.providers.load().get(name) {
-            return Arc::clone(known);
+        let find = |known: &[(String, Arc<Rate>)]| {
+            known.iter().find(|(known, _)| known == name).map(|(_, rate)| Arc::clone(rate))
+        };
+        if let Some(known) = find(&self.providers.load()) {
+            return known;
         }
         let (store, clock) = (Arc::clone(&self.store), self.clock.clone());
         let rate = Rate::new(store, clock, format!("spend/{name}"), self.limits.provider_spend_per_hour);
         self.providers.rcu(|known| {
-            let mut known = HashMap::clone(known);
-            known.entry(name.to_owned()).or_insert_with(|| Arc::clone(&rate));
+            let mut known = Vec::clone(known);
+            if find(&known).is_none() {
+                known.push((name.to_owned(), Arc::clone(&rate)));
+            }
             known
         });
         // Another may have been quicker.
-        self.providers.load().get(name).map_or(rate, Arc::clone)
+        find(&self.providers.load()).unwrap_or(rate)
     }
 }
 

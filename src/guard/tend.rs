@@ -75,6 +75,10 @@ impl Guards {
 
     fn rates(&self) -> Vec<Arc<Rate>> {
         let providers = self.providers.load();
-        [&self.spend, &self.quote_loss].into_iter().chain(providers.values()).cloned().collect()
+        [&self.spend, &self.quote_loss]
+            .into_iter()
+            .chain(providers.iter().map(|(_, rate)| rate))
+            .cloned()
+            .collect()
     }
 }
