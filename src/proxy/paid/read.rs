@@ -40,7 +40,9 @@ impl Memory {
         let mut held = self.nothing();
         let mut first = Bytes::new();
         let mut rest = BytesMut::new();
-        while let Some(data) = source.next().await? {
+        while !source.is_done()
+            && let Some(data) = source.next().await?
+        {
             held.grow(data.len() as u64)?;
             // Most bodies come in one piece, which is then the whole without a copy.
             if first.is_empty() {

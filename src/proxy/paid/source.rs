@@ -104,6 +104,12 @@ where
         self.bound = Bound::AtMost(limit);
     }
 
+    /// Whether all of it has come, as far as that can be said without asking for more.
+    pub(super) fn is_done(&self) -> bool {
+        let plain = self.form.is_none() && self.remote.is_none();
+        plain && matches!(self.bound, Bound::AtMost(_)) && self.body.is_end_stream()
+    }
+
     /// It is this form, and the content is its file, or one after the other if there are several.
     pub(super) fn form(&mut self, form: Form) {
         self.bound = Bound::AtMost(form.bound());
