@@ -1,6 +1,7 @@
 //! A request from its head to the last byte of its answer: vet, route, hand over, tidy up.
 
 use std::convert::Infallible;
+use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -9,7 +10,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use http::header::{ACCESS_CONTROL_REQUEST_METHOD, CONNECTION, HeaderValue};
 use http::uri::PathAndQuery;
-use http::{Method, Request, Response, StatusCode, Version};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 
@@ -21,7 +22,7 @@ use super::observe::{Exchange, Observe, RouteLabel};
 use super::peer::Peer;
 use super::problem;
 use super::request_body::{Progress, RequestBody};
-use super::router::{Router, Target};
+use super::router::{Own, Router, Target};
 use super::sell::{Answer, Sell};
 use super::tunnel::Tunnels;
 use super::vet::{self, Asked};
@@ -75,64 +76,96 @@ pub(super) struct Connection {
 
 impl Connection {
     /// Answers one request. hyper drops this future when the client goes away.
-    pub(super) async fn serve(
+    ///
+    /// What waits for nothing is done before there is a future, which is moved with all that it will ever hold.
+    pub(super) fn serve(
         self: Arc<Self>,
         request: Request<Incoming>,
-    ) -> Result<Response<Reply>, Infallible> {
-        let gateway = &*self.gateway;
+    ) -> impl Future<Output = Result<Response<Reply>, Infallible>> {
         let (mut parts, incoming) = request.into_parts();
-        let body = RequestBody::new(incoming, gateway.edge.body_timeout, parts.version != Version::HTTP_2);
-        let mut ending = Ending::new(&self, &parts, body.progress().cloned());
+        let timeout = self.gateway.edge.body_timeout;
+        let body = RequestBody::new(incoming, timeout, parts.version != Version::HTTP_2);
+        let mut ending = Ending::new(self, &parts, body.progress().cloned());
 
+        let gateway = &*ending.connection.gateway;
         let expects = parts.headers.contains_key(http::header::EXPECT);
-        let asked = vet::head(&mut parts, gateway.edge.max_header_bytes);
-        let answer = match asked {
-            Err(problem) => problem.into(),
-            Ok(Asked::Server) => own(problem::options(&[])),
+        let way = match vet::head(&mut parts, gateway.edge.max_header_bytes) {
+            Err(problem) => Err(Box::new(problem.into())),
+            Ok(Asked::Server) => Err(Box::new(own(problem::options(&[])))),
             Ok(Asked::Resource) => {
                 let target = gateway.router.target(&parts.method, parts.uri.path(), &parts.headers);
                 ending.route = target.into();
-                let request = Request::from_parts(parts, body);
-                return Ok(ending.send(self.dispatch(target, request).await, expects).await);
+                gateway.way(target, &parts.headers)
             }
         };
-        drop(body);
-        Ok(ending.send(answer, expects).await)
-    }
-
-    async fn dispatch(&self, target: Target, request: Request<RequestBody>) -> Answer {
-        let gateway = &*self.gateway;
-        match target {
-            Target::Free(_) => {
-                let (parts, body) = request.into_parts();
-                match gateway.forward.pass(parts, Body::Client(body), &self.peer, &gateway.tunnels).await {
-                    Ok(response) => Answer::new(response, Reason::Passed),
-                    Err(problem) => problem.into(),
+        async move {
+            let Connection { gateway, peer, .. } = &*ending.connection;
+            let mut answer = match way {
+                Ok(Way::Pass) => {
+                    let body = Body::Client(body);
+                    match gateway.forward.pass(parts, body, peer, &gateway.tunnels).await {
+                        Ok(response) => Answer::new(response, Reason::Passed),
+                        Err(problem) => problem.into(),
+                    }
                 }
+                Ok(Way::Sell(rule)) => {
+                    let request = Request::from_parts(parts, body);
+                    exposed(gateway.sell.sell(rule, request, peer.clone()).await)
+                }
+                Ok(Way::Own(endpoint)) => {
+                    let request = Request::from_parts(parts, body);
+                    exposed(gateway.sell.own(endpoint, request, peer.clone()).await)
+                }
+                Err(answer) => {
+                    drop(body);
+                    *answer
+                }
+            };
+            ending.note(&answer);
+            // What is left of the request is read, or its connection is closed after the answer.
+            if let Some(progress) = ending.progress.as_ref().filter(|progress| progress.in_the_way())
+                // Rare, so that its timers are not part of every request's future.
+                && !Box::pin(finish(progress, expects)).await
+            {
+                answer.response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
-            Target::Sold(rule) => {
-                let mut answer = gateway.sell.sell(rule, request, self.peer.clone()).await;
-                problem::expose(answer.response.headers_mut());
-                answer
-            }
-            Target::Own(endpoint) => {
-                let mut answer = gateway.sell.own(endpoint, request, self.peer.clone()).await;
-                problem::expose(answer.response.headers_mut());
-                answer
-            }
-            Target::Preflight(rule) => {
-                own(problem::preflight(gateway.router.methods(rule), request.headers()))
-            }
-            Target::Options(rule) => own(problem::options(gateway.router.methods(rule))),
-            Target::OwnOptions(_) => {
-                own(match request.headers().contains_key(ACCESS_CONTROL_REQUEST_METHOD) {
-                    true => problem::preflight(&OWN_METHODS, request.headers()),
-                    false => problem::options(&OWN_METHODS),
-                })
-            }
-            Target::Ambiguous => Problem::new(Reason::AmbiguousPath).into(),
+            Ok(ending.reply(answer.response))
         }
     }
+}
+
+/// Who answers a request.
+enum Way {
+    /// The app.
+    Pass,
+    /// Whoever sells by this rule.
+    Sell(usize),
+    /// One of the gateway's own endpoints.
+    Own(Own),
+}
+
+impl Gateway {
+    /// Who answers a request with this target, or the answer that needs nobody.
+    fn way(&self, target: Target, headers: &HeaderMap) -> Result<Way, Box<Answer>> {
+        Err(Box::new(match target {
+            Target::Free(_) => return Ok(Way::Pass),
+            Target::Sold(rule) => return Ok(Way::Sell(rule)),
+            Target::Own(endpoint) => return Ok(Way::Own(endpoint)),
+            Target::Preflight(rule) => own(problem::preflight(self.router.methods(rule), headers)),
+            Target::Options(rule) => own(problem::options(self.router.methods(rule))),
+            Target::OwnOptions(_) => own(match headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD) {
+                true => problem::preflight(&OWN_METHODS, headers),
+                false => problem::options(&OWN_METHODS),
+            }),
+            Target::Ambiguous => Problem::new(Reason::AmbiguousPath).into(),
+        }))
+    }
+}
+
+/// With what scripts may read of it.
+fn exposed(mut answer: Answer) -> Answer {
+    problem::expose(answer.response.headers_mut());
+    answer
 }
 
 fn own(response: Response<Body>) -> Answer {
@@ -172,16 +205,17 @@ struct Ending {
 
 impl Ending {
     fn new(
-        connection: &Arc<Connection>,
+        connection: Arc<Connection>,
         parts: &http::request::Parts,
         progress: Option<Arc<Progress>>,
     ) -> Self {
         connection.activity.request_begins(parts.version == Version::HTTP_2);
+        let target = parts.uri.path_and_query().filter(|_| connection.gateway.keep_target).cloned();
         Ending {
-            connection: connection.clone(),
+            connection,
             version: parts.version,
             method: parts.method.clone(),
-            target: parts.uri.path_and_query().filter(|_| connection.gateway.keep_target).cloned(),
+            target,
             progress,
             began: Instant::now(),
             route: RouteLabel::None,
@@ -194,17 +228,14 @@ impl Ending {
         }
     }
 
-    /// Completes the answer: what is left of the request is read or its connection is closed after it.
-    async fn send(mut self, answer: Answer, expects: bool) -> Response<Reply> {
-        let Answer { mut response, reason, job, price } = answer;
-        (self.reason, self.job, self.price) = (reason, job, price);
-        self.status = Some(response.status());
-        if let Some(progress) = self.progress.clone().filter(|progress| progress.in_the_way())
-            // Rare, so that its timers are not part of every request's future.
-            && !Box::pin(finish(&progress, expects)).await
-        {
-            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-        }
+    /// There is an answer, whether or not its client gets it.
+    fn note(&mut self, answer: &Answer) {
+        (self.reason, self.job, self.price) = (answer.reason, answer.job, answer.price);
+        self.status = Some(answer.response.status());
+    }
+
+    /// The answer, at whose end the request ends.
+    fn reply(mut self, response: Response<Body>) -> Response<Reply> {
         if let Some(progress) = &self.progress {
             progress.answered();
         }
