@@ -46,9 +46,7 @@ pub fn answer(problem: &Problem) -> Response<Body> {
 /// Lets scripts in browsers read an answer on a sold route, payment fields included. An app's own policy on
 /// its origin stands.
 pub fn expose(headers: &mut HeaderMap) {
-    if !headers.contains_key(ACCESS_CONTROL_ALLOW_ORIGIN) {
-        headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, ANY);
-    }
+    headers.entry(ACCESS_CONTROL_ALLOW_ORIGIN).or_insert(ANY);
     headers.append(ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED);
 }
 
