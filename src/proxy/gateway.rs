@@ -103,7 +103,8 @@ impl Connection {
             let mut answer = match way {
                 Ok(Way::Pass) => {
                     let body = Body::Client(body);
-                    match gateway.forward.pass(parts, body, peer, &gateway.tunnels).await {
+                    // In an allocation of its own: it is the largest, and else moved about with each request, sold ones too.
+                    match Box::pin(gateway.forward.pass(parts, body, peer, &gateway.tunnels)).await {
                         Ok(response) => Answer::new(response, Reason::Passed),
                         Err(problem) => problem.into(),
                     }
