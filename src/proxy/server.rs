@@ -155,7 +155,7 @@ impl App {
             Limits { header: edge.header_timeout, idle: edge.idle_timeout, write: edge.body_timeout };
         let mut http = auto::Builder::new(TokioExecutor::new());
         // Twice, so that a head which is a little too large gets our answer instead of hyper's bare one.
-        let header_room = edge.max_header_bytes.saturating_mul(2).max(MIN_READ_BUFFER);
+        let header_room = edge.max_header_bytes.saturating_add(MIN_READ_BUFFER);
         // The deadlines are ours (`super::watch`): hyper's would count idle time as the head's.
         http.http1().timer(TokioTimer::new()).header_read_timeout(None).max_buf_size(header_room);
         http.http2()

@@ -61,15 +61,17 @@ impl<'a> Kept<'a> {
             self.held = self.memory.nothing();
             return Ok(());
         }
+        if !few && self.waiting() + bytes.len() > WRITE {
+            self.write().await?;
+        }
         self.rest.extend_from_slice(&std::mem::take(&mut self.first));
         self.rest.extend_from_slice(&bytes);
-        if !few && self.rest.len() >= WRITE {
-            // With all its room: that of what was held in memory is not kept.
-            let written = std::mem::take(&mut self.rest).freeze();
-            self.write(written).await?;
-            self.rest.reserve(WRITE);
-        }
         Ok(())
+    }
+
+    /// Bytes that are in memory.
+    fn waiting(&self) -> usize {
+        self.first.len() + self.rest.len()
     }
 
     /// All of them; `None` if they were thrown away.
@@ -77,9 +79,8 @@ impl<'a> Kept<'a> {
         if self.dropped {
             return Ok((None, self.held));
         }
-        if self.file.is_some() || (self.in_memory == 0 && !self.rest.is_empty()) {
-            let written = self.rest.split().freeze();
-            self.write(written).await?;
+        if self.file.is_some() || self.in_memory == 0 {
+            self.write().await?;
         }
         let data = match self.file {
             Some(file) => Data::File(file.complete()),
@@ -89,7 +90,15 @@ impl<'a> Kept<'a> {
         Ok((Some(data), self.held))
     }
 
-    async fn write(&mut self, bytes: Bytes) -> Result<(), Problem> {
+    /// Writes what is in memory to the file.
+    async fn write(&mut self) -> Result<(), Problem> {
+        if self.waiting() == 0 {
+            return Ok(());
+        }
+        let bytes = match std::mem::take(&mut self.first) {
+            first if first.is_empty() => std::mem::take(&mut self.rest).freeze(),
+            first => first,
+        };
         let (file, spool) = (self.file.take(), self.spool.cloned().ok_or(Reason::Internal)?);
         let written = tokio::task::spawn_blocking(move || {
             let mut file = file.map_or_else(|| spool.create(), Ok)?;
@@ -98,9 +107,14 @@ impl<'a> Kept<'a> {
             Ok((file, bytes))
         });
         match written.await.map_err(|_| Reason::Internal)? {
-            Ok((file, _)) => {
+            Ok((file, bytes)) => {
                 self.file = Some(file);
                 self.held = self.memory.nothing();
+                // Their room is the next ones', but not that of what was held in memory before.
+                self.rest =
+                    bytes.try_into_mut().ok().filter(|room| room.capacity() <= WRITE).unwrap_or_default();
+                self.rest.clear();
+                self.rest.reserve(WRITE);
                 Ok(())
             }
             Err(SpoolError::Full) => Err(Reason::Overloaded.into()),
