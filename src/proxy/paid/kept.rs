@@ -79,7 +79,7 @@ impl<'a> Kept<'a> {
         if self.dropped {
             return Ok((None, self.held));
         }
-        if self.file.is_some() || self.in_memory == 0 {
+        if self.file.is_some() || self.waiting() as u64 > self.in_memory {
             self.write().await?;
         }
         let data = match self.file {
@@ -123,5 +123,49 @@ impl<'a> Kept<'a> {
                 Err(Reason::Internal.into())
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Sends pieces of this size, of which so many bytes may be held, and returns what became of them.
+    async fn keep(memory: u64, pieces: &[usize]) -> (Data, u64) {
+        let folder = tempfile::tempdir().unwrap();
+        let spool = Spool::new(folder.path().to_owned(), 1 << 20);
+        let lender = Memory::new(1 << 20);
+        let mut kept = Kept::new(&lender, Some(&spool), Some(u64::MAX));
+        kept.in_memory(memory);
+        let mut whole = Vec::new();
+        for (number, length) in pieces.iter().enumerate() {
+            let piece = vec![number as u8; *length];
+            whole.extend_from_slice(&piece);
+            kept.add(piece.into()).await.unwrap();
+        }
+        let (data, held) = kept.end().await.unwrap();
+        let data = data.unwrap();
+        let bytes = match &data {
+            Data::File(file) => file.whole().unwrap(),
+            data => data.memory().unwrap().clone(),
+        };
+        assert!(bytes == whole, "{pieces:?}");
+        (data, held.bytes())
+    }
+
+    #[tokio::test]
+    async fn what_is_more_than_may_be_held_is_in_a_file() {
+        for pieces in
+            [&[WRITE / 2][..], &[10, WRITE - 10], &[WRITE - 10, 100, 7], &[3, 2 * WRITE, 3], &[1; 40]]
+        {
+            let total: usize = pieces.iter().sum();
+            for memory in [0, 1, total as u64 - 1] {
+                let (data, held) = keep(memory, pieces).await;
+                assert!(matches!(data, Data::File(_)) && held == 0, "{pieces:?} with {memory}: {held}");
+            }
+            let (data, held) = keep(total as u64, pieces).await;
+            assert!(data.memory().is_some() && held == total as u64, "{pieces:?}: {held}");
+        }
+        assert!(keep(0, &[]).await.0.memory().is_some_and(Bytes::is_empty));
     }
 }
