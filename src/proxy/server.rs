@@ -154,13 +154,15 @@ impl App {
         let limits =
             Limits { header: edge.header_timeout, idle: edge.idle_timeout, write: edge.body_timeout };
         let mut http = auto::Builder::new(TokioExecutor::new());
-        // Twice, so that a head which is a little too large gets our answer instead of hyper's bare one.
+        // More than that, so that a head which is a little too large gets our answer instead of hyper's bare one. Not much more:
+        // what arrives of a body is read in pieces of this size.
         let header_room = edge.max_header_bytes.saturating_add(MIN_READ_BUFFER);
         // The deadlines are ours (`super::watch`): hyper's would count idle time as the head's.
         http.http1().timer(TokioTimer::new()).header_read_timeout(None).max_buf_size(header_room);
         http.http2()
             .timer(TokioTimer::new())
-            .max_header_list_size(u32::try_from(header_room).unwrap_or(u32::MAX))
+            // Which counts 32 bytes for each field beside its own (RFC 9113 section 6.5.2).
+            .max_header_list_size(u32::try_from(header_room.saturating_mul(2)).unwrap_or(u32::MAX))
             .max_concurrent_streams(H2_STREAMS)
             .keep_alive_interval(None);
         App { gateway: Arc::new(gateway), tls, http, limits }
