@@ -27,6 +27,8 @@ use crate::outgoing::{Call, Parts, Streamed};
 const NAME: &str = "openx402";
 const PIN: Operation = "pin";
 const PIN_JSON: Operation = "pin_json";
+/// Bytes of a document that take longer to read than a connection's thread should.
+const LONG: usize = 64 << 10;
 const GATEWAY: &str = "https://gateway.pinata.cloud/ipfs/";
 
 /// The adapter. Operations, and their payment steps: `pin`, `pin_json`.
@@ -59,7 +61,7 @@ impl OpenX402 {
         purse: &dyn Purse,
     ) -> Result<Done, ProviderError> {
         let document = whole(&order.content.data).await?;
-        if serde_json::from_slice::<IgnoredAny>(&document).is_err() {
+        if !is_json(document.clone()).await {
             return Err(ProviderError::new(Fault::Refused, "the document is not valid JSON"));
         }
         let challenge = exchange.challenge(self.pin_json_probe()?).await?;
@@ -101,6 +103,13 @@ impl OpenX402 {
         let answer = exchange.call(call.header(CONTENT_TYPE, form.content_type)).await?;
         uploaded(&object(&success(answer)?)?, data.size())
     }
+}
+
+/// Whether it is JSON. A long one is read where no client waits for it.
+async fn is_json(document: bytes::Bytes) -> bool {
+    let long = document.len() > LONG;
+    let read = move || serde_json::from_slice::<IgnoredAny>(&document).is_ok();
+    if long { tokio::task::spawn_blocking(read).await.unwrap_or(false) } else { read() }
 }
 
 fn form(name: Option<&str>, content_type: Option<&str>) -> Form {
