@@ -12,7 +12,7 @@ use crate::jobs::Fingerprint;
 /// It is over the *decoded* data and the validated options: white space and the order of fields, base64 or text,
 /// the query or the body make no difference; any difference in what is bought does.
 pub fn fingerprint(method: &Method, path: &str, host: &str, ask: &Ask, content: &Content) -> Fingerprint {
-    let mut hash = Hash::new("galaksio:brokered:1", method, path, host);
+    let mut hash = Hash::new("galaksio:brokered:2", method, path, host);
     hash.wanted(ask);
     hash.content(content, ask.size);
     hash.end()
@@ -26,7 +26,7 @@ pub fn batch_fingerprint(
     ask: &Ask,
     files: &[Content],
 ) -> Fingerprint {
-    let mut hash = Hash::new("galaksio:batch:1", method, path, host);
+    let mut hash = Hash::new("galaksio:batch:2", method, path, host);
     hash.wanted(ask);
     hash.part(&(files.len() as u64).to_be_bytes());
     for file in files {
@@ -52,7 +52,7 @@ pub fn app_fingerprint(
     host: &str,
     body: Body<'_>,
 ) -> Fingerprint {
-    let mut hash = Hash::new("galaksio:app:1", method, path, host);
+    let mut hash = Hash::new("galaksio:app:2", method, path, host);
     hash.option(query.map(str::as_bytes));
     match body {
         Body::Digest(digest) => {
