@@ -10,7 +10,7 @@ use crate::spool::{Spool, SpoolError, Writer};
 /// Bytes of a body that are held in memory; more than that go to a file.
 pub(super) const IN_MEMORY: u64 = 1 << 20;
 /// Bytes that are written to a file at once.
-const WRITE: usize = 128 * 1024;
+const WRITE: usize = 64 * 1024;
 
 /// Bytes that arrive.
 pub(super) struct Kept<'a> {
