@@ -194,7 +194,8 @@ impl JobStore for Redis {
         if let Some(answer) = answer {
             script.arg("answer").arg(answer);
         }
-        for (version, step) in (before + 1..).zip(steps) {
+        // Up to the last one: a range without an end would count on past it.
+        for (version, step) in (before + 1..=job.version).zip(steps) {
             script.arg(version).arg(Entry::line(step));
         }
         let written: bool = self.run(&script, Again::Harmless).await?;
