@@ -49,10 +49,12 @@ impl Redis {
     }
 
     /// The sets that jobs are in, in the order in which they go through them, so that one that moves on during a scan is met
-    /// again, not missed. A voided one may begin anew.
+    /// again, not missed. Two come first, and again in their turn: a voided one may begin anew, and a held one be settled or
+    /// voided, behind the scan's back once `open` and where it goes then have been gone through.
     pub(super) fn sets(&self) -> Vec<String> {
         let rest = |state| self.keys.rest(state);
-        [rest(State::Voided), self.keys.open()].into_iter().chain(resting().map(rest)).collect()
+        let first = [rest(State::Held), rest(State::Voided), self.keys.open()];
+        first.into_iter().chain(resting().map(rest)).collect()
     }
 }
 

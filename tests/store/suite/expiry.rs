@@ -6,7 +6,7 @@ use galaksio::clock::UnixMillis;
 use galaksio::ids::JobId;
 use galaksio::jobs::{Claim, Event, Job, State};
 
-use crate::sample::{append, failed, job, paid_run, settled, win};
+use crate::sample::{answered, append, failed, job, paid_run, settled, signed, win};
 use crate::subject::{LONG, RETENTION, SHORT, Subject};
 
 /// A record is kept this much longer than its payment and its retention.
@@ -178,6 +178,31 @@ pub(crate) async fn a_scan_misses_no_job_that_moves_on(s: &Subject) {
         let life = paid_run(at);
         if let Some(event) = life.get(usize::try_from(at.version).unwrap()) {
             *at = append(&*s.store, lease, event, at).await;
+        }
+    });
+    assert_eq!(found.await, all);
+}
+
+pub(crate) async fn a_scan_misses_no_job_that_is_held_no_more(s: &Subject) {
+    let mut held = Vec::new();
+    for n in 0..12 {
+        let (mut at, lease) = win(&*s.store, &job(n, s.now()), LONG).await;
+        for event in [Event::Verified, signed(&at), failed()] {
+            at = append(&*s.store, &lease, &event, &at).await;
+        }
+        assert_eq!(at.state, State::Held);
+        held.push(at);
+    }
+    let mut all: Vec<JobId> = held.iter().map(|at| at.id).collect();
+    all.sort();
+    // After each part, what became of one job turns out.
+    let mut left = held.iter();
+    let found = scan(s, 2, async || {
+        if let Some(at) = left.next() {
+            let (mut at, lease) = s.store.take_over(&at.claim, LONG).await.unwrap().unwrap();
+            for event in [answered(b"{}"), settled()] {
+                at = append(&*s.store, &lease, &event, &at).await;
+            }
         }
     });
     assert_eq!(found.await, all);

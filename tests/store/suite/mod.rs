@@ -39,6 +39,7 @@ macro_rules! conformance {
             expiry::jobs_are_listed_and_counted_by_state,
             expiry::a_scan_finds_every_job,
             expiry::a_scan_misses_no_job_that_moves_on,
+            expiry::a_scan_misses_no_job_that_is_held_no_more,
             values::a_value_is_kept_replaced_and_listed,
             values::values_expire,
             values::one_of_many_new_values_wins,
