@@ -12,7 +12,7 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 
 use crate::cut::Wire;
 use crate::redis_server::RedisServer;
-use crate::sample::{append, failed, job, signed, text, win};
+use crate::sample::{append, failed, job, paid_run, signed, text, win};
 use crate::subject::{LONG, RETENTION, SHORT, Subject};
 use crate::suite::conformance;
 
@@ -164,27 +164,34 @@ async fn expired_jobs_leave_nothing_behind() {
     let server = RedisServer::start(&[]);
     let store = connect(&server.url()).await;
     let age = u64::try_from((RETENTION + Duration::from_secs(600) - SHORT).as_millis()).unwrap();
-    let void = async |job: Job| {
-        let (at, lease) = win(&store, &job, LONG).await;
-        append(&store, &lease, &failed(), &at).await;
+    let live = async |job: Job, complete: bool| {
+        let (mut at, lease) = win(&store, &job, LONG).await;
+        let life = if complete { paid_run(&at).to_vec() } else { vec![failed()] };
+        for event in life {
+            at = append(&store, &lease, &event, &at).await;
+        }
     };
     for number in 0..4 {
-        void(job(number, now() - age)).await;
+        // By turns, as it happens.
+        live(job(number, now() - age), false).await;
+        live(job(100 + number, now() - age), true).await;
         store.put("quotes", &number.to_string(), b"1", Some(SHORT)).await.unwrap();
     }
     tokio::time::sleep(SHORT * 2).await;
     // Those that come take twice as many that are past out of the indexes, jobs all at once; the keys go by themselves.
     for number in 4..20 {
-        void(job(number, now())).await;
+        live(job(number, now()), false).await;
+        live(job(100 + number, now()), true).await;
         store.put("quotes", &number.to_string(), b"1", None).await.unwrap();
     }
     let mut raw = raw(&server).await;
-    for (index, left) in [("{test}:rest:voided", 16), ("{test}:space:quotes", 16), ("{test}:open", 0)] {
-        let members: usize = redis::cmd("ZCARD").arg(index).query_async(&mut raw).await.unwrap();
+    let left = [("rest:voided", 16), ("rest:completed", 16), ("space:quotes", 16), ("open", 0)];
+    for (index, left) in left.map(|(index, left)| (format!("{{test}}:{index}"), left)) {
+        let members: usize = redis::cmd("ZCARD").arg(&index).query_async(&mut raw).await.unwrap();
         assert_eq!(members, left, "{index}");
     }
     let keys: Vec<String> = redis::cmd("KEYS").arg("*").query_async(&mut raw).await.unwrap();
-    assert_eq!(keys.len(), 2 * 16 + 16 + 2, "{keys:?}");
+    assert_eq!(keys.len(), 4 * 16 + 16 + 3, "{keys:?}");
 }
 
 #[tokio::test]

@@ -30,8 +30,8 @@ pub struct Redis {
     keys: Keys,
     retention: Retention,
     scripts: Scripts,
-    /// Jobs that were given an expiry.
-    expiring: AtomicU32,
+    /// Jobs of each state, in the order of [`State::ALL`], that were given an expiry.
+    expiring: [AtomicU32; State::ALL.len()],
 }
 
 struct Scripts {
@@ -48,8 +48,8 @@ struct Scripts {
     drawn: Script,
 }
 
-/// Every so many jobs that will expire one tidies up, and takes twice as many that are past out of its index, and their
-/// ids.
+/// Every so many jobs of a state that will expire one tidies up, and takes twice as many that are past out of its index, and
+/// their ids.
 const TIDY_EVERY: u32 = 16;
 
 /// A job as the parts that are in its hash: fixed, record, answer.
@@ -94,7 +94,7 @@ impl Redis {
                 draw: script(include_str!("scripts/draw.lua")),
                 drawn: script(include_str!("scripts/drawn.lua")),
             },
-            expiring: AtomicU32::new(0),
+            expiring: Default::default(),
         })
     }
 
@@ -120,6 +120,13 @@ impl Redis {
         script.key(self.keys.open()).arg(lease.epoch).arg(lasts);
         let ours: bool = self.run(&script, Again::Harmless).await?;
         Ok(if ours { Appended::Written } else { Appended::Fenced })
+    }
+
+    /// Whether one more job that expires in `state` tidies up. Each state counts by itself: of two that come by turns, one
+    /// would else never be tidied.
+    fn is_to_tidy(&self, state: State) -> bool {
+        let count = State::ALL.iter().zip(&self.expiring).find(|(of, _)| **of == state);
+        count.is_some_and(|(_, count)| count.fetch_add(1, Ordering::Relaxed).is_multiple_of(TIDY_EVERY))
     }
 
     async fn put_value(
@@ -172,12 +179,7 @@ impl JobStore for Redis {
             return Ok(Appended::Fenced);
         };
         let keep_until = job.keep_until(self.retention);
-        let tidied = match keep_until {
-            Some(_) if self.expiring.fetch_add(1, Ordering::Relaxed).is_multiple_of(TIDY_EVERY) => {
-                TIDY_EVERY * 2
-            }
-            _ => 0,
-        };
+        let tidied = if keep_until.is_some() && self.is_to_tidy(job.state) { TIDY_EVERY * 2 } else { 0 };
         let answer = Parts::answer(job, steps);
         // None may be left of an attempt that failed. While it runs, there is none that it does not have.
         let no_answer = job.answer.is_none() && job.state.at_rest();
