@@ -211,6 +211,29 @@ async fn a_server_that_would_lose_jobs_is_refused() {
     assert!(matches!(refused, OpenError::Unsupported("Cluster")), "{refused:?}");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs redis-server; `make test` runs it"]
+async fn a_job_that_comes_to_rest_is_counted_all_the_while() {
+    let server = RedisServer::start(&[]);
+    let store = Arc::new(connect(&server.url()).await);
+    let mut open = Vec::new();
+    for number in 0..400 {
+        open.push(win(&*store, &job(number, now()), LONG).await);
+    }
+    let jobs = open.len() as u64;
+    let moving = Arc::clone(&store);
+    let moves = tokio::spawn(async move {
+        for (at, lease) in open {
+            append(&*moving, &lease, &failed(), &at).await;
+        }
+    });
+    while !moves.is_finished() {
+        let counts = store.count_by_state().await.unwrap();
+        assert!(counts.iter().map(|(_, count)| count).sum::<u64>() >= jobs, "{counts:?}");
+    }
+    moves.await.unwrap();
+}
+
 #[tokio::test]
 #[ignore = "needs redis-server; `make test` runs it"]
 async fn a_password_is_asked_for_and_never_shown() {

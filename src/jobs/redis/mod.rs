@@ -313,13 +313,14 @@ impl JobStore for Redis {
     }
 
     async fn count_by_state(&self) -> Result<Vec<(State, u64)>, StoreError> {
+        // First, so that a job that comes to rest in between is counted twice rather than not at all.
+        let open = self.unfinished().await?;
         let mut script = self.scripts.count.prepare_invoke();
         for state in resting() {
             script.key(self.keys.rest(state));
         }
         let counts: Vec<u64> = self.run(&script, Again::Harmless).await?;
         let resting: Vec<(State, u64)> = resting().zip(counts).collect();
-        let open = self.unfinished().await?;
         let count = |state: State| match resting.iter().find(|(of, _)| *of == state) {
             Some((_, count)) => *count,
             None => open.iter().filter(|(of, _)| *of == state).count() as u64,
