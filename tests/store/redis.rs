@@ -211,6 +211,24 @@ async fn a_server_that_would_lose_jobs_is_refused() {
     assert!(matches!(refused, OpenError::Unsupported("Cluster")), "{refused:?}");
 }
 
+#[tokio::test]
+#[ignore = "needs redis-server; `make test` runs it"]
+async fn jobs_of_builds_that_laid_them_out_otherwise_are_not_overlooked() {
+    let server = RedisServer::start(&[]);
+    let mut raw = raw(&server).await;
+    let () = redis::cmd("ZADD")
+        .arg("{test}:state:held")
+        .arg("+inf")
+        .arg("id")
+        .query_async(&mut raw)
+        .await
+        .unwrap();
+    let refused = refusal(&server.url()).await;
+    assert!(matches!(&refused, OpenError::OldLayout { prefix } if prefix == "test"), "{refused:?}");
+    assert!(refused.to_string().contains("store.prefix"), "{refused}");
+    Redis::connect(&server.url(), "other", RETENTION).await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs redis-server; `make test` runs it"]
 async fn a_job_that_comes_to_rest_is_counted_all_the_while() {

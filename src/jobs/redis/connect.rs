@@ -5,6 +5,7 @@ use std::time::Duration;
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use redis::{Client, ConnectionInfo, ErrorKind, IntoConnectionInfo, ProtocolVersion, RedisError};
 
+use super::keys::Keys;
 use crate::by_runtime::ByRuntime;
 
 /// A command that has no answer by then has an unknown outcome.
@@ -67,13 +68,23 @@ pub enum OpenError {
         /// Host and port.
         address: String,
     },
+    /// Builds before this one kept jobs there in a way that is not read any more.
+    #[error(
+        "Redis has jobs under the key prefix {prefix} that an earlier build laid out otherwise, and this one would not see: \
+         let them come to rest under that build, then begin with another store.prefix"
+    )]
+    OldLayout {
+        /// The prefix.
+        prefix: String,
+    },
 }
 
 /// The connections to a server, one for each runtime that asks it something, made when it first does.
 pub(super) type Connections = ByRuntime<Result<ConnectionManager, RedisError>>;
 
-/// Connects to the server at `url`, having checked that it will keep what it is given.
-pub(super) async fn connect(url: &str) -> Result<Connections, OpenError> {
+/// Connects to the server at `url`, having checked that it will keep what it is given, and that nothing is at `prefix` that this
+/// build would overlook.
+pub(super) async fn connect(url: &str, prefix: &str) -> Result<Connections, OpenError> {
     let info = parse(url)?;
     let address = info.addr().to_string();
     let away = |reason: String| OpenError::Away { address: address.clone(), reason };
@@ -92,7 +103,11 @@ pub(super) async fn connect(url: &str) -> Result<Connections, OpenError> {
             }
             Err(error) => return Err(refusal(&address, &error)),
         }
-        Ok(connections)
+        let old = redis::cmd("EXISTS").arg(Keys::new(prefix).old_layout()).query_async(&mut connection).await;
+        match old.map_err(|error| refusal(&address, &error))? {
+            0_u64 => Ok(connections),
+            _ => Err(OpenError::OldLayout { prefix: prefix.to_owned() }),
+        }
     };
     let timeout = tokio::time::timeout(CONNECT_TIMEOUT, connecting);
     timeout.await.unwrap_or_else(|_| Err(away(format!("no answer within {CONNECT_TIMEOUT:?}"))))

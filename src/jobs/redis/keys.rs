@@ -36,6 +36,11 @@ impl Keys {
         format!("{}rest:{}", self.0, state.name())
     }
 
+    /// Sorted sets of jobs as earlier builds named them, one for each state.
+    pub(super) fn old_layout(&self) -> Vec<String> {
+        State::ALL.map(|state| format!("{}state:{}", self.0, state.name())).into()
+    }
+
     /// String: a small value. Spaces are constants of this program, without a slash.
     pub(super) fn value(&self, space: &str, key: &str) -> String {
         debug_assert!(!space.contains('/'), "{space}");

@@ -66,8 +66,8 @@ enum Again {
 
 impl Redis {
     /// Connects to the server at `url` (`redis://`, `rediss://`, `unix://`). Every key starts with `{prefix}`. Jobs are
-    /// kept for `retention` after their last event. Refuses a server that may evict jobs; warns of one that a
-    /// crash makes forget.
+    /// kept for `retention` after their last event. Refuses a server that may evict jobs, and a prefix with jobs
+    /// that an earlier build laid out otherwise; warns of a server that a crash makes forget.
     pub async fn connect(
         url: &str,
         prefix: &str,
@@ -78,7 +78,7 @@ impl Redis {
         }
         let script = |code| Script::new(code);
         Ok(Redis {
-            connections: connect::connect(url).await?,
+            connections: connect::connect(url, prefix).await?,
             keys: Keys::new(prefix),
             retention: retention.into(),
             scripts: Scripts {
