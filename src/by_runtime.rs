@@ -2,6 +2,7 @@
 //! another runtime's wakes another thread for every message.
 
 use std::fmt;
+use std::sync::Arc;
 
 use parking_lot::RwLock;
 use tokio::runtime::{Handle, Id};
@@ -35,6 +36,14 @@ impl<T: Clone> ByRuntime<T> {
     }
 }
 
+impl<T> ByRuntime<Arc<T>> {
+    /// Lets go of `thing`, so that its runtime makes a new one when it next asks. Of one that was let go of before it takes no
+    /// notice: that of its runtime is new by then.
+    pub(crate) fn forget(&self, thing: &Arc<T>) {
+        self.made.write().retain(|(_, other)| !Arc::ptr_eq(other, thing));
+    }
+}
+
 impl<T> fmt::Debug for ByRuntime<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ByRuntime").field("made", &self.made.read().len()).finish_non_exhaustive()
@@ -59,5 +68,15 @@ mod tests {
             first.block_on(async { tokio::spawn(async {}).await.map(|()| numbers.here()) }).ok(),
             Some(0)
         );
+    }
+    #[tokio::test]
+    async fn what_is_forgotten_is_made_anew_once() {
+        let count = AtomicU32::new(0);
+        let numbers = ByRuntime::new(move || Arc::new(count.fetch_add(1, Ordering::Relaxed)));
+        let first = numbers.here();
+        numbers.forget(&first);
+        assert_eq!(*numbers.here(), 1);
+        numbers.forget(&first);
+        assert_eq!(*numbers.here(), 1);
     }
 }

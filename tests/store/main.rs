@@ -11,6 +11,7 @@ mod crash;
 mod cut;
 mod embedded;
 mod redis;
+mod redis_connections;
 mod redis_server;
 mod sample;
 mod subject;

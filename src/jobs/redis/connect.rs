@@ -1,8 +1,11 @@
 //! Connecting, and refusing a server that would lose jobs.
 
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
+use redis::io::tcp::TcpSettings;
+use redis::io::tcp::socket2::TcpKeepalive;
 use redis::{Client, ConnectionInfo, ErrorKind, IntoConnectionInfo, ProtocolVersion, RedisError};
 
 use super::keys::Keys;
@@ -13,6 +16,16 @@ pub(super) const RESPONSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The whole of connecting, name lookup and reconnection attempts included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A connection that is refused is made anew this often, at most.
+const RENEWED_EVERY: Duration = Duration::from_secs(1);
+
+/// An idle connection is tried after this long, so that one whose other end is gone is found out before it is needed.
+const KEEPALIVE: Duration = Duration::from_secs(10);
+
+/// What was sent is acknowledged by then, or the connection is dead.
+#[cfg(target_os = "linux")]
+const UNACKNOWLEDGED: Duration = Duration::from_secs(5);
 
 /// RESP3 is what tells us of a broken connection before the next command does.
 const OLDEST: (u32, u32) = (6, 0);
@@ -80,7 +93,34 @@ pub enum OpenError {
 }
 
 /// The connections to a server, one for each runtime that asks it something, made when it first does.
-pub(super) type Connections = ByRuntime<Result<ConnectionManager, RedisError>>;
+pub(super) type Connections = ByRuntime<Arc<Connection>>;
+
+/// A connection that is made anew by itself where it breaks: but not where that is not seen, nor where the server did not let it
+/// in.
+pub(super) struct Connection {
+    manager: Result<ConnectionManager, RedisError>,
+    made: Instant,
+}
+
+impl Connection {
+    fn new(client: Client) -> Self {
+        Connection {
+            manager: ConnectionManager::new_lazy_with_config(client, config()),
+            made: Instant::now(),
+        }
+    }
+
+    pub(super) fn manager(&self) -> Result<ConnectionManager, RedisError> {
+        self.manager.clone()
+    }
+
+    /// Whether the next call has to have another one. What a server says when it does not let us in is kept, and is said again to
+    /// each call without asking it; nothing tells it from what it says to a call. So any answer of a server's counts, once in a
+    /// while.
+    pub(super) fn is_spoilt_by(&self, error: &RedisError) -> bool {
+        !error.is_io_error() && self.made.elapsed() >= RENEWED_EVERY
+    }
+}
 
 /// Connects to the server at `url`, having checked that it will keep what it is given, and that nothing is at `prefix` that this
 /// build would overlook.
@@ -90,9 +130,8 @@ pub(super) async fn connect(url: &str, prefix: &str) -> Result<Connections, Open
     let away = |reason: String| OpenError::Away { address: address.clone(), reason };
     let connecting = async {
         let client = Client::open(info).map_err(|error| OpenError::Url(error.to_string()))?;
-        let connections =
-            Connections::new(move || ConnectionManager::new_lazy_with_config(client.clone(), config()));
-        let mut connection = connections.here().map_err(|error| refusal(&address, &error))?;
+        let connections = Connections::new(move || Arc::new(Connection::new(client.clone())));
+        let mut connection = connections.here().manager().map_err(|error| refusal(&address, &error))?;
         // One question for all: CONFIG GET, which would also know, is forbidden by most hosted offers.
         let answer: Result<String, RedisError> = redis::cmd("INFO").query_async(&mut connection).await;
         match answer {
@@ -126,7 +165,15 @@ fn parse(url: &str) -> Result<ConnectionInfo, OpenError> {
     }
     let info = url.into_connection_info().map_err(|error| OpenError::Url(error.to_string()))?;
     let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
-    Ok(info.set_redis_settings(settings))
+    Ok(info.set_redis_settings(settings).set_tcp_settings(tcp()))
+}
+
+fn tcp() -> TcpSettings {
+    let keepalive = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE / 5);
+    let settings = TcpSettings::default().set_nodelay(true).set_keepalive(keepalive);
+    #[cfg(target_os = "linux")]
+    let settings = settings.set_user_timeout(UNACKNOWLEDGED);
+    settings
 }
 
 fn config() -> ConnectionManagerConfig {
@@ -227,6 +274,15 @@ mod tests {
         for good in ["redis://127.0.0.1:6379", "rediss://u:p,w@host/2", "unix:///run/redis.sock"] {
             assert!(parse(good).is_ok(), "{good:?}");
         }
+    }
+
+    #[test]
+    fn connections_find_out_that_nobody_is_there() {
+        let info = parse("redis://127.0.0.1:6379").unwrap();
+        let settings = info.tcp_settings();
+        assert!(settings.nodelay() && settings.keepalive().is_some());
+        #[cfg(target_os = "linux")]
+        assert_eq!(settings.user_timeout(), Some(UNACKNOWLEDGED));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use redis::Cmd;
 
-use super::{Again, Redis, in_time, no_id};
+use super::{Again, Redis, no_id};
 use crate::ids::JobId;
 use crate::jobs::job::{ClaimKey, State};
 use crate::jobs::store::StoreError;
@@ -35,8 +35,9 @@ impl Redis {
             if asked.is_empty() {
                 continue;
             }
-            let once = || async { asked.query_async(&mut self.connections.here()?).await };
-            let states: Vec<(Option<String>, Option<String>)> = in_time(once, Again::Harmless).await?;
+            let asked = &asked;
+            let once = |mut connection| async move { asked.query_async(&mut connection).await };
+            let states: Vec<(Option<String>, Option<String>)> = self.in_time(once, Again::Harmless).await?;
             for (name, id) in states.into_iter().filter_map(|(name, id)| name.zip(id)) {
                 let state = State::ALL.into_iter().find(|state| state.name() == name);
                 // One that came to rest meanwhile is in the set of its state.

@@ -1,8 +1,10 @@
 //! The Redis store: one server, any number of gateways.
 //!
 //! Each write is one script, so it happens whole or not at all, by the server's clock. The scripts know versions,
-//! epochs, leases and expiry, and nothing of what a state means. `connect` checks the server, `keys` names things.
+//! epochs, leases and expiry, and nothing of what a state means. `connect` checks the server, `calls` asks it in time,
+//! `keys` names things.
 
+mod calls;
 mod connect;
 mod keys;
 mod lists;
@@ -11,7 +13,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use redis::{Cmd, FromRedisValue, RedisError, Script, ScriptInvocation};
+use redis::{Cmd, Script};
 use uuid::Uuid;
 
 use super::job::{ClaimKey, Job, Retention, SCHEMA, State};
@@ -19,8 +21,9 @@ use super::record::{Entry, Parts};
 use super::store::{Appended, Claim, Draw, JobStore, Lease, Step, StoreError, ValueStore};
 use crate::ids::JobId;
 
+use calls::Again;
+use connect::Connections;
 pub use connect::OpenError;
-use connect::{Connections, RESPONSE_TIMEOUT};
 use keys::Keys;
 use lists::resting;
 
@@ -55,15 +58,6 @@ const TIDY_EVERY: u32 = 16;
 /// A job as the parts that are in its hash: fixed, record, answer.
 type Found = (Option<Vec<u8>>, Option<Vec<u8>>, Option<Vec<u8>>);
 
-/// Whether a call may be sent again when its connection broke, so that nobody knows whether it arrived.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Again {
-    /// It finds its own earlier effect, and says so.
-    Harmless,
-    /// It would take effect twice, or not know its own effect.
-    Never,
-}
-
 impl Redis {
     /// Connects to the server at `url` (`redis://`, `rediss://`, `unix://`). Every key starts with `{prefix}`. Jobs are
     /// kept for `retention` after their last event. Refuses a server that may evict jobs, and a prefix with jobs
@@ -96,20 +90,6 @@ impl Redis {
             },
             expiring: Default::default(),
         })
-    }
-
-    async fn run<T: FromRedisValue>(
-        &self,
-        script: &ScriptInvocation<'_>,
-        again: Again,
-    ) -> Result<T, StoreError> {
-        let once = || async { script.invoke_async(&mut self.connections.here()?).await };
-        in_time(once, again).await
-    }
-
-    async fn query<T: FromRedisValue>(&self, command: &Cmd, again: Again) -> Result<T, StoreError> {
-        let once = || async { command.query_async(&mut self.connections.here()?).await };
-        in_time(once, again).await
     }
 
     /// Sets the end of a lease, or ends it.
@@ -402,24 +382,6 @@ fn no_id() -> StoreError {
 
 fn unknown_answer(script: &str) -> StoreError {
     StoreError::Unreadable(format!("an answer that {script} does not give"))
-}
-
-/// Runs a call, again if its connection broke and it allows that, all of it within the time-out.
-async fn in_time<T, F>(once: impl Fn() -> F, again: Again) -> Result<T, StoreError>
-where
-    F: Future<Output = Result<T, RedisError>>,
-{
-    let call = async {
-        match once().await {
-            Err(error) if again == Again::Harmless && error.is_connection_dropped() => once().await,
-            outcome => outcome,
-        }
-    };
-    match tokio::time::timeout(RESPONSE_TIMEOUT, call).await {
-        Ok(Ok(value)) => Ok(value),
-        Ok(Err(error)) => Err(StoreError::Away(error.to_string())),
-        Err(_) => Err(StoreError::Away(format!("no answer from Redis within {RESPONSE_TIMEOUT:?}"))),
-    }
 }
 
 /// Whole milliseconds, small enough that a script can add them to the time exactly.
