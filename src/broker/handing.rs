@@ -51,6 +51,8 @@ struct Watch {
     broken: Broken,
     claim: ClaimKey,
     broke: AtomicBool,
+    /// It was cut off: that is how it ends, whatever is made of it on its way.
+    cut: AtomicBool,
     told: mpsc::UnboundedSender<Said>,
 }
 
@@ -64,11 +66,21 @@ struct Watched {
 impl Watch {
     fn new(broken: Broken, claim: ClaimKey) -> (Arc<Self>, Handing) {
         let (told, hears) = mpsc::unbounded_channel();
-        (Arc::new(Watch { broken, claim, broke: AtomicBool::new(false), told }), Handing(hears))
+        let (broke, cut) = (AtomicBool::new(false), AtomicBool::new(false));
+        (Arc::new(Watch { broken, claim, broke, cut, told }), Handing(hears))
     }
 
     fn over(self: &Arc<Self>, body: BodyStream) -> BodyStream {
         Watched { body, watch: Arc::clone(self), over: false }.boxed_unsync()
+    }
+
+    /// How much there is, is often the client's to choose: what is cut off stays charged.
+    fn failed(&self, error: &BoxError) {
+        if is_too_large(error) {
+            self.cut.store(true, Ordering::Release);
+        } else if !self.cut.load(Ordering::Acquire) {
+            self.broke();
+        }
     }
 
     fn broke(&self) {
@@ -88,10 +100,8 @@ impl Body for Watched {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
-        match &frame {
-            // How much there is, is often the client's to choose; that it is cut off was said.
-            Some(Err(error)) if !is_too_large(error) => self.watch.broke(),
-            _ => {}
+        if let Some(Err(error)) = &frame {
+            self.watch.failed(error);
         }
         self.over = !matches!(frame, Some(Ok(_))) || self.body.is_end_stream();
         Poll::Ready(frame)

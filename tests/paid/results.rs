@@ -482,7 +482,7 @@ fn one_larger_than_its_provider_may_give_is_refused_or_cut_off() {
         let stage = setup(&seller, "200KiB").start();
         let gateway = stage.gateway();
         let (client, payer) = (gateway.client(), Payer::new());
-        stage.run(async {
+        let paid = stage.run(async {
             let paid = forth("1").paid(&client.sign(&forth("1"), &payer, Version::V2).await);
             match framing {
                 Framing::Length => {
@@ -495,8 +495,21 @@ fn one_larger_than_its_provider_may_give_is_refused_or_cut_off() {
                     client.send(&paid).await.expect(410, "not_kept", Some("yes"), Some("never"));
                 }
             }
+            paid
         });
         assert_eq!((stage.sales(), seller.payments()), (sales, 1));
+        // And so it stays, once that is on record.
+        gateway.end();
+        let (at_rest, status, code) = match framing {
+            Framing::Length => ("held", 502, "provider_failed"),
+            Framing::Chunks => ("completed", 410, "not_kept"),
+        };
+        assert_eq!(stage.jobs().into_iter().collect::<Vec<_>>(), [(at_rest, 1)]);
+        let gateway = stage.cold_gateway();
+        stage.run(async {
+            let again = gateway.client().send(&paid).await;
+            assert_eq!((again.status, again.code().as_str()), (status, code), "{again:?}");
+        });
     }
 }
 

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use http_body::Frame;
 
 use super::*;
+use crate::outgoing::OutgoingError;
 
 const RETENTION: Duration = Duration::from_secs(3600);
 
@@ -43,7 +44,11 @@ impl Stage {
     }
 
     fn breaks_off(&self) {
-        self.log.arriving.lock().take().unwrap().send(Err("reset".into())).unwrap();
+        self.fails("reset".into());
+    }
+
+    fn fails(&self, error: crate::outgoing::BoxError) {
+        self.log.arriving.lock().take().unwrap().send(Err(error)).unwrap();
     }
 
     /// As often as wanted, by a gateway that finds what others left.
@@ -208,4 +213,22 @@ async fn how_it_ended_is_written_once_the_store_is_back() {
     assert_eq!(stage.state(1).await, State::Delivering);
     stage.store.go_away(false);
     stage.until(1, State::Completed).await;
+}
+
+/// How much there is, is often its client's to choose.
+#[tokio::test(start_paused = true)]
+async fn one_that_is_cut_off_stays_charged() {
+    for kept in [false, true] {
+        let (stage, folder) = (Stage::new(), tempfile::tempdir().unwrap());
+        let broker =
+            stage.another(|broker| if kept { broker.keeping(keeping(&stage, &folder)) } else { broker });
+        let mut body = stage.opened(&broker, stage.sale(1, &[PAY, Do::Arriving])).await;
+        stage.fails(OutgoingError::TooLarge { limit: 4 }.into());
+        assert!(body.frame().await.unwrap().is_err());
+        drop(body);
+        stage.until(1, State::Completed).await;
+        assert_eq!(stage.events(1).await, with("handed_out"));
+        let nothing = tokio::time::timeout(Duration::from_secs(1), broker.broken.wait()).await;
+        assert!(nothing.is_err(), "noted as broken");
+    }
 }
