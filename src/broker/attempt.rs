@@ -367,7 +367,7 @@ impl Broker {
     }
 
     /// The record of a payment nobody has seen before.
-    fn fresh_job(&self, sale: &Sale) -> Job {
+    pub(super) fn fresh_job(&self, sale: &Sale) -> Job {
         let now = self.clock.now_millis();
         Job {
             schema: if sale.work.payments() > 1 { PARTS } else { ONE_PART },

@@ -188,7 +188,12 @@ impl Broker {
                 Ended::Left if (self.ending)() => return,
                 Ended::Whole | Ended::Left => Event::HandedOut,
             };
-            match journal.record_or_carry(event).await {
+            let recorded = match ended {
+                Ended::Broke => journal.record_or_carry(event).await,
+                // Whoever had the job meanwhile does not know.
+                Ended::Whole | Ended::Left => journal.insist(event).await,
+            };
+            match recorded {
                 Ok(job) if ended == Ended::Broke => {
                     warn!(job = %job.id, "a paid answer broke off: a refund is due");
                 }

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, watch};
+use tokio::time::MissedTickBehavior;
 use tracing::{error, warn};
 
 use super::handing::Handing;
@@ -26,7 +27,8 @@ struct Inner {
     jobs: Arc<dyn JobStore>,
     clock: Clock,
     tally: Arc<Tally>,
-    lease: Lease,
+    /// Another, once the job was lost and taken back. Whoever renews it hears of that.
+    lease: watch::Sender<Arc<Lease>>,
     /// Shared with whoever looks at it: a job is large, and is looked at more often than it changes.
     job: Arc<Job>,
     /// Events that the store need not know of by themselves. Written together with the next that it must know of.
@@ -84,7 +86,7 @@ impl Journal {
         tally.taken(&job);
         let (noted, carried, doubtful) = (Record::new(), Vec::new(), None);
         let (running, job) = (Some(running), Arc::new(job));
-        let handing = None;
+        let (handing, lease) = (None, watch::Sender::new(Arc::new(lease)));
         let inner = Inner { jobs, clock, tally, lease, job, noted, carried, doubtful, running, handing };
         Journal(Arc::new(Mutex::new(inner)))
     }
@@ -179,21 +181,27 @@ impl Journal {
         }
     }
 
-    /// Does `work`, and keeps the lease alive meanwhile.
+    /// Does `work`, and keeps the lease alive meanwhile; where it is lost, the next.
     pub(super) async fn keeping<T>(&self, duration: Duration, work: impl Future<Output = T>) -> T {
-        let (jobs, lease) = {
+        let (jobs, mut leases) = {
             let inner = self.0.lock().await;
-            (Arc::clone(&inner.jobs), inner.lease.clone())
+            (Arc::clone(&inner.jobs), inner.lease.subscribe())
         };
         let renew = async {
             let mut pause = tokio::time::interval(duration / 3);
+            pause.set_missed_tick_behavior(MissedTickBehavior::Delay);
             pause.tick().await;
             loop {
                 pause.tick().await;
+                let lease = Arc::clone(&leases.borrow_and_update());
                 match jobs.renew(&lease, duration).await {
                     Ok(Appended::Written) => {}
-                    // It is another's, or ended with the job.
-                    Ok(Appended::Fenced) => return std::future::pending().await,
+                    // It is another's, or ended with the job. There may be a next.
+                    Ok(Appended::Fenced) => {
+                        if leases.changed().await.is_err() {
+                            return std::future::pending().await;
+                        }
+                    }
                     Err(away) => warn!(claim = lease.claim.as_str(), %away, "lease not renewed"),
                 }
             }
@@ -217,7 +225,7 @@ impl Journal {
         // The record says all there is to say.
         inner.running = None;
         if !inner.job.state.at_rest()
-            && let Err(away) = inner.jobs.release(&inner.lease).await
+            && let Err(away) = inner.jobs.release(&inner.lease()).await
         {
             warn!(claim = inner.job.claim.as_str(), %away, "lease not released; it will lapse");
         }
@@ -225,6 +233,10 @@ impl Journal {
 }
 
 impl Inner {
+    fn lease(&self) -> Arc<Lease> {
+        Arc::clone(&self.lease.borrow())
+    }
+
     /// What `event` is written with: all that was noted before it.
     fn next(&mut self, event: Event) -> Result<Record, Illegal> {
         if let Some(record) = self.doubtful.take() {
@@ -334,7 +346,8 @@ impl Inner {
             };
             carried.push((event.clone(), Arc::clone(&job)));
         }
-        (self.job, self.lease, self.carried) = (job, lease, vec![carried]);
+        (self.job, self.carried) = (job, vec![carried]);
+        self.lease.send_replace(Arc::new(lease));
         Ok(())
     }
 
@@ -344,9 +357,9 @@ impl Inner {
         let Some((_, job)) = record.last() else { return Ok(()) };
         let steps: Vec<Step<'_>> =
             record.iter().map(|(event, job)| Step { event, at: job.updated }).collect();
-        let mut tries = 1;
+        let (lease, mut tries) = (self.lease(), 1);
         loop {
-            match self.jobs.append_all(&self.lease, &steps, job).await {
+            match self.jobs.append_all(&lease, &steps, job).await {
                 Ok(Appended::Written) => return Ok(()),
                 Ok(Appended::Fenced) => return Err(JournalError::Fenced),
                 Err(_) if tries < TRIES => tokio::time::sleep(RETRY_PAUSE * tries).await,

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use http_body::Frame;
 
 use super::*;
+use crate::jobs::{Claim, Event};
 use crate::outgoing::OutgoingError;
 
 const RETENTION: Duration = Duration::from_secs(3600);
@@ -49,6 +50,14 @@ impl Stage {
 
     fn fails(&self, error: crate::outgoing::BoxError) {
         self.log.arriving.lock().take().unwrap().send(Err(error)).unwrap();
+    }
+
+    /// Another gateway takes the job, and leaves it as it was.
+    async fn taken_for_a_while(&self) {
+        self.clock.advance(61_000);
+        let lease = Duration::from_secs(15);
+        let taken = self.store.take_over(&presented(1).claim(), lease).await.unwrap();
+        self.store.release(&taken.unwrap().1).await.unwrap();
     }
 
     /// As often as wanted, by a gateway that finds what others left.
@@ -231,4 +240,37 @@ async fn one_that_is_cut_off_stays_charged() {
         let nothing = tokio::time::timeout(Duration::from_secs(1), broker.broken.wait()).await;
         assert!(nothing.is_err(), "noted as broken");
     }
+}
+
+/// The other had it for as long as this one did not answer.
+#[tokio::test(start_paused = true)]
+async fn how_it_ended_is_recorded_by_who_takes_the_job_back() {
+    let stage = Stage::new();
+    let body = stage.opened(&stage.broker, stage.sale(1, &[PAY, Do::Arriving])).await;
+    stage.taken_for_a_while().await;
+    stage.whole();
+    let _ = body.collect().await;
+    stage.until(1, State::Completed).await;
+    assert_eq!(stage.events(1).await, with("handed_out"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_that_was_taken_back_is_kept() {
+    let (stage, lease_for) = (Stage::new(), Duration::from_secs(15));
+    let fresh = stage.broker.fresh_job(&stage.sale(1, &[]));
+    let Ok(Claim::Won(job, lease)) = stage.store.claim(&fresh, lease_for).await else { panic!("taken") };
+    let journal = stage.broker.journal(job, lease);
+    let work = async {
+        stage.taken_for_a_while().await;
+        // It is heard that the lease is lost.
+        tokio::time::sleep(lease_for).await;
+        journal.insist(Event::SettleFirst).await.unwrap();
+        assert!(journal.written_within(lease_for, lease_for).await);
+        for _ in 0..6 {
+            stage.clock.advance(5_000);
+            tokio::time::sleep(Duration::from_secs(6)).await;
+        }
+        assert!(stage.store.take_over(&fresh.claim, lease_for).await.unwrap().is_none());
+    };
+    journal.keeping(lease_for, work).await;
 }

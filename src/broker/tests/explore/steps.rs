@@ -219,6 +219,7 @@ impl Steps<'_> {
             At::Found(ev) => {
                 let carry = match (ev, state, worker.recovering) {
                     (Ev::Settled, State::Settling, _) | (Ev::Settled, _, true) => Carry::Always,
+                    (Ev::HandedOut, _, false) => Carry::Always,
                     _ => Carry::IfAway,
                 };
                 let then = match (ev, state, worker.recovering) {
