@@ -15,6 +15,7 @@ use http_body_util::BodyExt;
 use serde_json::json;
 
 use crate::client::{Answer, Client, HOST, Request};
+use crate::follow::Events;
 use crate::payer::{Payer, Payment};
 use crate::redis_server::RedisServer;
 use crate::rig::{PATIENCE, Setup, eventually};
@@ -511,6 +512,37 @@ fn one_larger_than_its_provider_may_give_is_refused_or_cut_off() {
             assert_eq!((again.status, again.code().as_str()), (status, code), "{again:?}");
         });
     }
+}
+
+/// To who follows its job it is done once, whenever that it was handed out is on record.
+#[test]
+fn its_end_is_told_once() {
+    let gate = Gate::default();
+    let seller = seller(Framing::Length, LARGE, LARGE, Some(gate.clone()));
+    let stage = setup(&seller, "1MiB").start();
+    let gateway = stage.gateway();
+    let (client, payer) = (gateway.client(), Payer::new());
+    stage.run(async {
+        let paid = forth("1").paid(&client.sign(&forth("1"), &payer, Version::V2).await);
+        let answer = client.open(&paid).await;
+        let url = answer.headers()["content-location"].to_str().unwrap().to_owned();
+        let id = url.rsplit('/').next().unwrap();
+        let end = async || Events::open(&client, id, None).await.rest().await.pop().unwrap();
+        let first = end().await;
+        assert_eq!((first.name.as_str(), &first.data["state"]), ("end", &json!("completed")));
+        gate.open();
+        answer.into_body().collect().await.unwrap();
+        let later = eventually("that it was handed out", async || {
+            let later = end().await;
+            (later.id > first.id).then_some(later)
+        })
+        .await;
+        assert_eq!(later.data["state"], first.data["state"]);
+        let again = Request::get(&format!("/jobs/{id}/events"));
+        let again = again.header("last-event-id", &first.id.unwrap().to_string());
+        assert_eq!(client.send(&again).await.status, 204);
+    });
+    assert_eq!((stage.sales(), seller.payments()), (1, 1));
 }
 
 #[test]

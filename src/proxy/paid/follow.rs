@@ -23,7 +23,8 @@ use super::prefer::Prefer;
 use super::reply;
 use crate::broker::description;
 use crate::ids::JobId;
-use crate::jobs::{ClaimKey, Job};
+use crate::jobs::job::SCHEMA;
+use crate::jobs::{ClaimKey, Job, State};
 use crate::proxy::{Answer, Body};
 use crate::reason::{Problem, Reason};
 use crate::x402::Payment;
@@ -115,7 +116,7 @@ impl Inner {
         match &job {
             None if self.uploads.of(id).is_none() => return Err(Reason::JobUnknown.into()),
             // It has seen the end. This, and only this, keeps a browser from coming back.
-            Some(job) if job.state.is_decided() && last.is_some_and(|last| last >= job.version) => {
+            Some(job) if job.state.is_decided() && last.is_some_and(|last| last >= told_as(job)) => {
                 let mut response = Response::new(Body::Empty);
                 *response.status_mut() = StatusCode::NO_CONTENT;
                 return Ok(Answer { job: Some(id), ..Answer::new(response, Reason::Own) });
@@ -213,13 +214,20 @@ impl Follower {
             return Some(event("progress", None, &json!({ "received": received, "size": upload.size })));
         };
         self.over = job.state.is_decided();
-        if self.last.is_some_and(|last| last >= job.version) {
+        if self.last.is_some_and(|last| last >= told_as(&job)) {
             return None;
         }
         self.last = Some(job.version);
         let name = if self.over { "end" } else { "state" };
         Some(event(name, Some(job.version), &description::of(&job)))
     }
+}
+
+/// The version of a job from which on there is nothing to tell of it: that its answer was handed out is no news to its client.
+fn told_as(job: &Job) -> u64 {
+    // Only what was `delivering` has this schema.
+    let handed_out = job.state == State::Completed && job.schema == SCHEMA;
+    job.version.saturating_sub(u64::from(handed_out))
 }
 
 /// An event, as HTML's section 9.2 has it. JSON of one line is one line.
