@@ -2,7 +2,7 @@
 //!
 //! Until it has, the job is `delivering` and its lease is held here. A process that dies leaves it so, and whoever finds it
 //! records what is owed: the rest of the answer is gone with that process. "Handed out" is: given to the client's connection to
-//! the last byte, or left by a client that went away. It is recorded behind the answer, which waits for nothing of it.
+//! the last byte, on whichever stream, or left by a client that went away. It is recorded behind the answer, which waits for nothing of it.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -35,6 +35,8 @@ enum Said {
     Broke,
     /// It was dropped before its end.
     Left,
+    /// All of it was read from where it is kept.
+    Collected,
 }
 
 /// How it ended, once nobody reads it or writes it down any more.
@@ -55,6 +57,10 @@ struct Watch {
     cut: AtomicBool,
     told: mpsc::UnboundedSender<Said>,
 }
+
+/// Hears of it once all of a kept answer was given, to its first reader or to who collects it meanwhile.
+#[derive(Clone, Debug)]
+pub(super) struct Collected(mpsc::WeakUnboundedSender<Said>);
 
 /// A body on its way.
 struct Watched {
@@ -87,6 +93,15 @@ impl Watch {
         if !self.broke.swap(true, Ordering::Relaxed) && self.told.send(Said::Broke).is_err() {
             // Nobody has the job in hand any more.
             self.broken.note(self.claim.clone());
+        }
+    }
+}
+
+impl Collected {
+    pub(super) fn say(&self) {
+        // Whoever has nothing more to hear of it needs not hear that either.
+        if let Some(told) = self.0.upgrade() {
+            let _ = told.send(Said::Collected);
         }
     }
 }
@@ -130,12 +145,14 @@ fn is_too_large(error: &BoxError) -> bool {
 }
 
 impl Handing {
-    /// Waits for the end. That it broke off is heard at once.
+    /// Waits for the end. That it broke off is heard at once, and that its client has it.
     async fn ended(&mut self) -> Ended {
         let mut ended = Ended::Whole;
         loop {
             match self.0.recv().await {
                 Some(Said::Broke) => return Ended::Broke,
+                // Its client has it. What becomes of another stream of the same is nothing to wait for.
+                Some(Said::Collected) => return Ended::Whole,
                 Some(Said::Left) => ended = Ended::Left,
                 None => return ended,
             }
@@ -167,7 +184,9 @@ impl Broker {
                 let job = journal.job().await;
                 let (watch, handing) = Watch::new(self.broken.clone(), job.claim.clone());
                 journal.hand_out(handing).await;
-                let Fresh { body, kept } = self.results.keep(key(&job), answer, watch.over(body)).await;
+                let collected = Some(Collected(watch.told.downgrade()));
+                let body = watch.over(body);
+                let Fresh { body, kept } = self.results.keep(key(&job), answer, body, collected).await;
                 Some(Fresh { body: watch.over(body), kept })
             }
             (_, body) => body.map(|body| Fresh { body, kept: false }),

@@ -26,6 +26,7 @@ use tokio::task::spawn_blocking;
 use tracing::warn;
 
 use super::delivery::Fresh;
+use super::handing::Collected;
 use super::work::BodyStream;
 use crate::clock::{Clock, UnixMillis};
 use crate::ids::JobId;
@@ -89,6 +90,10 @@ struct File {
     length: Option<u64>,
     /// What came behind it.
     trailers: OnceLock<HeaderMap>,
+    /// So many of its first bytes were given to somebody.
+    given: Mutex<u64>,
+    /// Who hears that all were.
+    collected: Option<Collected>,
 }
 
 /// Why an answer is not kept.
@@ -127,14 +132,20 @@ impl Results {
 
     /// Keeps the answer of this attempt while its first reader gets it: what comes back is read in place of `body`. What is
     /// too large, or told as it happens, is passed on and not kept.
-    pub(super) async fn keep(&self, key: Key, answer: &Answer, body: BodyStream) -> Fresh {
+    pub(super) async fn keep(
+        &self,
+        key: Key,
+        answer: &Answer,
+        body: BodyStream,
+        collected: Option<Collected>,
+    ) -> Fresh {
         if self.find(key).is_some() {
             return Fresh { body, kept: true };
         }
         if answer.body != Kept::Not || is_told_as_it_happens(&answer.headers) {
             return Fresh { body, kept: false };
         }
-        match self.begin(key, body).await {
+        match self.begin(key, body, collected).await {
             Ok((file, source)) => {
                 let (primary, rest) = oneshot::channel();
                 tokio::spawn(self.clone().fill(key, Arc::clone(&file), source, primary));
@@ -146,7 +157,7 @@ impl Results {
 
     /// Keeps it before anybody reads it: it is whole when this returns.
     pub(super) async fn keep_whole(&self, key: Key, body: BodyStream) -> Result<BodyStream, NotKept> {
-        let (file, source) = self.begin(key, body).await.map_err(|(why, _)| why)?;
+        let (file, source) = self.begin(key, body, None).await.map_err(|(why, _)| why)?;
         // Somebody waits for it, so it does not linger.
         let (primary, _waits) = oneshot::channel();
         self.clone().fill(key, Arc::clone(&file), source, primary).await;
@@ -204,6 +215,7 @@ impl Results {
         &self,
         key: Key,
         body: BodyStream,
+        collected: Option<Collected>,
     ) -> Result<(Arc<File>, BodyStream), (NotKept, BodyStream)> {
         let length = body.size_hint().exact();
         if self.0.limits.largest == 0 {
@@ -226,7 +238,8 @@ impl Results {
             }
             Err(_) => return Err((NotKept::NoRoom, body)),
         };
-        let file = Arc::new(File { bytes, length, trailers: OnceLock::new() });
+        let (trailers, given) = (OnceLock::new(), Mutex::new(0));
+        let file = Arc::new(File { bytes, length, trailers, given, collected });
         let retention = u64::try_from(self.0.limits.retention.as_millis()).unwrap_or(u64::MAX);
         let until = self.0.clock.now_millis().saturating_add(retention);
         {

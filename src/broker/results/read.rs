@@ -1,6 +1,6 @@
 //! Reading an answer from its file, also while it is written.
 
-use std::ops::RangeInclusive;
+use std::ops::{Range, RangeInclusive};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -29,8 +29,7 @@ impl KeptAnswer {
 
     /// How long it is, or will be once it is whole; `None` while nobody knows.
     pub fn length(&self) -> Option<u64> {
-        let grown = self.0.bytes.grown();
-        self.0.length.or_else(|| (grown.end == Some(End::Complete)).then_some(grown.written))
+        self.0.length()
     }
 
     /// All of it.
@@ -46,9 +45,30 @@ impl KeptAnswer {
     }
 }
 
+impl File {
+    fn length(&self) -> Option<u64> {
+        let grown = self.bytes.grown();
+        self.length.or_else(|| (grown.end == Some(End::Complete)).then_some(grown.written))
+    }
+
+    /// These of its bytes were given to somebody. What goes on where others ended counts with theirs.
+    fn gave(&self, bytes: Range<u64>) {
+        let Some(collected) = &self.collected else { return };
+        let mut given = self.given.lock();
+        if bytes.start <= *given {
+            *given = bytes.end.max(*given);
+        }
+        if self.length() == Some(*given) {
+            // Once.
+            *given = u64::MAX;
+            collected.say();
+        }
+    }
+}
+
 /// All of an answer, for its first reader: if it turns out too large to keep, he gets the rest of it all the same.
 pub(super) fn from_start(file: Arc<File>, rest: Option<oneshot::Receiver<Rest>>) -> BodyStream {
-    let length = KeptAnswer(Arc::clone(&file)).length();
+    let length = file.length();
     reader(file, 0, None, length, rest)
 }
 
@@ -101,6 +121,8 @@ impl Reader {
                 None if self.grown.changed().await.is_ok() => {}
                 Some(End::Complete) => {
                     self.over = true;
+                    // How much there is may not have been known when the last of it was read.
+                    self.file.gave(self.at..self.at);
                     return self.file.trailers.get().cloned().map(|trailers| Ok(Frame::trailers(trailers)));
                 }
                 Some(End::Over) => match self.rest.take() {
@@ -126,6 +148,7 @@ impl Reader {
         let (file, at) = (Arc::clone(&self.file), self.at);
         let bytes = spawn_blocking(move || file.bytes.read_at(at, room)).await??;
         self.at = self.at.saturating_add(bytes.len() as u64);
+        self.file.gave(at..self.at);
         Ok(Frame::data(bytes))
     }
 }

@@ -79,7 +79,7 @@ async fn it_is_read_while_it_arrives_and_again_in_parts() {
     let shop = shop(1000, 1000);
     let key = (JobId::new(), 1);
     let (sender, body) = arriving(Some(10));
-    let mut first = shop.results.keep(key, &octets(), body).await;
+    let mut first = shop.results.keep(key, &octets(), body, None).await;
     assert!(first.kept);
     assert_eq!(first.body.size_hint().exact(), Some(10));
     sender.send(data(b"01234")).unwrap();
@@ -105,7 +105,7 @@ async fn it_is_read_while_it_arrives_and_again_in_parts() {
 async fn what_is_behind_the_content_comes_too() {
     let shop = shop(1000, 1000);
     let (sender, body) = arriving(None);
-    let first = shop.results.keep((JobId::new(), 1), &octets(), body).await;
+    let first = shop.results.keep((JobId::new(), 1), &octets(), body, None).await;
     sender.send(data(b"abc")).unwrap();
     let trailers = HeaderMap::from_iter([(http::header::ETAG, "\"1\"".parse().unwrap())]);
     sender.send(Ok(Frame::trailers(trailers.clone()))).unwrap();
@@ -119,7 +119,7 @@ async fn one_that_turns_out_too_large_is_for_its_first_reader_only() {
     let shop = shop(8, 1000);
     let key = (JobId::new(), 1);
     let (sender, body) = arriving(None);
-    let mut first = shop.results.keep(key, &octets(), body).await;
+    let mut first = shop.results.keep(key, &octets(), body, None).await;
     sender.send(data(b"01234")).unwrap();
     assert_eq!(next(&mut first.body).await, "01234");
     let kept = shop.results.find(key).unwrap();
@@ -136,7 +136,7 @@ async fn one_that_turns_out_too_large_is_for_its_first_reader_only() {
     assert_eq!(shop.results.0.spool.free(), 1000);
     // One that says so is not begun, nor is what is told as it happens.
     for (answer, body) in [(octets(), whole(b"012345678")), (answer("Text/Event-Stream; a=b"), whole(b"0"))] {
-        let fresh = shop.results.keep(key, &answer, body).await;
+        let fresh = shop.results.keep(key, &answer, body, None).await;
         assert!(!fresh.kept && shop.results.find(key).is_none());
     }
 }
@@ -147,7 +147,7 @@ async fn one_that_breaks_off_is_none() {
     for error in [true, false] {
         let key = (JobId::new(), 1);
         let (sender, body) = arriving(Some(10));
-        let mut first = shop.results.keep(key, &octets(), body).await;
+        let mut first = shop.results.keep(key, &octets(), body, None).await;
         sender.send(data(b"01234")).unwrap();
         assert_eq!(next(&mut first.body).await, "01234");
         if error {
@@ -169,13 +169,13 @@ async fn a_client_that_goes_away_finds_it_whole_if_it_does_not_take_for_ever() {
     let shop = shop(1000, 1000);
     let (key, endless) = ((JobId::new(), 1), (JobId::new(), 1));
     let (sender, body) = arriving(None);
-    drop(shop.results.keep(key, &octets(), body).await);
+    drop(shop.results.keep(key, &octets(), body, None).await);
     sender.send(data(b"abc")).unwrap();
     drop(sender);
     let kept = shop.results.find(key).unwrap();
     assert_eq!(read(kept.whole()).await.unwrap(), "abc");
     let (sender, body) = arriving(None);
-    drop(shop.results.keep(endless, &octets(), body).await);
+    drop(shop.results.keep(endless, &octets(), body, None).await);
     sender.send(data(b"abc")).unwrap();
     assert!(read(shop.results.find(endless).unwrap().whole()).await.is_err());
     assert!(sender.is_closed() && shop.results.find(endless).is_none());
@@ -186,7 +186,7 @@ async fn where_there_is_no_room_the_oldest_goes() {
     let shop = shop(8, 10);
     let keys: Vec<Key> = (0..3).map(|_| (JobId::new(), 1)).collect();
     for (at, key) in keys.iter().enumerate() {
-        let fresh = shop.results.keep(*key, &octets(), whole(b"01234")).await;
+        let fresh = shop.results.keep(*key, &octets(), whole(b"01234"), None).await;
         assert_eq!(read(fresh.body).await.unwrap(), "01234");
         let kept: Vec<bool> = keys.iter().map(|key| shop.results.find(*key).is_some()).collect();
         assert_eq!(kept, [at < 2, at >= 1, at >= 2]);
@@ -194,7 +194,7 @@ async fn where_there_is_no_room_the_oldest_goes() {
     // Also where it is found out on the way. What somebody reads takes its room until he has done.
     let reading = shop.results.find(keys[1]).unwrap();
     let (sender, body) = arriving(None);
-    let fresh = shop.results.keep((JobId::new(), 1), &octets(), body).await;
+    let fresh = shop.results.keep((JobId::new(), 1), &octets(), body, None).await;
     for piece in [b"01", b"23", b"45", b"67"] {
         sender.send(data(piece)).unwrap();
     }

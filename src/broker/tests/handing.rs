@@ -52,6 +52,13 @@ impl Stage {
         self.log.arriving.lock().take().unwrap().send(Err(error)).unwrap();
     }
 
+    /// What the same payment collects meanwhile.
+    async fn collected(&self, broker: &Arc<Broker>) -> KeptAnswer {
+        let delivery = Arc::clone(broker).sell(Box::new(self.sale(1, &[])), ()).await;
+        let DeliveryBody::Kept(kept) = delivery.body else { panic!("{:?}", delivery.reason) };
+        kept
+    }
+
     /// Another gateway takes the job, and leaves it as it was.
     async fn taken_for_a_while(&self) {
         self.clock.advance(61_000);
@@ -240,6 +247,44 @@ async fn one_that_is_cut_off_stays_charged() {
         let nothing = tokio::time::timeout(Duration::from_secs(1), broker.broken.wait()).await;
         assert!(nothing.is_err(), "noted as broken");
     }
+}
+
+/// It has the answer, and keeps one stream of it open, to be cut off.
+#[tokio::test(start_paused = true)]
+async fn one_that_was_collected_whole_is_handed_out() {
+    let (stage, folder) = (Stage::new(), tempfile::tempdir().unwrap());
+    let broker = stage.another(|broker| broker.keeping(keeping(&stage, &folder)));
+    let body = stage.opened(&broker, stage.sale(1, &[PAY, Do::Arriving])).await;
+    stage.arrives(b"whole");
+    stage.whole();
+    let collect = async |body: BodyStream| body.collect().await.unwrap().to_bytes();
+    let kept = stage.collected(&broker).await;
+    for (part, is) in [(0..=2, "hal"), (8..=8, "e")] {
+        assert_eq!(collect(kept.part(part)).await, is);
+    }
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(stage.state(1).await, State::Delivering, "nobody has all of it");
+    assert_eq!(collect(kept.whole()).await, "halfwhole");
+    stage.until(1, State::Completed).await;
+    // What becomes of the other is no news.
+    drop(body);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(stage.events(1).await, with("handed_out"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_was_collected_in_parts_is_handed_out() {
+    let (stage, folder) = (Stage::new(), tempfile::tempdir().unwrap());
+    let broker = stage.another(|broker| broker.keeping(keeping(&stage, &folder)));
+    let _body = stage.opened(&broker, stage.sale(1, &[PAY, Do::Arriving])).await;
+    stage.arrives(b"whole");
+    stage.whole();
+    let kept = stage.collected(&broker).await;
+    // Its first half is with the client.
+    for part in [4..=6, 7..=8] {
+        kept.part(part).collect().await.unwrap();
+    }
+    stage.until(1, State::Completed).await;
 }
 
 /// The other had it for as long as this one did not answer.
