@@ -8,6 +8,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
@@ -15,15 +16,18 @@ use http_body_util::BodyExt;
 use tokio::sync::mpsc;
 use tracing::{debug, warn};
 
-use super::Broker;
 use super::attempt::CARRY_PATIENCE;
 use super::broken::{Broken, lost};
 use super::delivery::Fresh;
 use super::journal::{Journal, JournalError};
 use super::results::key;
 use super::work::BodyStream;
+use super::{Broker, Ending};
 use crate::jobs::{Answer, ClaimKey, Event, Job, State};
 use crate::outgoing::{BoxError, OutgoingError};
+
+/// How often it is looked whether the process is ending, while an answer still arrives that nobody waits for.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// An answer that is being handed out, for whoever records how that ends.
 pub(super) struct Handing(mpsc::UnboundedReceiver<Said>);
@@ -33,8 +37,10 @@ pub(super) struct Handing(mpsc::UnboundedReceiver<Said>);
 enum Said {
     /// It broke off.
     Broke,
-    /// It was dropped before its end.
+    /// Its client went away.
     Left,
+    /// Its client is gone since the process began to end, which may have cut it off.
+    CutOff,
     /// All of it was read from where it is kept.
     Collected,
 }
@@ -42,8 +48,10 @@ enum Said {
 /// How it ended, once nobody reads it or writes it down any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Ended {
-    Whole,
-    Left,
+    /// Given whole, or left by its client.
+    Given,
+    /// With the process.
+    CutOff,
     Broke,
 }
 
@@ -56,6 +64,7 @@ struct Watch {
     /// It was cut off: that is how it ends, whatever is made of it on its way.
     cut: AtomicBool,
     told: mpsc::UnboundedSender<Said>,
+    ending: Ending,
 }
 
 /// Hears of it once all of a kept answer was given, to its first reader or to who collects it meanwhile.
@@ -66,18 +75,26 @@ pub(super) struct Collected(mpsc::WeakUnboundedSender<Said>);
 struct Watched {
     body: BodyStream,
     watch: Arc<Watch>,
+    /// It is what the client reads.
+    client: bool,
     over: bool,
 }
 
 impl Watch {
-    fn new(broken: Broken, claim: ClaimKey) -> (Arc<Self>, Handing) {
+    fn new(broken: Broken, claim: ClaimKey, ending: Ending) -> (Arc<Self>, Handing) {
         let (told, hears) = mpsc::unbounded_channel();
         let (broke, cut) = (AtomicBool::new(false), AtomicBool::new(false));
-        (Arc::new(Watch { broken, claim, broke, cut, told }), Handing(hears))
+        (Arc::new(Watch { broken, claim, broke, cut, told, ending }), Handing(hears))
     }
 
-    fn over(self: &Arc<Self>, body: BodyStream) -> BodyStream {
-        Watched { body, watch: Arc::clone(self), over: false }.boxed_unsync()
+    /// What arrives.
+    fn source(self: &Arc<Self>, body: BodyStream) -> BodyStream {
+        Watched { body, watch: Arc::clone(self), client: false, over: false }.boxed_unsync()
+    }
+
+    /// What the client reads.
+    fn client(self: &Arc<Self>, body: BodyStream) -> BodyStream {
+        Watched { body, watch: Arc::clone(self), client: true, over: false }.boxed_unsync()
     }
 
     /// How much there is, is often the client's to choose: what is cut off stays charged.
@@ -133,9 +150,10 @@ impl Body for Watched {
 
 impl Drop for Watched {
     fn drop(&mut self) {
-        if !self.over {
+        if self.client && !self.over {
+            let said = if (self.watch.ending)() { Said::CutOff } else { Said::Left };
             // Whoever would hear it does not need it any more.
-            let _ = self.watch.told.send(Said::Left);
+            let _ = self.watch.told.send(said);
         }
     }
 }
@@ -146,14 +164,24 @@ fn is_too_large(error: &BoxError) -> bool {
 
 impl Handing {
     /// Waits for the end. That it broke off is heard at once, and that its client has it.
-    async fn ended(&mut self) -> Ended {
-        let mut ended = Ended::Whole;
+    async fn ended(&mut self, ending: &Ending) -> Ended {
+        let (mut ended, mut left) = (Ended::Given, false);
         loop {
-            match self.0.recv().await {
+            let said = match left {
+                false => self.0.recv().await,
+                // It may collect what comes until the process ends, which does not wait for more.
+                true => match tokio::time::timeout(LOOK, self.0.recv()).await {
+                    Ok(said) => said,
+                    Err(_) if ending() => return Ended::Given,
+                    Err(_) => continue,
+                },
+            };
+            match said {
                 Some(Said::Broke) => return Ended::Broke,
                 // Its client has it. What becomes of another stream of the same is nothing to wait for.
-                Some(Said::Collected) => return Ended::Whole,
-                Some(Said::Left) => ended = Ended::Left,
+                Some(Said::Collected) => return Ended::Given,
+                Some(Said::Left) => left = true,
+                Some(Said::CutOff) => ended = Ended::CutOff,
                 None => return ended,
             }
         }
@@ -182,12 +210,13 @@ impl Broker {
         match (answer, stream) {
             (Some(answer), Some(body)) => {
                 let job = journal.job().await;
-                let (watch, handing) = Watch::new(self.broken.clone(), job.claim.clone());
+                let (watch, handing) =
+                    Watch::new(self.broken.clone(), job.claim.clone(), Arc::clone(&self.ending));
                 journal.hand_out(handing).await;
                 let collected = Some(Collected(watch.told.downgrade()));
-                let body = watch.over(body);
+                let body = watch.source(body);
                 let Fresh { body, kept } = self.results.keep(key(&job), answer, body, collected).await;
-                Some(Fresh { body: watch.over(body), kept })
+                Some(Fresh { body: watch.client(body), kept })
             }
             (_, body) => body.map(|body| Fresh { body, kept: false }),
         }
@@ -199,18 +228,18 @@ impl Broker {
         if journal.job().await.state == State::Delivering {
             // That it is paid for is on record while it is handed out.
             let written = journal.written_within(CARRY_PATIENCE, self.limits.lease);
-            let (_, ended) = tokio::join!(written, handing.ended());
+            let (_, ended) = tokio::join!(written, handing.ended(&self.ending));
             let job = journal.job().await;
             let event = match ended {
                 Ended::Broke => lost(&job),
-                // By its client, or cut off with the process, which is a crash like any other: who comes next sees to it.
-                Ended::Left if (self.ending)() => return,
-                Ended::Whole | Ended::Left => Event::HandedOut,
+                // A crash like any other: who comes next sees to it.
+                Ended::CutOff => return,
+                Ended::Given => Event::HandedOut,
             };
             let recorded = match ended {
                 Ended::Broke => journal.record_or_carry(event).await,
                 // Whoever had the job meanwhile does not know.
-                Ended::Whole | Ended::Left => journal.insist(event).await,
+                Ended::Given | Ended::CutOff => journal.insist(event).await,
             };
             match recorded {
                 Ok(job) if ended == Ended::Broke => {

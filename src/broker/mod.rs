@@ -161,6 +161,9 @@ pub struct Limits {
 /// Who asks for a job that has just ended waits this long for the record of it.
 const WRITTEN_SOON: Duration = Duration::from_secs(5);
 
+/// Whether the process is ending.
+type Ending = Arc<dyn Fn() -> bool + Send + Sync>;
+
 /// What the broker works with. One for the whole process, shared.
 pub struct Broker {
     jobs: Arc<dyn JobStore>,
@@ -176,7 +179,7 @@ pub struct Broker {
     audits: Audits,
     results: Results,
     broken: Broken,
-    ending: Arc<dyn Fn() -> bool + Send + Sync>,
+    ending: Ending,
 }
 
 impl Broker {

@@ -1,5 +1,7 @@
 //! Answers that are handed out beside their record: how that ends is recorded, once, whatever becomes of who hands them out.
 
+use std::sync::atomic::AtomicBool;
+
 use bytes::Bytes;
 use http_body::Frame;
 
@@ -285,6 +287,23 @@ async fn one_that_was_collected_in_parts_is_handed_out() {
         kept.part(part).collect().await.unwrap();
     }
     stage.until(1, State::Completed).await;
+}
+
+/// It left by itself: what comes of it until the drain it may collect, and nobody waits for more.
+#[tokio::test(start_paused = true)]
+async fn one_that_its_client_left_before_the_drain_is_not_owed() {
+    let (stage, folder) = (Stage::new(), tempfile::tempdir().unwrap());
+    let drain = Arc::new(AtomicBool::new(false));
+    let started = Arc::clone(&drain);
+    let broker = stage.another(|broker| {
+        broker.keeping(keeping(&stage, &folder)).ending_when(move || started.load(Ordering::SeqCst))
+    });
+    drop(stage.opened(&broker, stage.sale(1, &[PAY, Do::Arriving])).await);
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(stage.state(1).await, State::Delivering);
+    drain.store(true, Ordering::SeqCst);
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(stage.state(1).await, State::Completed, "the drain does not wait for it");
 }
 
 /// The other had it for as long as this one did not answer.
