@@ -140,10 +140,12 @@ impl Chain {
         addressOfCall::abi_decode_returns(&answer).unwrap()
     }
 
-    /// Makes the wallet of [`Chain::wallet_of`].
+    /// Makes the wallet of [`Chain::wallet_of`], which is there with the next block.
     pub(crate) async fn create_wallet(&self, owner: Address) -> Address {
         let wallet = self.wallet_of(owner).await;
-        self.send_as(owner, FACTORY, &createCall { owner, salt: B256::ZERO }.abi_encode()).await;
+        let input = createCall { owner, salt: B256::ZERO }.abi_encode();
+        let created = self.send_as(owner, FACTORY, &input).await;
+        assert!(self.mined(created).await, "no wallet for {owner}");
         wallet
     }
 
