@@ -73,6 +73,8 @@ impl Results {
             let _ = primary.send(rest);
         }
         file.bytes.end(end);
+        // Somebody may have been given the last of it before that was known to be the last.
+        file.gave(0..0);
     }
 
     /// `Err`: it broke off, or is too large, with what is left of it.

@@ -52,7 +52,7 @@ impl File {
     }
 
     /// These of its bytes were given to somebody. What goes on where others ended counts with theirs.
-    fn gave(&self, bytes: Range<u64>) {
+    pub(super) fn gave(&self, bytes: Range<u64>) {
         let Some(collected) = &self.collected else { return };
         let mut given = self.given.lock();
         if bytes.start <= *given {
