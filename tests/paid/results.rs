@@ -426,14 +426,19 @@ fn one_that_is_lost_with_its_process_is_owed() {
     gateway.kill();
     let gateway = stage.process();
     stage.run(async {
-        let again = eventually("a refund that is due", async || {
-            let again = gateway.client().send(&paid).await;
-            (again.code() == "refund_due").then_some(again)
-        })
-        .await;
-        again.expect(502, "refund_due", Some("yes"), Some("never"));
+        owed(&gateway.client(), &paid).await;
     });
     assert_eq!((stage.sales(), seller.payments()), (1, 1));
+}
+
+/// The same payment is told that its money is owed, once that is found out.
+async fn owed(client: &Client, paid: &Request) {
+    let again = eventually("a refund that is due", async || {
+        let again = client.send(paid).await;
+        (again.code() == "refund_due").then_some(again)
+    })
+    .await;
+    again.expect(502, "refund_due", Some("yes"), Some("never"));
 }
 
 /// Its provider has sent a half, which its client has, when the process is killed: with a file of it, or without.
@@ -465,12 +470,7 @@ fn one_that_a_kill_breaks_off_is_owed() {
         gate.open();
         let gateway = stage.process();
         stage.run(async {
-            let again = eventually("a refund that is due", async || {
-                let again = gateway.client().send(&paid).await;
-                (again.code() == "refund_due").then_some(again)
-            })
-            .await;
-            again.expect(502, "refund_due", Some("yes"), Some("never"));
+            owed(&gateway.client(), &paid).await;
         });
         assert_eq!((stage.sales(), seller.payments()), (1, 1));
     }
