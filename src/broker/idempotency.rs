@@ -9,8 +9,9 @@
 //!
 //! A name is held by one payment at a time, and passed on only when that one has bought nothing. Holders are numbered:
 //! the next is whoever writes the next number first. A holder that bought nothing may come back to try again, so each
-//! looks at the other after it has written what the other looks at: the newcomer at the earlier job, once it holds the
-//! name; the earlier one for a newcomer, once its job is running again and before anything is spent.
+//! looks at the other after it has written what the other looks at: the newcomer at all earlier jobs, once the name is
+//! its own, whichever of its requests wrote that; the earlier one for a newcomer, once its job is running again and
+//! before anything is spent.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -156,16 +157,13 @@ impl Broker {
     async fn hold(&self, name: &mut RequestName, payment: &Presented) -> Result<Option<Delivery>, Problem> {
         let ours = Holder { claim: payment.claim(), fingerprint: payment.fingerprint, at: self.clock.now() };
         let record = serde_json::to_vec(&ours).map_err(|_| Reason::Internal)?;
-        let mut before: Option<Holder> = None;
+        // All who held it so far: by the time the name is this payment's, one of them may have come back.
+        let mut before: Vec<Holder> = Vec::new();
         for number in 0..HOLDERS {
             let written = self.jobs.put_new(NAMES, &name.key(number), &record, Some(KEPT)).await;
             let Some(found) = written.map_err(away)? else {
                 name.held = Some(number);
-                // Whoever held it before may have come back before this was written.
-                return match before {
-                    Some(before) => self.answer_of(&before, payment).await,
-                    None => Ok(None),
-                };
+                return self.answer_of_any(&before, payment).await;
             };
             let found: Holder = serde_json::from_slice(&found).map_err(|_| Reason::Internal)?;
             if found.fingerprint != payment.fingerprint {
@@ -181,38 +179,57 @@ impl Broker {
                 let alive = job.is_some_and(|job| !bought_nothing(&job));
                 if alive || self.jobs.get(NAMES, &name.key(number + 1)).await.map_err(away)?.is_none() {
                     name.held = Some(number);
-                    return Ok(None);
+                    // It may have been written a moment ago, by a request that looks at them only now.
+                    return self.answer_of_any(&before, payment).await;
                 }
             }
-            before = Some(found);
+            before.push(found);
         }
         let why = "too many payments by this name bought nothing; use another";
         Err(Problem::new(Reason::IdentifierReused).message(why).charged(Charged::No))
     }
 
+    /// The answer of the first of these that bought something. To be asked by whoever holds the name after them.
+    async fn answer_of_any(
+        &self,
+        holders: &[Holder],
+        payment: &Presented,
+    ) -> Result<Option<Delivery>, Problem> {
+        for holder in holders {
+            if let Some(delivery) = self.answer_of(holder, payment).await? {
+                return Ok(Some(delivery));
+            }
+        }
+        Ok(None)
+    }
+
     /// What the holder's payment is answered, to be given to `payment` too. `None` if it bought nothing.
     async fn answer_of(&self, holder: &Holder, payment: &Presented) -> Result<Option<Delivery>, Problem> {
         let give_up = tokio::time::Instant::now() + CLAIM_PATIENCE;
-        let job = loop {
-            match self.jobs.by_claim(&holder.claim).await.map_err(away)? {
-                Some(job) => break job,
-                None if self.clock.now() >= holder.at.saturating_add(CLAIM_WITHIN) => return Ok(None),
-                None if tokio::time::Instant::now() >= give_up => {
+        loop {
+            let Some(job) = self.jobs.by_claim(&holder.claim).await.map_err(away)? else {
+                if self.clock.now() >= holder.at.saturating_add(CLAIM_WITHIN) {
+                    return Ok(None);
+                }
+                if tokio::time::Instant::now() >= give_up {
                     return Err(Problem::new(Reason::JobRunning).charged(Charged::No).retry_after(2));
                 }
-                None => tokio::time::sleep(CLAIM_POLL).await,
+                tokio::time::sleep(CLAIM_POLL).await;
+                continue;
+            };
+            if bought_nothing(&job) {
+                return Ok(None);
             }
-        };
-        if bought_nothing(&job) {
-            return Ok(None);
-        }
-        let Again::Answer(delivery) = self.seen_before(payment, None, job).await else {
-            return Err(Reason::Internal.into());
-        };
-        // It may have failed while it was waited for.
-        match self.jobs.by_claim(&holder.claim).await.map_err(away)? {
-            Some(job) if bought_nothing(&job) => Ok(None),
-            _ => Ok(Some(*delivery)),
+            let attempt = job.attempt;
+            let Again::Answer(delivery) = self.seen_before(payment, None, job).await else {
+                return Err(Reason::Internal.into());
+            };
+            // It may have failed while it was waited for, and be tried again.
+            match self.jobs.by_claim(&holder.claim).await.map_err(away)? {
+                Some(job) if bought_nothing(&job) => return Ok(None),
+                Some(job) if job.attempt != attempt => {}
+                _ => return Ok(Some(*delivery)),
+            }
         }
     }
 

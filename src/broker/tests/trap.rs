@@ -3,8 +3,16 @@
 use std::collections::HashMap;
 use std::sync::atomic::AtomicBool;
 
+use proptest::prelude::RngExt as _;
+use proptest::test_runner::{RngAlgorithm, TestRng};
+
 use super::*;
 use crate::jobs::{Appended, Claim, ClaimKey, Draw, Entry, Event, Lease, Step, StoreError, ValueStore};
+
+/// How long a call takes on its way to a store that shuffles, and again on its way back: mostly less than the one, and
+/// sometimes up to the other; milliseconds.
+const SHORT_ON_THE_WAY: u64 = 5;
+const LONG_ON_THE_WAY: u64 = 500;
 
 pub(in crate::broker) struct Trap {
     pub(super) inner: Arc<Embedded>,
@@ -13,6 +21,8 @@ pub(in crate::broker) struct Trap {
     pub(super) appends: Mutex<Vec<Vec<&'static str>>>,
     away: AtomicBool,
     no_values: AtomicBool,
+    /// What decides how long each call takes.
+    uneven: Mutex<Option<TestRng>>,
 }
 
 /// What becomes of one append.
@@ -36,6 +46,7 @@ impl Trap {
             appends: Mutex::default(),
             away: false.into(),
             no_values: false.into(),
+            uneven: Mutex::default(),
         }
     }
 
@@ -56,6 +67,23 @@ impl Trap {
         self.away.store(away, Ordering::SeqCst);
     }
 
+    /// Every call takes a while of its own from now on, there and back, so that callers meet in an order that `seed` decides.
+    pub(super) fn shuffle(&self, seed: u64) {
+        let mut whole = [0; 32];
+        whole[..8].copy_from_slice(&seed.to_le_bytes());
+        *self.uneven.lock() = Some(TestRng::from_seed(RngAlgorithm::ChaCha, &whole));
+    }
+
+    async fn on_the_way(&self) {
+        let took = self.uneven.lock().as_mut().map(|uneven| match uneven.random_range(0..6) {
+            0 => uneven.random_range(0..LONG_ON_THE_WAY),
+            _ => uneven.random_range(0..SHORT_ON_THE_WAY),
+        });
+        if let Some(took) = took {
+            tokio::time::sleep(Duration::from_millis(took)).await;
+        }
+    }
+
     /// On a thread that may block, which keeps paused time from running on meanwhile.
     async fn on<T, F>(&self, call: F) -> Result<T, StoreError>
     where
@@ -65,8 +93,11 @@ impl Trap {
         if self.away.load(Ordering::SeqCst) {
             return Err(gone());
         }
+        self.on_the_way().await;
         let handle = tokio::runtime::Handle::current();
-        tokio::task::spawn_blocking(move || handle.block_on(call)).await.unwrap()
+        let said = tokio::task::spawn_blocking(move || handle.block_on(call)).await.unwrap();
+        self.on_the_way().await;
+        said
     }
 }
 
