@@ -4,9 +4,11 @@
 //! two look alike, and telling them apart is what a payer must survive.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::sync::Semaphore;
 
 use super::Service;
 use crate::money::Amount;
@@ -16,6 +18,8 @@ use crate::money::Amount;
 pub enum Fault {
     /// It takes this much longer.
     Slow(Duration),
+    /// It takes until it is let go: [`Faults::let_go`].
+    Held,
     /// It answers this status, with a JSON error.
     Status(u16),
     /// It answers 200 and an HTML page.
@@ -95,6 +99,7 @@ struct State {
     rules: Vec<(Service, Rule)>,
     fired: HashMap<Service, u64>,
     price_bps: HashMap<Service, u32>,
+    held: HashMap<Service, Arc<Semaphore>>,
 }
 
 impl Faults {
@@ -114,6 +119,23 @@ impl Faults {
         let mut state = self.0.lock();
         state.rules.retain(|(of, _)| *of != service);
         state.price_bps.remove(&service);
+    }
+
+    /// Lets one held request to a service go on: the one that is held, or the next that will be.
+    pub fn let_go(&self, service: Service) {
+        self.gate(service).add_permits(1);
+    }
+
+    /// Waits to be let go.
+    pub(super) async fn held(&self, service: Service) {
+        if let Ok(permit) = self.gate(service).acquire().await {
+            permit.forget();
+        }
+    }
+
+    fn gate(&self, service: Service) -> Arc<Semaphore> {
+        let mut state = self.0.lock();
+        Arc::clone(state.held.entry(service).or_insert_with(|| Arc::new(Semaphore::new(0))))
     }
 
     /// How many requests to a service were struck so far.

@@ -170,7 +170,7 @@ async fn request_task(
     let paid = ["x-payment", "payment-signature"].iter().any(|name| head.headers.contains_key(*name));
     let struck = shared.faults.strike(service, head.uri.path(), paid);
     if let Some((fault, When::Before)) = struck
-        && let Some(answer) = strike(fault).await
+        && let Some(answer) = strike(fault, service, &shared).await
     {
         return answer;
     }
@@ -178,14 +178,18 @@ async fn request_task(
     let answer = handler.handle(Request::from_parts(head, body), fault).await;
     match struck {
         Some((Fault::Truncate, _)) => Ok(truncated(answer).await),
-        Some((fault, When::After)) => strike(fault).await.unwrap_or(Ok(answer)),
+        Some((fault, When::After)) => strike(fault, service, &shared).await.unwrap_or(Ok(answer)),
         _ => Ok(answer),
     }
 }
 
 /// The answer a fault of the transport gives in place of the real one, if it does.
-async fn strike(fault: Fault) -> Option<Result<Response<Body>, Hangup>> {
+async fn strike(fault: Fault, service: Service, shared: &Shared) -> Option<Result<Response<Body>, Hangup>> {
     match fault {
+        Fault::Held => {
+            shared.faults.held(service).await;
+            None
+        }
         Fault::Slow(time) => {
             tokio::time::sleep(time).await;
             None

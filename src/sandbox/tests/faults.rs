@@ -56,6 +56,31 @@ async fn a_slow_service_does_its_work_for_a_client_that_has_gone() {
 }
 
 #[tokio::test]
+async fn a_held_request_waits_to_be_let_go() {
+    let bench = Bench::new().await;
+    let (faults, url) = (&bench.sandbox.faults, format!("{}/hello", bench.sandbox.urls.app));
+    faults.add(Service::App, Rule::next(2, Fault::Held));
+    faults.let_go(Service::Merit);
+    let mut held = Box::pin(bench.get(&url));
+    let early = async {
+        while bench.sandbox.requests.count(Service::App, "/hello") == 0 {
+            tokio::task::yield_now().await;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
+    tokio::select! {
+        answer = &mut held => panic!("{answer:?}"),
+        () = early => {}
+    }
+    faults.let_go(Service::App);
+    assert_eq!(held.await.text(), "Hello.\n");
+    // Let go before it came.
+    faults.let_go(Service::App);
+    assert_eq!(bench.get(&url).await.text(), "Hello.\n");
+    bench.sandbox.stop().await;
+}
+
+#[tokio::test]
 async fn stopping_ends_everything_that_is_open() {
     let bench = Bench::new().await;
     let address = host(&bench.sandbox.urls.app).to_owned();
