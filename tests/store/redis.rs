@@ -13,7 +13,7 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use crate::cut::Wire;
 use crate::redis_server::RedisServer;
 use crate::sample::{append, failed, job, paid_run, signed, text, win};
-use crate::subject::{LONG, RETENTION, SHORT, Subject};
+use crate::subject::{BRIEF, LONG, RETENTION, SHORT, Subject};
 use crate::suite::conformance;
 
 conformance!(super::redis::subject, ignore = "needs redis-server; `make test` runs it");
@@ -163,7 +163,7 @@ async fn every_key_has_the_hash_tag_and_prefixes_do_not_meet() {
 async fn expired_jobs_leave_nothing_behind() {
     let server = RedisServer::start(&[]);
     let store = connect(&server.url()).await;
-    let age = u64::try_from((RETENTION + Duration::from_secs(600) - SHORT).as_millis()).unwrap();
+    let age = u64::try_from((RETENTION + Duration::from_secs(600) - BRIEF).as_millis()).unwrap();
     let live = async |job: Job, complete: bool| {
         let (mut at, lease) = win(&store, &job, LONG).await;
         let life = if complete { paid_run(&at).to_vec() } else { vec![failed()] };
@@ -175,9 +175,9 @@ async fn expired_jobs_leave_nothing_behind() {
         // By turns, as it happens.
         live(job(number, now() - age), false).await;
         live(job(100 + number, now() - age), true).await;
-        store.put("quotes", &number.to_string(), b"1", Some(SHORT)).await.unwrap();
+        store.put("quotes", &number.to_string(), b"1", Some(BRIEF)).await.unwrap();
     }
-    tokio::time::sleep(SHORT * 2).await;
+    tokio::time::sleep(BRIEF + SHORT).await;
     // Those that come take twice as many that are past out of the indexes, jobs all at once; the keys go by themselves.
     for number in 4..20 {
         live(job(number, now()), false).await;

@@ -70,7 +70,7 @@ async fn a_server_that_let_nobody_in_for_a_while_is_used_again() {
     let () = password("one").query_async(&mut admin).await.unwrap();
     let begun = Instant::now();
     while let Err(refused) = store.get("health", "probe").await {
-        assert!(begun.elapsed() < Duration::from_secs(5), "refused for ever: {refused}");
+        assert!(begun.elapsed() < Duration::from_secs(30), "refused for ever: {refused}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

@@ -16,6 +16,9 @@ pub(crate) const LONG: Duration = Duration::from_secs(600);
 /// A lease that does, with [`Subject::pass`].
 pub(crate) const SHORT: Duration = Duration::from_millis(150);
 
+/// The same where something is done before it ends, which takes a while on a machine that is busy.
+pub(crate) const BRIEF: Duration = Duration::from_secs(3);
+
 pub(crate) struct Subject {
     pub(crate) store: Arc<dyn JobStore>,
     /// Another client of the same store where there can be one, else the same.
@@ -30,6 +33,11 @@ pub(crate) struct Subject {
 impl Subject {
     pub(crate) fn now(&self) -> UnixMillis {
         self.clock.now_millis()
+    }
+
+    /// How long something lasts that has to be there for some calls, and then to end.
+    pub(crate) fn brief(&self) -> Duration {
+        if self.manual { SHORT } else { BRIEF }
     }
 
     /// Lets `time` pass by the store's clock, and a little more.

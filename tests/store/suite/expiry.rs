@@ -2,33 +2,32 @@
 
 use std::time::Duration;
 
-use galaksio::clock::UnixMillis;
 use galaksio::ids::JobId;
 use galaksio::jobs::{Claim, Event, Job, State};
 
 use crate::sample::{answered, append, failed, job, paid_run, settled, signed, win};
-use crate::subject::{LONG, RETENTION, SHORT, Subject};
+use crate::subject::{LONG, RETENTION, Subject};
 
 /// A record is kept this much longer than its payment and its retention.
 const MARGIN: Duration = Duration::from_secs(600);
 
-/// A job last changed so long ago that it expires [`SHORT`] from now, if it expires.
-fn aged(number: u64, now: UnixMillis) -> Job {
-    let age = u64::try_from((RETENTION + MARGIN - SHORT).as_millis()).unwrap();
-    job(number, now - age)
+/// A job last changed so long ago that it expires [`Subject::brief`] from now, if it expires.
+fn aged(number: u64, s: &Subject) -> Job {
+    let age = u64::try_from((RETENTION + MARGIN - s.brief()).as_millis()).unwrap();
+    job(number, s.now() - age)
 }
 
 pub(crate) async fn finished_jobs_are_forgotten_in_time(s: &Subject) {
-    let (mut paid, lease) = win(&*s.store, &aged(1, s.now()), LONG).await;
+    let (mut paid, lease) = win(&*s.store, &aged(1, s), LONG).await;
     for event in paid_run(&paid) {
         paid = append(&*s.store, &lease, &event, &paid).await;
     }
-    let (voided, lease) = win(&*s.store, &aged(2, s.now()), LONG).await;
+    let (voided, lease) = win(&*s.store, &aged(2, s), LONG).await;
     let voided = append(&*s.store, &lease, &failed(), &voided).await;
     for job in [&paid, &voided] {
         assert!(s.store.by_claim(&job.claim).await.unwrap().is_some(), "forgotten too early");
     }
-    s.pass(SHORT).await;
+    s.pass(s.brief()).await;
     for job in [&paid, &voided] {
         assert!(s.store.by_claim(&job.claim).await.unwrap().is_none());
         assert!(s.store.by_id(job.id).await.unwrap().is_none());
@@ -45,13 +44,13 @@ pub(crate) async fn money_outstanding_is_never_forgotten(s: &Subject) {
     let lives: [&[Event]; 3] = [&[Event::SettleFirst, settled(), failed()], &[Event::Verified], &[]];
     let mut claims = Vec::new();
     for (n, life) in lives.into_iter().enumerate() {
-        let (mut at, lease) = win(&*s.store, &aged(n as u64, s.now()), LONG).await;
+        let (mut at, lease) = win(&*s.store, &aged(n as u64, s), LONG).await;
         for event in life {
             at = append(&*s.store, &lease, event, &at).await;
         }
         claims.push(at.claim);
     }
-    s.pass(SHORT).await;
+    s.pass(s.brief()).await;
     for claim in &claims {
         assert!(s.store.by_claim(claim).await.unwrap().is_some());
     }
@@ -59,11 +58,11 @@ pub(crate) async fn money_outstanding_is_never_forgotten(s: &Subject) {
 }
 
 pub(crate) async fn a_reopened_job_does_not_expire(s: &Subject) {
-    let (at, lease) = win(&*s.store, &aged(1, s.now()), LONG).await;
+    let (at, lease) = win(&*s.store, &aged(1, s), LONG).await;
     append(&*s.store, &lease, &failed(), &at).await;
     let (voided, lease) = s.store.take_over(&at.claim, LONG).await.unwrap().unwrap();
     append(&*s.store, &lease, &crate::sample::reopened(), &voided).await;
-    s.pass(SHORT).await;
+    s.pass(s.brief()).await;
     assert_eq!(s.store.by_id(at.id).await.unwrap().unwrap().attempt, 2);
     assert_eq!(s.store.journal(&at.claim).await.unwrap().len(), 2);
 }

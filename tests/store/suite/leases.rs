@@ -90,11 +90,11 @@ pub(crate) async fn due_jobs_are_listed_oldest_first(s: &Subject) {
     let mut claims = Vec::new();
     for n in 0..5 {
         // The last one claimed is the first to be due.
-        let (at, _) = win(&*s.store, &job(n, s.now()), SHORT * (5 - n as u32)).await;
+        let (at, _) = win(&*s.store, &job(n, s.now()), s.brief() / 2 * (5 - n as u32)).await;
         claims.insert(0, at.claim);
     }
     win(&*s.store, &job(9, s.now()), LONG).await;
-    s.pass(SHORT * 5).await;
+    s.pass(s.brief() / 2 * 5).await;
     assert_eq!(s.other.due(10).await.unwrap(), claims);
     assert_eq!(s.other.due(2).await.unwrap(), claims[..2]);
     assert_eq!(s.other.due(0).await.unwrap(), []);
@@ -107,10 +107,10 @@ pub(crate) async fn a_voided_job_starts_again(s: &Subject) {
     assert_eq!(s.store.due(10).await.unwrap(), [], "a job at rest is not due");
 
     // At rest, it can be had at once; while somebody has it, nobody else can.
-    let (again, lease) = s.other.take_over(&at.claim, SHORT).await.unwrap().unwrap();
+    let (again, lease) = s.other.take_over(&at.claim, s.brief()).await.unwrap().unwrap();
     assert_eq!((text(&again), lease.epoch), (text(&voided), 2));
     assert!(s.store.take_over(&at.claim, SHORT).await.unwrap().is_none());
-    s.pass(SHORT).await;
+    s.pass(s.brief()).await;
     assert_eq!(s.store.due(10).await.unwrap(), [], "taken over, not yet started again");
 
     let reopened = append(&*s.other, &lease, &crate::sample::reopened(), &again).await;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use galaksio::jobs::{Draw, JobStore};
 
-use crate::subject::{LONG, SHORT, Subject};
+use crate::subject::{LONG, Subject};
 
 fn all_of(wanted: u64, limit: u64) -> Draw {
     Draw { wanted, least: wanted, limit, ttl: LONG }
@@ -56,20 +56,20 @@ pub(crate) async fn a_slice_grows_shrinks_and_ends(s: &Subject) {
     assert_eq!(draw(&*s.store, 0).await, Some(0));
     assert_eq!(drawn(s, "spend").await, 0);
 
-    let short = Draw { ttl: SHORT, ..all_of(70, 100) };
+    let short = Draw { ttl: s.brief(), ..all_of(70, 100) };
     assert_eq!(s.store.draw("limits", "spend", "dead", short).await.unwrap(), Some(70));
     assert_eq!(draw(&*s.store, 31).await, None);
     assert_eq!(draw(&*s.store, 30).await, Some(30));
-    s.pass(SHORT).await;
+    s.pass(s.brief()).await;
     assert_eq!(drawn(s, "spend").await, 30, "the slice of one that died is not free again");
     assert_eq!(draw(&*s.store, 100).await, Some(100));
 
     // A slice of which more is drawn ends later; and none of it ends with another's.
     assert_eq!(s.store.draw("limits", "renewed", "a", short).await.unwrap(), Some(70));
     assert_eq!(s.other.draw("limits", "renewed", "a", all_of(70, 100)).await.unwrap(), Some(70));
-    let brief = Draw { ttl: SHORT, ..all_of(10, 100) };
+    let brief = Draw { ttl: s.brief(), ..all_of(10, 100) };
     assert_eq!(s.store.draw("limits", "renewed", "b", brief).await.unwrap(), Some(10));
-    s.pass(SHORT).await;
+    s.pass(s.brief()).await;
     assert_eq!(drawn(s, "renewed").await, 70);
 }
 

@@ -2,7 +2,7 @@
 
 use galaksio::jobs::StoreError;
 
-use crate::subject::{LONG, SHORT, Subject};
+use crate::subject::{LONG, Subject};
 
 pub(crate) async fn a_value_is_kept_replaced_and_listed(s: &Subject) {
     assert_eq!(s.store.get("epochs", "a").await.unwrap(), None);
@@ -23,13 +23,13 @@ pub(crate) async fn a_value_is_kept_replaced_and_listed(s: &Subject) {
 }
 
 pub(crate) async fn values_expire(s: &Subject) {
-    s.store.put("quotes", "short", b"1", Some(SHORT)).await.unwrap();
+    s.store.put("quotes", "short", b"1", Some(s.brief())).await.unwrap();
     s.store.put("quotes", "long", b"2", Some(LONG)).await.unwrap();
-    s.store.put("quotes", "kept", b"3", Some(SHORT)).await.unwrap();
+    s.store.put("quotes", "kept", b"3", Some(s.brief())).await.unwrap();
     s.store.put("quotes", "kept", b"4", None).await.unwrap();
-    assert_eq!(s.store.put_new("quotes", "new", b"5", Some(SHORT)).await.unwrap(), None);
+    assert_eq!(s.store.put_new("quotes", "new", b"5", Some(s.brief())).await.unwrap(), None);
     assert_eq!(s.store.list("quotes").await.unwrap().len(), 4);
-    s.pass(SHORT).await;
+    s.pass(s.brief()).await;
     assert_eq!(s.store.get("quotes", "short").await.unwrap(), None);
     let mut left = s.store.list("quotes").await.unwrap();
     left.sort();
