@@ -152,13 +152,6 @@ impl Client {
         self.send(edge, order, None).await
     }
 
-    /// Asks for `order`, and signs the challenge.
-    pub(crate) async fn sign(&self, edge: SocketAddr, order: Order, version: Version) -> Purchase {
-        let challenge = self.ask(edge, order).await.unwrap();
-        assert_eq!(challenge.status, StatusCode::PAYMENT_REQUIRED, "{challenge:?}");
-        self.accept(&challenge, order, version)
-    }
-
     /// Signs the challenge that `order` was answered with.
     pub(crate) fn accept(&self, challenge: &Answer, order: Order, version: Version) -> Purchase {
         let headers = match version {

@@ -92,8 +92,10 @@ impl Gateway {
     /// Whether its clock is as wrong as it was made, by the times in its log.
     fn clock_is(&self, ahead: i64, before: u64) {
         let shown = |millis: u64| rfc3339(millis.checked_add_signed(ahead * 1000).unwrap())[..23].to_owned();
+        // What is logged from here on is later than that.
+        let log = self.log.lock().unwrap().clone();
         let (from, to) = (shown(before), shown(Clock::system().now_millis()));
-        for line in self.log.lock().unwrap().iter() {
+        for line in &log {
             let entry: Value = serde_json::from_str(line).unwrap_or_else(|_| panic!("not a log: {line}"));
             let at = &entry["timestamp"].as_str().unwrap()[..23];
             assert!(*from <= *at && *at <= *to, "{at} is not from {from} to {to}: is faketime installed?");

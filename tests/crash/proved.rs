@@ -294,7 +294,7 @@ async fn killed(row: &'static Row, store: Store) {
     rig.restart().await;
     rig.until_state(purchase.job, row.proved).await;
     if row.proved == State::RefundDue {
-        rig.until_proven(row.proved).await;
+        rig.until_proven(purchase.job, row.proved).await;
     }
     if deaf && row.effect == Effect::Done {
         assert_eq!(rig.sandbox.requests.count(Service::Facilitator, "/settle"), settles, "{}", row.name);

@@ -1,8 +1,6 @@
 //! Two gateways on one Redis: what one leaves behind the other finishes or holds; one that only stood still for a while
 //! finds that its job is no longer its own.
 
-use std::time::Duration;
-
 use galaksio::jobs::State;
 use galaksio::sandbox::Service;
 use galaksio::sandbox::faults::{Fault, Rule};
@@ -19,7 +17,7 @@ async fn rig(server: &RedisServer) -> (Rig, Gateway) {
     let rig = Rig::start(Store::Redis { url: server.url(), prefix: "replicas".to_owned() }).await;
     let second = rig.second().await;
     // Once it can say a price it has asked for it, and asks no more for a while: its question is not to be struck.
-    assert_eq!(rig.client.ask(second.edge, Order::Run).await.unwrap().status, 402);
+    rig.client.challenge(second.edge, Order::Run).await;
     (rig, second)
 }
 
@@ -108,7 +106,7 @@ async fn a_gateway_that_stood_still_spends_nothing_more() {
     let purchase = rig.sign(Order::Run).await;
     let before = rig.money(&purchase);
     // Stands still while it waits for the price: it has verified the payment and signed nothing.
-    rig.sandbox.faults.add(Service::Merit, Rule::next(1, Fault::Slow(Duration::from_secs(2))));
+    rig.sandbox.faults.add(Service::Merit, Rule::next(1, Fault::Held));
     let struck = rig.sandbox.faults.fired(Service::Merit) + 1;
     let client = rig.client.presenting(rig.gateway().edge, &purchase);
     rig.until_struck(Service::Merit, struck).await;
@@ -117,6 +115,7 @@ async fn a_gateway_that_stood_still_spends_nothing_more() {
     assert_eq!(answer.status, 200, "{}", answer.json());
     assert_eq!(rig.money(&purchase), Money { charged: 1, provider: 1, ..before });
 
+    rig.sandbox.faults.let_go(Service::Merit);
     rig.gateway().signal("CONT");
     let late = client.await.unwrap().unwrap();
     assert_ne!(late.status, 402, "a payment that was taken: {}", late.json());

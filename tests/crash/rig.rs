@@ -12,6 +12,7 @@ use galaksio::sandbox;
 use galaksio::sandbox::faults::{Fault, Rule};
 use galaksio::sandbox::{Sandbox, Service};
 use galaksio::x402::{Address, Version};
+use http::StatusCode;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -177,12 +178,16 @@ impl Rig {
         .await;
     }
 
-    /// Waits until it is known of every payment to a provider whether it was made.
-    pub(crate) async fn until_proven(&self, state: State) {
+    /// Waits until it is known of every payment to a provider for a job in this state whether it was made.
+    pub(crate) async fn until_proven(&self, id: JobId, state: State) {
         until("the payments to providers to be proven", async || {
             let path = format!("/jobs?state={}", state.name());
             let listed = self.client.get(self.gateway().admin, &path).await.unwrap().json();
-            (!listed.to_string().contains(r#""fate":"open""#)).then_some(())
+            // A store that is slow to answer lists nothing, which proves nothing.
+            let jobs = listed["jobs"].as_array()?;
+            let job = jobs.iter().find(|job| job["jobId"] == id.to_string())?;
+            let payments = job["provider"].as_array()?;
+            payments.iter().all(|payment| payment["fate"] != "open").then_some(())
         })
         .await;
     }
@@ -215,6 +220,26 @@ impl Rig {
         let work_timeout = if self.proving { "4s" } else { "60s" };
         let paid = format!("work_timeout = {work_timeout:?}\nlease = \"{}s\"", LEASE.as_secs());
         Settings { store, proving: self.proving, paid: &paid, more: "" }.proxy_toml(urls)
+    }
+}
+
+impl Client {
+    /// The challenge for `order`. A gateway waits two seconds for a first price, and says then when to ask again: on a busy
+    /// machine that is what it may come to.
+    pub(crate) async fn challenge(&self, edge: SocketAddr, order: Order) -> Answer {
+        let challenge = until("a price", async || {
+            let answer = self.ask(edge, order).await.unwrap();
+            (answer.status != 503 || answer.json()["code"] != "no_provider").then_some(answer)
+        })
+        .await;
+        assert_eq!(challenge.status, StatusCode::PAYMENT_REQUIRED, "{challenge:?}");
+        challenge
+    }
+
+    /// Asks for `order`, and signs the challenge.
+    pub(crate) async fn sign(&self, edge: SocketAddr, order: Order, version: Version) -> Purchase {
+        let challenge = self.challenge(edge, order).await;
+        self.accept(&challenge, order, version)
     }
 }
 
