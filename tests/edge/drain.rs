@@ -174,7 +174,8 @@ async fn term_drains() {
             let kill =
                 std::process::Command::new("kill").args(["-TERM", &std::process::id().to_string()]).status();
             assert!(kill.unwrap().success());
-            if tokio::time::timeout(Duration::from_secs(1), gateway.drain.wait_started()).await.is_ok() {
+            // Soon enough a second one would be taken for impatience.
+            if tokio::time::timeout(Duration::from_secs(5), gateway.drain.wait_started()).await.is_ok() {
                 return;
             }
         }

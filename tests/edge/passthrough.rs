@@ -205,19 +205,22 @@ async fn expect_is_relayed_to_the_app() {
 
     // The gateway gives up waiting for the app's 100 after a second; the app's comes sooner, if not each time
     // on a busy machine.
-    let mut soonest = Duration::MAX;
-    for _ in 0..5 {
+    let began = std::time::Instant::now();
+    loop {
         let mut wire = Wire::connect(gateway.addr).await;
         let start = std::time::Instant::now();
         wire.send(head("/")).await;
         origin.go.notify_one();
         assert_eq!(wire.answer().await.status, 100);
-        soonest = soonest.min(start.elapsed());
+        let took = start.elapsed();
         wire.send("abc").await;
         assert_eq!(wire.answer().await.text(), "abc");
         assert_eq!(origin.seen().await.body, b"abc");
+        if took < Duration::from_millis(700) {
+            break;
+        }
+        assert!(began.elapsed() < crate::wire::PATIENCE, "never before the gateway gives up: {took:?}");
     }
-    assert!(soonest < Duration::from_millis(700), "{soonest:?}");
 
     let answer = Wire::ask(gateway.addr, head("/refuse")).await;
     assert_eq!(answer.status, 403, "the app's refusal comes instead of a 100");

@@ -57,6 +57,23 @@ impl Wire {
         self.stream.write_all(bytes.as_ref()).await.unwrap();
     }
 
+    /// A connection on which `request` was sent before the gateway took it for idle: where idle connections are closed
+    /// soon and the machine is busy, that may need another try.
+    pub(crate) async fn heard(addr: SocketAddr, request: impl AsRef<[u8]>) -> Wire {
+        let connecting = async {
+            loop {
+                let mut wire = Wire::connect(addr).await;
+                wire.send(&request).await;
+                let mut first = [0];
+                // Closed without a word: it came too late.
+                if !matches!(wire.stream.peek(&mut first).await, Ok(0) | Err(_)) {
+                    return wire;
+                }
+            }
+        };
+        timeout(PATIENCE, connecting).await.expect("every connection is idle")
+    }
+
     /// Sends a whole request and reads its answer.
     pub(crate) async fn ask(addr: SocketAddr, request: impl AsRef<[u8]>) -> Answer {
         let mut wire = Wire::connect(addr).await;
