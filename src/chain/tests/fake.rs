@@ -248,7 +248,7 @@ pub(super) fn settings(urls: &[String]) -> resolved::Chain {
         network: Network(84_532),
         rpc: urls.iter().map(|url| SecretString::from(url.clone())).collect(),
         final_blocks: None,
-        timeout: millis(300),
+        timeout: millis(2_000),
         max_head_age: millis(60_000),
         log_range: 100,
         poll: millis(10),

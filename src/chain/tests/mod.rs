@@ -166,7 +166,7 @@ async fn a_transaction_is_known_soon_after_its_block_for_everybody_who_waits() {
     for waiter in waiting {
         assert_eq!(waiter.await.unwrap().unwrap().block_number, Some(103));
     }
-    assert!(mined.elapsed() < Duration::from_secs(1), "{:?}", mined.elapsed());
+    assert!(mined.elapsed() < Duration::from_secs(4), "{:?}", mined.elapsed());
     // One question for all of them, once for what came before and once for the block.
     let receipts = fake.asked().iter().filter(|method| *method == "eth_getTransactionReceipt").count();
     assert!(receipts <= 4, "{receipts} questions");

@@ -372,7 +372,7 @@ async fn a_payment_counts_when_it_is_as_deep_as_was_asked_for() {
 async fn a_payment_that_lapses_on_the_way_is_refused() {
     let rig = still().await;
     let mut payment = rig.payment(1000, 1000).await;
-    payment.authorization.valid_before = Clock::system().now() + 8;
+    payment.authorization.valid_before = Clock::system().now() + 30;
     let payment = payment.signed();
     let answer = rig.settling(&payment);
     let ours = rig.waiting_transaction().await;
