@@ -5,6 +5,8 @@ use super::*;
 
 const SOON: Duration = Duration::from_millis(150);
 const LATER: Duration = Duration::from_secs(10);
+/// Long enough to connect and to send, on a machine with other work.
+const PAUSES: Duration = Duration::from_secs(3);
 
 fn client() -> Outgoing {
     Outgoing::new(Settings { connect_timeout: LATER, allow_plain_http: false }).unwrap()
@@ -98,7 +100,7 @@ async fn after_sending_every_failure_is_unknown() {
     ];
     for (row, (reply, expected)) in table.into_iter().enumerate() {
         let hangs = matches!(reply(), Reply::Stall(_));
-        let error = outcome_of(reply, if hangs { SOON } else { LATER }).await.unwrap_err();
+        let error = outcome_of(reply, if hangs { PAUSES } else { LATER }).await.unwrap_err();
         assert!(expected(&error) && error.was_sent(), "row {row}: {error:?}");
     }
 }

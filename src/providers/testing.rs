@@ -21,8 +21,8 @@ use crate::x402::{Address, Asset, Challenge, Network};
 
 pub(super) const SOON: Duration = Duration::from_millis(150);
 pub(super) const LATER: Duration = Duration::from_secs(10);
-/// How long a price is waited for: a machine with other work has pauses.
-const PROBED: Duration = Duration::from_secs(2);
+/// How long a price is waited for, and whatever else has to come to something in time: a machine with other work has pauses.
+pub(super) const PAUSES: Duration = Duration::from_secs(3);
 const PAYEE: &str = "0x209693bc6afc0c5328ba36faf03c514ef312287c";
 
 pub(super) fn asset() -> Asset {
@@ -31,7 +31,7 @@ pub(super) fn asset() -> Asset {
 
 pub(super) fn line() -> Line {
     let settings = Settings { connect_timeout: LATER, allow_plain_http: false };
-    Line::new(Outgoing::new(settings).unwrap(), &[asset()]).with_probe_deadline(PROBED)
+    Line::new(Outgoing::new(settings).unwrap(), &[asset()]).with_probe_deadline(PAUSES)
 }
 
 pub(super) fn offer(cost: u128) -> Offer {

@@ -8,7 +8,8 @@ use crate::outgoing::stub::{Reply as Served, Stub, closed_url};
 
 const PAYER: &str = "0x857b06519E91e3A54538791bDbb0E22373e36b66";
 const HASH: &str = "0x1234567890abcdef1234567890abcdef1234567890abcdef1234567890abcdef";
-const SOON: Duration = Duration::from_millis(150);
+/// Long enough to connect and to send, on a machine with other work.
+const SOON: Duration = Duration::from_secs(3);
 const LATER: Duration = Duration::from_secs(10);
 
 fn config(timeout: Duration) -> resolved::Facilitator {

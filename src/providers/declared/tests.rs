@@ -310,7 +310,7 @@ async fn its_own_deadline_ends_it() {
     let stub = stub(|| Reply::Stall(b"HTTP/1.1 200 OK\r\n")).await;
     let order = order("run", run_ask("python", 0), CODE.as_bytes());
     let purse = FakePurse::default();
-    let provider = acme(stub.url("/"), &format!("{RUN}timeout = \"500ms\"\n"));
+    let provider = acme(stub.url("/"), &format!("{RUN}timeout = \"3s\"\n"));
     let error = provider.perform(&order, &purse).await.unwrap_err();
     assert_eq!((error.fault, purse.paid().len()), (Fault::Timeout, 1));
 }

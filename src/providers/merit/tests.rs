@@ -116,7 +116,7 @@ async fn the_deadline_ends_a_paid_call() {
     let stub = stub(|| Reply::Stall(b"HTTP/1.1 200 OK\r\n")).await;
     let purse = FakePurse::default();
     let mut order = order(EXECUTE, run_ask("python", 0), CODE.as_bytes());
-    order.deadline = 4 * SOON;
+    order.deadline = PAUSES;
     let error = merit(stub.url("/")).perform(&order, &purse).await.unwrap_err();
     assert_eq!((error.fault, purse.paid().len()), (Fault::Timeout, 1));
 }

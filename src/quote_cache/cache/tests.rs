@@ -15,7 +15,7 @@ fn price(quote: &Quote) -> u128 {
     quote.prices[0].amount.units()
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_hundred_at_once_probe_once_and_write_once() {
     let (clock, store) = parts();
     let provider = FakeProvider::gated("a", 1_000);
@@ -35,7 +35,7 @@ async fn a_hundred_at_once_probe_once_and_write_once() {
     assert!(quotes.iter().all(|quote| price(quote.as_ref().unwrap()) == 1_200));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn the_cheapest_wins_and_equals_are_ordered_by_name() {
     let (clock, store) = parts();
     let dear = FakeProvider::new("a", 2_000);
@@ -49,23 +49,23 @@ async fn the_cheapest_wins_and_equals_are_ordered_by_name() {
     assert!(cache.lookup(&store_ask(1_000_001), NOW).is_none());
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn who_fails_or_is_late_is_left_out() {
     let (clock, store) = parts();
     let (broken, silent) = (FakeProvider::new("a", 1), FakeProvider::gated("b", 2));
     let good = FakeProvider::new("c", 1_000);
     broken.set_broken(true);
     let cache = testing::cache(&[&broken, &silent, &good], &store, &clock).await;
-    let started = std::time::Instant::now();
+    let started = tokio::time::Instant::now();
     let quote = cache.fetch(&store_ask(10)).await.unwrap();
-    // The silent one's own time limit is 20 s; a busy machine may take a while all the same.
-    assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
+    // The silent one's own time limit is 20 s.
+    assert!(started.elapsed() <= PATIENCE + Duration::from_millis(1), "{:?}", started.elapsed());
     const { assert!(PATIENCE.as_millis() < 2_000) };
     assert_eq!(quote.terms.provider, "c");
     assert_eq!(silent.probes(), 1);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_failure_is_not_repeated_for_a_second() {
     let (clock, store) = parts();
     let provider = FakeProvider::new("a", 1_000);
@@ -82,7 +82,7 @@ async fn a_failure_is_not_repeated_for_a_second() {
     assert_eq!(price(&cache.fetch(&store_ask(10)).await.unwrap()), 1_200);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_price_that_was_not_recorded_is_not_shown() {
     let (clock, store) = parts();
     let provider = FakeProvider::new("a", 1_000);
@@ -106,7 +106,7 @@ async fn a_price_that_was_not_recorded_is_not_shown() {
     assert!(matches!(cache.fetch(&store_ask(10)).await, Err(QuoteError::Store(_))));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_quote_ends_when_its_time_is_over() {
     let (clock, store) = parts();
     let provider = FakeProvider::new("a", 1_000);
@@ -121,7 +121,7 @@ async fn a_quote_ends_when_its_time_is_over() {
     assert_eq!(provider.probes(), 2);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn what_nobody_sells_is_refused_before_anybody_is_asked() {
     let (clock, store) = parts();
     let provider = FakeProvider::limited("a", 1_000, 2_000_000);
@@ -147,7 +147,7 @@ async fn what_nobody_sells_is_refused_before_anybody_is_asked() {
     assert!(cache.lookup(&too_long, NOW).is_none());
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn terms_are_asked_for_again_when_they_are_old() {
     let (clock, store) = parts();
     let provider = FakeProvider::new("a", 1_000);
@@ -165,7 +165,7 @@ async fn terms_are_asked_for_again_when_they_are_old() {
     assert!(cache.terms("a", "pin", &store_ask(10)).await.is_err());
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn work_that_costs_nothing_has_a_quote_and_no_challenge() {
     let (clock, store) = parts();
     let provider = FakeProvider::new("a", 0);
@@ -177,7 +177,7 @@ async fn work_that_costs_nothing_has_a_quote_and_no_challenge() {
     assert_eq!(store.writes(), writes);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_priced_route_has_a_quote_from_the_start() {
     let (clock, store) = parts();
     let cache = testing::cache(&[], &store, &clock).await;
@@ -187,7 +187,7 @@ async fn a_priced_route_has_a_quote_from_the_start() {
     assert!(cache.fixed(RouteId(0)).is_none());
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn nothing_accepted_is_an_error_not_a_gift() {
     let (clock, store) = parts();
     let (routes, pricing) = (testing::routes(), testing::pricing());
