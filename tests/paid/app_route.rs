@@ -42,7 +42,7 @@ price = "$0.005"
 "#;
 
 fn setup() -> Setup {
-    Setup::new().routes(ROUTES).text("paid", "status_path", "/state").text("app", "response_timeout", "1s")
+    Setup::new().routes(ROUTES).text("paid", "status_path", "/state").text("app", "response_timeout", "5s")
 }
 
 #[test]
@@ -83,7 +83,7 @@ fn an_app_that_recovers_is_charged_for_once() {
         for (version, fault, status, code) in [
             (Version::V1, Fault::Drop, 502, "app_unreachable"),
             (Version::V2, Fault::Drop, 502, "app_unreachable"),
-            (Version::V2, Fault::Slow(Duration::from_secs(5)), 504, "app_timeout"),
+            (Version::V2, Fault::Slow(Duration::from_secs(600)), 504, "app_timeout"),
         ] {
             stage.sandbox().faults.add(Service::App, Rule::always(fault));
             let before = stage.movements();

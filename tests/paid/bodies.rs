@@ -11,13 +11,27 @@ use tokio::net::TcpStream;
 
 use crate::client::{HOST, Request};
 use crate::payer::Payer;
-use crate::rig::Setup;
+use crate::rig::{Setup, eventually};
 use crate::sold::{file, pinned, stored};
 
 /// A connection on which a test says exactly what it wants.
 pub(crate) struct Raw(pub(crate) TcpStream);
 
 impl Raw {
+    /// The answer to a question for a price, and its connection; asked again where the gateway says that it took too long to
+    /// find out.
+    pub(crate) async fn asked(address: SocketAddr, head: impl AsRef<[u8]>) -> (Raw, String, Vec<u8>) {
+        eventually("a price", async || {
+            let mut raw = Raw::open(address).await;
+            raw.send(&head).await;
+            let (head, body) = raw.answer().await;
+            let later =
+                head.starts_with("HTTP/1.1 503 ") && String::from_utf8_lossy(&body).contains("no_provider");
+            (!later).then_some((raw, head, body))
+        })
+        .await
+    }
+
     pub(crate) async fn open(address: SocketAddr) -> Raw {
         Raw(TcpStream::connect(address).await.unwrap())
     }
@@ -79,9 +93,8 @@ fn the_price_comes_before_the_upload() {
     let gateway = stage.gateway();
     stage.run(async {
         for (path, content_type) in [("/store?permanent=true", "image/png"), ("/store?permanent=true", FORM)] {
-            let mut raw = Raw::open(gateway.address).await;
-            raw.send(head(path, content_type, 5_000_000, EXPECT)).await;
-            let (head, body) = raw.answer().await;
+            let asking = head(path, content_type, 5_000_000, EXPECT);
+            let (_, head, body) = Raw::asked(gateway.address, asking).await;
             assert!(head.starts_with("HTTP/1.1 402 "), "{content_type}: {head}");
             let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
             assert_eq!(body["accepts"][0]["maxAmountRequired"], "12000");
@@ -95,9 +108,8 @@ fn the_price_comes_before_the_upload() {
         let (head, body) = raw.answer().await;
         assert!(head.starts_with("HTTP/1.1 411 "), "{head}");
         assert!(String::from_utf8(body).unwrap().contains("?size="));
-        let mut raw = Raw::open(gateway.address).await;
-        raw.send(chunked.replace("/store", "/store?size=5000000")).await;
-        assert!(raw.answer().await.0.starts_with("HTTP/1.1 402 "));
+        let sized = chunked.replace("/store", "/store?size=5000000");
+        assert!(Raw::asked(gateway.address, sized).await.1.starts_with("HTTP/1.1 402 "));
     });
     assert_eq!(stage.sandbox().requests.count(Service::OpenX402, "/upload"), 0);
 }
@@ -154,9 +166,8 @@ fn a_connection_goes_on_after_the_price() {
     stage.run(async {
         let body = form(&[("permanent", "true")], "a.png", &[7; 40_000]);
         let request = Request::post("/store", FORM, body.clone());
-        let mut raw = Raw::open(gateway.address).await;
-        raw.send([head("/store", FORM, body.len(), "").as_bytes(), &body].concat()).await;
-        let (first, _) = raw.answer().await;
+        let asking = [head("/store", FORM, body.len(), "").as_bytes(), &body].concat();
+        let (mut raw, first, _) = Raw::asked(gateway.address, asking).await;
         assert!(first.starts_with("HTTP/1.1 402 ") && !first.contains("connection: close"), "{first}");
         let payment = gateway.client().sign(&request, &payer, Version::V2).await;
         let (name, value) = payment.header();

@@ -32,9 +32,7 @@ async fn sign(
     content_type: &str,
     length: usize,
 ) -> Payment {
-    let mut raw = Raw::open(address).await;
-    raw.send(head(path, content_type, length, EXPECT)).await;
-    let (answer, body) = raw.answer().await;
+    let (_, answer, body) = Raw::asked(address, head(path, content_type, length, EXPECT)).await;
     assert!(answer.starts_with("HTTP/1.1 402 "), "{answer}");
     payer.pay(&Challenge::from_response(&HeaderMap::new(), &body).unwrap())
 }
@@ -321,9 +319,8 @@ fn what_is_not_as_priced_is_paid_by_nobody() {
             let chunked = format!(
                 "POST {path} HTTP/1.1\r\nHost: {HOST}\r\nContent-Type: {content_type}\r\nTransfer-Encoding: chunked\r\n"
             );
-            let mut raw = Raw::open(gateway.address).await;
-            raw.send(format!("{chunked}{EXPECT}\r\n")).await;
-            let (answer, price) = raw.answer().await;
+            let asking = format!("{chunked}{EXPECT}\r\n");
+            let (_, answer, price) = Raw::asked(gateway.address, asking).await;
             assert!(answer.starts_with("HTTP/1.1 402 "), "{name}: {answer}");
             let payment = payer.pay(&Challenge::from_response(&HeaderMap::new(), &price).unwrap());
             let (header, value) = payment.header();

@@ -32,7 +32,7 @@ fn stage() -> Stage {
         .start()
 }
 
-/// A payment for a large file that lapses so soon that its upload has some three seconds.
+/// A payment for a large file that lapses so soon that its upload has some seconds.
 async fn payment(gateway: &Process, payer: &Payer) -> String {
     let challenge = eventually("a challenge", async || {
         let mut raw = Raw::open(gateway.address).await;
@@ -44,7 +44,7 @@ async fn payment(gateway: &Process, payer: &Payer) -> String {
     })
     .await;
     let payment = payer.pay_as(&challenge, |authorization| {
-        authorization.valid_before = authorization.valid_after + 60 + 8;
+        authorization.valid_before = authorization.valid_after + 60 + 16;
     });
     let (name, value) = payment.header();
     format!("{name}: {value}\r\n")
@@ -90,10 +90,10 @@ fn slow_clients_cost_nothing_and_end() {
     let gateway = stage.process();
     let payer = Payer::new();
     stage.run(async {
-        let payment = payment(&gateway, &payer).await;
         let small = Request::post(PATH, "image/png", vec![7; 10]);
         let client = gateway.client();
         assert_eq!(client.buy(&small, &payer, Version::V2).await.status, 200);
+        let payment = payment(&gateway, &payer).await;
         let (idle, threads, moved) = (gateway.resident(), gateway.threads(), stage.movements());
         let (began, mut waiting) = (Instant::now(), JoinSet::new());
         for _ in 0..MANY {
@@ -134,10 +134,10 @@ fn slow_providers_cost_nothing_and_end() {
     let gateway = stage.process();
     let payer = Payer::new();
     stage.run(async {
-        let payment = payment(&gateway, &payer).await;
         let client = gateway.client();
         let small = Request::post(PATH, "image/png", vec![7; 10]);
         assert_eq!(client.buy(&small, &payer, Version::V2).await.status, 200);
+        let payment = payment(&gateway, &payer).await;
         let slow = Rule::always(Fault::Slow(Duration::from_secs(600))).at("/upload");
         stage.sandbox().faults.add(Service::OpenX402, slow);
         let (threads, moved) = (gateway.threads(), stage.movements());

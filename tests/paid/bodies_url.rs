@@ -110,9 +110,7 @@ fn a_url_may_stand_in_a_request_of_any_length() {
                 std::str::from_utf8(&request.body).unwrap()
             )
         };
-        let mut raw = Raw::open(gateway.address).await;
-        raw.send(chunked("")).await;
-        let (head, price) = raw.answer().await;
+        let (mut raw, head, price) = Raw::asked(gateway.address, chunked("")).await;
         assert!(head.starts_with("HTTP/1.1 402 "), "{head}");
         let payment = payer.pay(&Challenge::from_response(&HeaderMap::new(), &price).unwrap());
         let (name, value) = payment.header();

@@ -73,8 +73,7 @@ fn with_too_much_to_do() {
         let request = Request::run("1");
         let first = request.clone().paid(&client.sign(&request, &payer, Version::V2).await);
         let second = request.clone().paid(&client.sign(&request, &payer, Version::V2).await);
-        let slow = Fault::Slow(std::time::Duration::from_millis(500));
-        stage.sandbox().faults.add(Service::Facilitator, Rule::next(1, slow).at("/verify"));
+        stage.sandbox().faults.add(Service::Facilitator, Rule::next(1, Fault::Held).at("/verify"));
         let busy = tokio::spawn({
             let client = client.clone();
             async move { client.send(&first).await }
@@ -85,6 +84,7 @@ fn with_too_much_to_do() {
         .await;
         client.send(&second).await.expect(503, "overloaded", Some("no"), Some("same_payment"));
         assert_eq!(client.challenge(&request).await.status, 402, "prices are still named");
+        stage.sandbox().faults.let_go(Service::Facilitator);
         assert_eq!(busy.await.unwrap().status, 200);
         let answer = eventually("the place is free", async || {
             let answer = client.send(&second).await;
@@ -122,10 +122,7 @@ fn while_it_drains() {
         let body = json!({ "code": "1" }).to_string();
         stream.write_all(format!("POST /run HTTP/1.1\r\nHost: {HOST}\r\n").as_bytes()).await.unwrap();
         let busy = Request::get("/slow-once");
-        stage.sandbox().faults.add(
-            Service::App,
-            Rule::next(1, Fault::Slow(std::time::Duration::from_millis(1_500))).at("/slow-once"),
-        );
+        stage.sandbox().faults.add(Service::App, Rule::next(1, Fault::Held).at("/slow-once"));
         let client = gateway.client();
         let busy = tokio::spawn(async move { client.send(&busy).await });
         eventually("the app is asked", async || {
@@ -147,6 +144,7 @@ fn while_it_drains() {
         assert!(answer.contains("\"draining\"") && answer.contains("retry-after"), "{answer}");
         assert!(!answer.contains("payment-required"), "{answer}");
         // What was in flight is finished.
+        stage.sandbox().faults.let_go(Service::App);
         assert_eq!(busy.await.unwrap().status, 404);
     });
 }

@@ -76,18 +76,24 @@ fn events_tell_of_every_state_to_the_end_and_go_on_where_they_were() {
     let gateway = stage.gateway();
     let (client, payer) = (gateway.client(), Payer::new());
     stage.run(async {
-        let settle = Rule::next(1, Fault::Slow(Duration::from_secs(1))).at("/settle");
+        let settle = Rule::next(1, Fault::Held).at("/settle");
         stage.sandbox().faults.add(Service::Facilitator, settle);
         let request = Request::run("print(1)");
         let payment = client.sign(&request, &payer, Version::V2).await;
         let paid = request.clone().header("prefer", "respond-async").paid(&payment);
         let id = client.send(&paid).await.json()["jobId"].as_str().unwrap().to_owned();
-        let events = Events::open(&client, &id, None).await.rest().await;
+        let mut following = Events::open(&client, &id, None).await;
+        let mut events = Vec::new();
+        while events.last().is_none_or(|event: &Event| event.data["state"] != "settling") {
+            events.push(following.next().await.expect("it ends before it is settled"));
+        }
+        stage.sandbox().faults.let_go(Service::Facilitator);
+        events.extend(following.rest().await);
         let (end, before) = events.split_last().unwrap();
         assert!(!before.is_empty() && before.iter().all(|event| event.name == "state"), "{events:?}");
         assert!(events.is_sorted_by(|a, b| a.id < b.id), "{events:?}");
         assert!(before.iter().all(|event| event.data["status"] == "running"), "{events:?}");
-        // Settling takes long enough to be seen: then nobody knows.
+        // While it settles nobody knows.
         let settling = before.iter().find(|event| event.data["state"] == "settling").unwrap();
         assert_eq!(settling.data["charged"], "unknown");
         assert_eq!((end.name.as_str(), &end.data["status"]), ("end", &json!("completed")));
@@ -113,9 +119,8 @@ fn a_body_is_followed_while_it_arrives() {
     stage.run(async {
         let bytes = vec![7u8; 3 << 20];
         let path = "/store?permanent=true";
-        let mut raw = Raw::open(gateway.address).await;
-        raw.send(head(path, "image/png", bytes.len(), crate::bodies::EXPECT)).await;
-        let (answer, body) = raw.answer().await;
+        let asking = head(path, "image/png", bytes.len(), crate::bodies::EXPECT);
+        let (_, answer, body) = Raw::asked(gateway.address, asking).await;
         assert!(answer.starts_with("HTTP/1.1 402 "), "{answer}");
         let offered = galaksio::x402::Challenge::from_response(&fields(&answer), &body).unwrap();
         let id = serde_json::from_slice::<Value>(&body).unwrap()["jobId"].as_str().unwrap().to_owned();
@@ -168,8 +173,7 @@ fn so_many_may_wait_and_no_more_and_none_is_in_the_way_of_the_end() {
     let gateway = stage.gateway();
     let (client, payer) = (gateway.client(), Payer::new());
     stage.run(async {
-        let slow = Rule::next(1, Fault::Slow(Duration::from_secs(6))).at("/verify");
-        stage.sandbox().faults.add(Service::Facilitator, slow);
+        stage.sandbox().faults.add(Service::Facilitator, Rule::next(1, Fault::Held).at("/verify"));
         let request = Request::run("print(1)");
         let payment = client.sign(&request, &payer, Version::V2).await;
         let paid = request.header("prefer", "respond-async").paid(&payment);
@@ -189,6 +193,7 @@ fn so_many_may_wait_and_no_more_and_none_is_in_the_way_of_the_end() {
             (answer.status == 200).then_some(())
         })
         .await;
+        stage.sandbox().faults.let_go(Service::Facilitator);
     });
     let began = Instant::now();
     gateway.end();
@@ -209,16 +214,19 @@ fn a_job_is_followed_from_another_gateway() {
             (answer.status == 402).then_some(answer)
         })
         .await;
-        let slow = Rule::next(1, Fault::Slow(Duration::from_secs(1))).at("/verify");
-        stage.sandbox().faults.add(Service::Facilitator, slow);
+        stage.sandbox().faults.add(Service::Facilitator, Rule::next(1, Fault::Held).at("/verify"));
         let payment = payer.pay(&offered.offer(Version::V2));
         let paid = request.header("prefer", "respond-async").paid(&payment);
         let id = client.send(&paid).await.json()["jobId"].as_str().unwrap().to_owned();
-        let events = Events::open(&elsewhere, &id, None).await;
+        let mut events = Events::open(&elsewhere, &id, None).await;
         let wait = Request::get(&format!("/jobs/{id}?wait=30"));
-        let (done, events) = tokio::join!(elsewhere.send(&wait), events.rest());
+        let follow = async {
+            assert_eq!(events.next().await.unwrap().data["status"], "running");
+            stage.sandbox().faults.let_go(Service::Facilitator);
+            events.rest().await
+        };
+        let (done, events) = tokio::join!(elsewhere.send(&wait), follow);
         assert_eq!(done.json()["status"], "completed");
-        assert_eq!(events.first().unwrap().data["status"], "running");
         assert_eq!(events.last().unwrap().data["charged"], "yes");
         let (name, value) = payment.header();
         let result = elsewhere.send(&Request::get(&format!("/jobs/{id}")).header(name, &value)).await;

@@ -13,8 +13,9 @@ use crate::payer::Payer;
 use crate::rig::Setup;
 use crate::sold::ran;
 
-fn slow(path: &str, seconds: u64) -> Rule {
-    Rule::next(1, Fault::Slow(Duration::from_secs(seconds))).at(path)
+/// The next request there takes until it is let go.
+fn held(path: &str) -> Rule {
+    Rule::next(1, Fault::Held).at(path)
 }
 
 /// The job's URL, of an answer that says no more than that there is one.
@@ -58,16 +59,16 @@ fn a_client_that_does_not_wait_is_told_where_the_answer_will_be() {
             let request = Request::run("print('hidden')");
             let payment = client.sign(&request, &payer, version).await;
             let paid = request.clone().paid(&payment);
-            stage.sandbox().faults.add(Service::Facilitator, slow("/verify", 5));
-            let began = Instant::now();
+            stage.sandbox().faults.add(Service::Facilitator, held("/verify"));
+            // Whoever waits for it waits in vain.
             let answer = client.send(&paid.clone().header("prefer", "respond-async")).await;
-            assert!(began.elapsed() < Duration::from_secs(5), "it waited");
             let url = accepted(&answer, "respond-async", "no");
             assert_eq!((stage.sales(), stage.purchases(Service::Merit)), before);
             // Sent again it is told the same, and still nothing happens twice.
             let again = client.send(&paid.clone().header("prefer", "respond-async")).await;
             assert_eq!(again.json(), answer.json());
 
+            stage.sandbox().faults.let_go(Service::Facilitator);
             let done = done(&client, &url).await;
             let job = done.json();
             assert_eq!(
@@ -147,11 +148,12 @@ fn a_client_waits_as_long_as_it_says() {
         }
         let request = Request::run("print(1)").header("prefer", "wait=1");
         let payment = client.sign(&request, &payer, Version::V2).await;
-        stage.sandbox().faults.add(Service::Facilitator, slow("/verify", 4));
+        stage.sandbox().faults.add(Service::Facilitator, held("/verify"));
         let began = Instant::now();
         let answer = client.send(&request.paid(&payment)).await;
         assert!(began.elapsed() >= Duration::from_secs(1));
         let url = accepted(&answer, "wait=1", "no");
+        stage.sandbox().faults.let_go(Service::Facilitator);
         assert_eq!(done(&client, &url).await.json()["status"], "completed");
     });
     assert_eq!(stage.sales(), 3);
@@ -167,7 +169,7 @@ fn while_nobody_knows_it_says_so_and_is_never_a_new_price() {
             Request::run("print(1)").header("idempotency-key", "later").header("prefer", "respond-async");
         let payment = client.sign(&request, &payer, Version::V2).await;
         let paid = request.clone().paid(&payment);
-        stage.sandbox().faults.add(Service::Facilitator, slow("/settle", 3).after());
+        stage.sandbox().faults.add(Service::Facilitator, held("/settle").after());
         let answer = client.send(&paid).await;
         let url = accepted(&answer, "respond-async", "no");
         let state = crate::rig::eventually("settling", async || {
@@ -180,6 +182,7 @@ fn while_nobody_knows_it_says_so_and_is_never_a_new_price() {
         // Nor without the payment.
         let unpaid = client.send(&request).await;
         unpaid.expect(503, "settlement_unknown", Some("unknown"), Some("same_payment"));
+        stage.sandbox().faults.let_go(Service::Facilitator);
         assert_eq!(done(&client, &url).await.json()["charged"], "yes");
     });
     assert_eq!((stage.sales(), stage.purchases(Service::Merit)), (1, 1));
@@ -193,9 +196,10 @@ fn what_fails_later_is_told_at_the_url_and_costs_nothing() {
     stage.run(async {
         let request = Request::run("print(1)").header("prefer", "respond-async");
         let payment = client.sign(&request, &payer, Version::V2).await;
-        stage.sandbox().faults.add(Service::Facilitator, slow("/verify", 3));
+        stage.sandbox().faults.add(Service::Facilitator, held("/verify"));
         stage.sandbox().faults.add(Service::Merit, Rule::always(Fault::WorkFails));
         let url = accepted(&client.send(&request.clone().paid(&payment)).await, "respond-async", "no");
+        stage.sandbox().faults.let_go(Service::Facilitator);
         let job = done(&client, &url).await.json();
         assert_eq!((&job["status"], &job["charged"]), (&json!("failed"), &json!("no")), "{job}");
         // What cannot be taken at all is refused at once, as ever.
@@ -214,10 +218,11 @@ fn a_result_that_nobody_waits_for_is_kept_though_it_is_large() {
         let code = format!("print('{}')", "x".repeat(2000));
         let request = Request::run(&code);
         let payment = client.sign(&request, &payer, Version::V2).await;
-        stage.sandbox().faults.add(Service::Facilitator, slow("/verify", 3));
+        stage.sandbox().faults.add(Service::Facilitator, held("/verify"));
         let paid = request.clone().paid(&payment);
         let answer = client.send(&paid.clone().header("prefer", "respond-async")).await;
         let url = accepted(&answer, "respond-async", "no");
+        stage.sandbox().faults.let_go(Service::Facilitator);
         assert_eq!(done(&client, &url).await.json()["status"], "completed");
         ran(&client.send(&paid).await.json(), &code);
     });

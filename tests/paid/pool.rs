@@ -92,7 +92,7 @@ fn a_verification_that_hangs_is_answered_by_the_other() {
 
 #[test]
 fn who_began_to_settle_ends_it() {
-    let scene = Scene::new(|setup| setup);
+    let scene = Scene::new(|setup| setup.text("facilitator", "unknown_hold", "30s"));
     let faults = &scene.stage.sandbox().faults;
     scene.stage.run(async {
         // It hangs up on two settles, and the other is there all the time.
@@ -101,8 +101,7 @@ fn who_began_to_settle_ends_it() {
         assert_eq!(answer.status, 200, "{answer:?}");
         assert_eq!(scene.asked(), [(1, 3), (0, 0)]);
         // A door that is shut between verify and settle has begun nothing.
-        let slow = Duration::from_secs(2);
-        faults.add(Service::Merit, Rule::next(1, Fault::Slow(slow)).paid().after());
+        faults.add(Service::Merit, Rule::next(1, Fault::Held).paid().after());
         let paid = scene.paid(Version::V2).await;
         let client = scene.client();
         let shut = async {
@@ -112,6 +111,7 @@ fn who_began_to_settle_ends_it() {
             })
             .await;
             scene.first.shut().await;
+            faults.let_go(Service::Merit);
         };
         let (answer, ()) = tokio::join!(client.send(&paid), shut);
         assert_eq!(answer.status, 200, "{answer:?}");

@@ -125,7 +125,8 @@ fn a_wallet_that_is_empty_costs_no_client() {
 
 #[test]
 fn too_slow_is_504_and_not_charged() {
-    let stage = Setup::new().text("paid", "work_timeout", "1s").start();
+    // Time enough to ask for the terms and to pay.
+    let stage = Setup::new().text("paid", "work_timeout", "5s").start();
     let gateway = stage.gateway();
     let (client, payer) = (gateway.client(), Payer::new());
     stage.run(async {
@@ -134,7 +135,7 @@ fn too_slow_is_504_and_not_charged() {
         let asked = stage.sandbox().requests.seen(Service::Merit).len();
         // The question for the terms is answered, the work is not.
         stage.sandbox().faults.add(Service::Merit, Rule::next(1, Fault::Slow(Duration::ZERO)));
-        stage.sandbox().faults.add(Service::Merit, Rule::always(Fault::Slow(Duration::from_secs(30))));
+        stage.sandbox().faults.add(Service::Merit, Rule::always(Fault::Slow(Duration::from_secs(600))));
         let answer = client.send(&paid).await;
         answer.expect(504, "provider_timeout", Some("no"), Some("new_payment"));
         assert_eq!(state(&client, &answer).await, "held");

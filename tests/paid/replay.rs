@@ -1,7 +1,5 @@
 //! A payment that is presented again, later: its first answer, to whom it belongs; and nobody pays twice.
 
-use std::time::Duration;
-
 use galaksio::clock::Clock;
 use galaksio::sandbox::Service;
 use galaksio::x402::Version;
@@ -167,12 +165,14 @@ fn the_answer_outlives_the_gateway_and_its_quotes() {
 #[test]
 fn the_answer_outlives_the_payment() {
     // Payments are taken that last for eight seconds yet; these are signed for nine.
-    let stage = Setup::new().text("paid", "work_timeout", "5s").text("paid", "settle_margin", "3s").start();
+    let clock = Clock::manual(Clock::system().now_millis());
+    let setup = Setup::new().text("paid", "work_timeout", "5s").text("paid", "settle_margin", "3s");
+    let stage = setup.clock(&clock).start();
     let gateway = stage.gateway();
-    let (client, payer) = (gateway.client(), Payer::new());
+    let (client, payer) = (gateway.client(), Payer::by(clock.clone()));
     let request = Request::run("print(1)");
     stage.run(async {
-        let until = Clock::system().now() + 9;
+        let until = clock.now() + 9;
         let offers = client.challenge(&request).await;
         let sign = |version| {
             payer.pay_as(&offers.offer(version), |authorization| authorization.valid_before = until)
@@ -184,9 +184,7 @@ fn the_answer_outlives_the_payment() {
             answers.push(client.send(paid).await);
             assert_eq!(answers.last().unwrap().status, 200, "{answers:?}");
         }
-        let lapsed =
-            Duration::from_millis(((until - 8) * 1000 + 1000).saturating_sub(Clock::system().now_millis()));
-        tokio::time::sleep(lapsed).await;
+        clock.advance(2_000);
         let refused = client.send(&unused).await;
         refused.expect(402, "payment_expired", Some("no"), Some("new_payment"));
         for (paid, answer) in bought.iter().zip(&answers) {

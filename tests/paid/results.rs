@@ -554,13 +554,11 @@ fn one_that_nobody_waits_for_is_whole_before_it_is_charged_for() {
         let (client, payer) = (gateway.client(), Payer::new());
         stage.run(async {
             let payment = client.sign(&forth("1"), &payer, Version::V2).await;
-            stage
-                .sandbox()
-                .faults
-                .add(Service::Facilitator, Rule::next(1, Fault::Slow(Duration::from_secs(1))).at("/verify"));
+            stage.sandbox().faults.add(Service::Facilitator, Rule::next(1, Fault::Held).at("/verify"));
             let answer = client.send(&forth("1").header("prefer", "respond-async").paid(&payment)).await;
             assert_eq!(answer.status, 202, "{answer:?}");
             let url = job_url(&answer);
+            stage.sandbox().faults.let_go(Service::Facilitator);
             let done = client.send(&Request::get(&format!("{url}?wait=30"))).await.json();
             if cut > 0 {
                 assert_eq!((&done["state"], &done["charged"]), (&json!("held"), &json!("no")), "{done}");
