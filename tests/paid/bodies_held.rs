@@ -77,9 +77,7 @@ fn more_than_was_declared_is_never_whole() {
             let head = format!(
                 "POST /store?permanent=true&size={LARGE} HTTP/1.1\r\nHost: {HOST}\r\nContent-Type: {kind}\r\nTransfer-Encoding: chunked\r\n"
             );
-            let mut raw = Raw::open(gateway.address).await;
-            raw.send(format!("{head}{EXPECT}\r\n")).await;
-            let (_, price) = raw.answer().await;
+            let (_, _, price) = Raw::asked(gateway.address, format!("{head}{EXPECT}\r\n")).await;
             let payment = payer.pay(&Challenge::from_response(&HeaderMap::new(), &price).unwrap());
             let (header, value) = payment.header();
             let before = stage.movements();
