@@ -112,7 +112,8 @@ fn other_bytes_than_were_paid_for_are_not_bought() {
     stage.run(async {
         for ((name, first), (_, other)) in first.into_iter().zip(other) {
             let payment = client.sign(&first, &payer, Version::V2).await;
-            assert_eq!(client.send(&first.paid(&payment)).await.status, 200, "{name}");
+            let answer = client.send(&first.paid(&payment)).await;
+            assert_eq!(answer.status, 200, "{name}: {answer:?}");
             assert_eq!(tap.uploads().len(), 1, "{name}");
             let before = stage.movements();
             let answer = client.send(&other.paid(&payment)).await;
