@@ -126,7 +126,8 @@ pub trait JobStore: ValueStore {
     /// which is in the record.
     async fn journal(&self, claim: &ClaimKey) -> Result<Vec<Entry>, StoreError>;
 
-    /// Forgets a job at rest, with its journal, if it is still the version that `job` is. Its claim is free again then.
+    /// Forgets a job at rest, with its journal, if it is still the version that `job` is and nobody has a lease on it that has
+    /// not ended. Its claim is free again then.
     /// Whether it was forgotten by this call.
     async fn forget(&self, job: &Job) -> Result<bool, StoreError>;
 

@@ -208,12 +208,15 @@ impl<'t> Tables<'t> {
     }
 
     pub(super) fn forget(&mut self, claim: &ClaimKey, version: u64) -> Result<bool, redb::Error> {
-        let at_rest = |head: &Head| head.version == version && head.lease_until == ENDED;
-        let found = self.head(claim)?.filter(at_rest).is_some();
-        if found {
-            self.remove(claim.as_str())?;
+        let now = self.now();
+        // Whoever took it at rest may have died before he could give it back: he writes no more once his lease has ended.
+        let free = |head: &Head| head.version == version && head.lease_until <= now;
+        let Some(head) = self.head(claim)?.filter(free) else { return Ok(false) };
+        if self.due.get((head.lease_until, claim.as_str()))?.is_some() {
+            return Ok(false);
         }
-        Ok(found)
+        self.remove(claim.as_str())?;
+        Ok(true)
     }
 
     /// Removes expired jobs and values, oldest first, at most `limit` of each.
