@@ -11,9 +11,7 @@ const MAX_AUTHORITY: usize = 262;
 
 /// `scheme://authority/path`, of visible ASCII without `"` and `\`.
 #[derive(Clone)]
-pub struct ResourceUrl {
-    bytes: Vec<u8>,
-}
+pub struct ResourceUrl(String);
 
 impl ResourceUrl {
     /// The URL of a canonical path (without a query) at an authority. Bytes that a URL does not have are
@@ -23,38 +21,53 @@ impl ResourceUrl {
         let scheme = if scheme.eq_ignore_ascii_case("http") { "http" } else { "https" };
         let authority = if is_authority(authority) { authority } else { "localhost" };
         let expected = scheme.len() + b"://".len() + authority.len() + path.len();
-        let mut url = ResourceUrl { bytes: Vec::with_capacity(expected.min(MAX_URL)) };
-        url.put(scheme.as_bytes());
-        url.put(b"://");
-        url.put(authority.as_bytes());
-        let origin = url.bytes.len();
-        if !path.starts_with('/') || !path.bytes().all(|byte| url.put_escaped(byte)) {
-            url.bytes.truncate(origin);
-            url.put(b"/");
+        let mut url = ResourceUrl(String::with_capacity(expected.min(MAX_URL)));
+        url.put(scheme);
+        url.put("://");
+        url.put(authority);
+        let origin = url.0.len();
+        if !path.starts_with('/') || !url.put_escaped(path) {
+            url.0.truncate(origin);
+            url.put("/");
         }
         url
     }
 
     /// The URL.
     pub fn as_str(&self) -> &str {
-        std::str::from_utf8(&self.bytes).unwrap_or_default()
+        &self.0
     }
 
     /// Whether it fitted.
-    fn put(&mut self, part: &[u8]) -> bool {
-        let fits = self.bytes.len() + part.len() <= MAX_URL;
+    fn put(&mut self, part: &str) -> bool {
+        let fits = self.0.len() + part.len() <= MAX_URL;
         if fits {
-            self.bytes.extend_from_slice(part);
+            self.0.push_str(part);
         }
         fits
     }
 
-    fn put_escaped(&mut self, byte: u8) -> bool {
-        const HEX: &[u8; 16] = b"0123456789ABCDEF";
-        if byte.is_ascii_graphic() && !b"\"\\<>^`{|}".contains(&byte) {
-            return self.put(&[byte]);
+    fn put_escaped(&mut self, path: &str) -> bool {
+        const HEX: [char; 16] =
+            ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'A', 'B', 'C', 'D', 'E', 'F'];
+        let mut rest = path;
+        // Nearly always the whole path stands as it is.
+        while let Some(at) = rest.bytes().position(|byte| !PLAIN[usize::from(byte)]) {
+            let (plain, escaped) = rest.split_at(at);
+            let Some(first) = escaped.chars().next() else { return false };
+            if !self.put(plain) {
+                return false;
+            }
+            for byte in first.encode_utf8(&mut [0; 4]).bytes() {
+                let (high, low) = (HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]);
+                if self.0.len() + 3 > MAX_URL {
+                    return false;
+                }
+                self.0.extend(['%', high, low]);
+            }
+            rest = &escaped[first.len_utf8()..];
         }
-        self.put(&[b'%', HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]])
+        self.put(rest)
     }
 }
 
@@ -64,8 +77,31 @@ impl fmt::Debug for ResourceUrl {
     }
 }
 
+/// What a path has as it is.
+const PLAIN: [bool; 256] = {
+    let mut plain = [false; 256];
+    let mut byte = b'!';
+    while byte <= b'~' {
+        plain[byte as usize] = !matches!(byte, b'"' | b'\\' | b'<' | b'>' | b'^' | b'`' | b'{' | b'|' | b'}');
+        byte += 1;
+    }
+    plain
+};
+
+/// What an authority has.
+const AUTHORITY: [bool; 128] = {
+    let mut allowed = [false; 128];
+    let mut byte = 0u8;
+    while byte < 128 {
+        allowed[byte as usize] =
+            byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b':' | b'[' | b']');
+        byte += 1;
+    }
+    allowed
+};
+
 fn is_authority(text: &str) -> bool {
-    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:[]".contains(&byte);
+    let allowed = |byte: u8| AUTHORITY.get(usize::from(byte)) == Some(&true);
     !text.is_empty() && text.len() <= MAX_AUTHORITY && text.bytes().all(allowed)
 }
 
