@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
+use foldhash::fast::RandomState;
 use moka::future::Cache;
 
 use super::APP;
@@ -66,7 +67,10 @@ pub struct QuoteCache {
     pub(super) terms_max_age: Duration,
 }
 
-type Snapshot = HashMap<QuoteKey<'static>, Arc<Quote>>;
+/// Hashed quickly: each challenge does, and what a client could make collide is bounded by [`MAX_QUOTES`].
+type Map<'a> = HashMap<QuoteKey<'a>, Arc<Quote>, RandomState>;
+
+type Snapshot = Map<'static>;
 
 /// A route that sells brokered work.
 #[derive(Clone, Copy, Debug)]
@@ -145,7 +149,7 @@ impl QuoteCache {
         let key = QuoteKey::of(ask, &self.buckets).ok()?;
         let snapshot = self.snapshot.load();
         // A map is covariant in its key, so one of owned keys can be asked with a borrowed one.
-        let quotes: &HashMap<QuoteKey<'_>, Arc<Quote>> = &snapshot;
+        let quotes: &Map<'_> = &snapshot;
         let quote = quotes.get(&key)?;
         let shown = now < quote.expires_at
             && self.sells(quote, ask).is_ok()
