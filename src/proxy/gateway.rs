@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::header::{ACCESS_CONTROL_REQUEST_METHOD, CONNECTION, HeaderValue};
+use http::header::{ACCESS_CONTROL_REQUEST_METHOD, CONNECTION, EXPECT, HeaderValue};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use http_body::{Body as HttpBody, Frame, SizeHint};
@@ -88,7 +88,7 @@ impl Connection {
         let mut ending = Ending::new(self, &parts, body.progress().cloned());
 
         let gateway = &*ending.connection.gateway;
-        let expects = parts.headers.contains_key(http::header::EXPECT);
+        let expects = parts.headers.keys().any(|name| *name == EXPECT);
         let way = match vet::head(&mut parts, gateway.edge.max_header_bytes) {
             Err(problem) => Err(Box::new(problem.into())),
             Ok(Asked::Server) => Err(Box::new(own(problem::options(&[])))),

@@ -114,11 +114,9 @@ impl Router {
             return Target::Free(self.first(|rule| rule.takes(method) && rule.is(path)));
         }
         // A browser's preflight asks about another request than itself.
-        let asked = match (method, headers.get(REQUEST_METHOD)) {
-            (&Method::OPTIONS, Some(wanted)) => Method::from_bytes(wanted.as_bytes()).ok(),
-            _ => None,
-        };
         let free = *method == Method::OPTIONS;
+        let asked = if free { headers.get(REQUEST_METHOD) } else { None };
+        let asked = asked.and_then(|wanted| Method::from_bytes(wanted.as_bytes()).ok());
         let exact = self.find(asked.as_ref().unwrap_or(method), free, path);
         match (exact, free) {
             (Found::Ambiguous, _) => Target::Ambiguous,
