@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use criterion::{Criterion, criterion_group, criterion_main};
 use galaksio::clock::Clock;
 use galaksio::config::resolved::{Accept, Action, BrokeredWork, Pricing, Route};
-use galaksio::gate::{self, Books, Decision, Echo, Presented, Request};
+use galaksio::gate::{self, Books, Challenge, Decision, Echo, Presented, Request};
 use galaksio::ids::JobId;
 use galaksio::intake::{Ask, Kind, Wanted};
 use galaksio::jobs::{Draw, StoreError, ValueStore};
@@ -100,9 +100,10 @@ fn gate(criterion: &mut Criterion) {
 
     criterion.bench_function("quote/lookup", |b| b.iter(|| cache.lookup(black_box(&ask), now)));
     criterion.bench_function("challenge/encode", |b| b.iter(|| template.encode(&keys, black_box(&fill))));
+    let fields = Challenge::fields();
     criterion.bench_function("challenge/answer", |b| {
         b.iter(|| match gate::decide(black_box(&request), None, Some(&quote), &books, JobId::new(), now) {
-            Decision::Challenge(challenge) => Some(challenge.into_response()),
+            Decision::Challenge(challenge) => Some(challenge.into_response(&fields)),
             _ => None,
         });
     });

@@ -36,12 +36,14 @@ pub struct Answer {
     pub job: Option<JobId>,
     /// What the client is asked or charged, for the access log, in atomic units.
     pub price: Option<Amount>,
+    /// Whether it says already what scripts may read of it.
+    pub exposed: bool,
 }
 
 impl Answer {
     /// An answer that is about no job.
     pub fn new(response: Response<Body>, reason: Reason) -> Self {
-        Answer { response, reason, job: None, price: None }
+        Answer { response, reason, job: None, price: None, exposed: false }
     }
 }
 

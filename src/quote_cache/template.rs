@@ -1,10 +1,11 @@
 //! A challenge, encoded ahead of time: the v2 object for `PAYMENT-REQUIRED` (base64) and the v1 object for the
 //! body, with slots for what is new each time. Making one is copying, one MAC for each entry, and base64 of the
-//! slots; no serialiser, no look-up, no allocation but the two buffers. Pure.
+//! slots; no serialiser, no look-up, no allocation but one buffer. Pure.
 //!
 //! Base64 turns 3 bytes into 4 characters, so the fixed parts can be encoded once if each slot starts and ends at
 //! a multiple of three. JSON lets white space stand before a value and after it: that is the padding.
 
+use bytes::Bytes;
 use http::Method;
 use serde_json::Value;
 
@@ -93,9 +94,9 @@ pub struct Fill<'a> {
 #[derive(Debug)]
 pub struct Encoded {
     /// The value of `PAYMENT-REQUIRED`: base64 of the v2 object.
-    pub header: Vec<u8>,
+    pub header: Bytes,
     /// The body: the v1 object, as JSON.
-    pub body: Vec<u8>,
+    pub body: Bytes,
 }
 
 /// Why a listing cannot be made into a challenge.
@@ -127,37 +128,43 @@ impl Template {
 
     /// Fills the slots.
     pub fn encode(&self, keys: &Keys, fill: &Fill<'_>) -> Encoded {
-        Encoded { header: self.encode_header(keys, fill), body: self.encode_body(fill) }
+        let url = fill.url.as_str().len();
+        let header = self.header_len(fill.problem.reason.text().len(), url);
+        let body = self.body.len() + self.body.slots(Slot::Url) * url + 384;
+        // Of a power of two the allocator has one at hand.
+        let mut out = Vec::with_capacity((header + body).next_power_of_two());
+        self.encode_header(keys, fill, &mut out);
+        let header = out.len();
+        self.encode_body(fill, &mut out);
+        let mut body = Bytes::from(out);
+        Encoded { header: body.split_to(header), body }
     }
 
-    fn encode_header(&self, keys: &Keys, fill: &Fill<'_>) -> Vec<u8> {
+    fn encode_header(&self, keys: &Keys, fill: &Fill<'_>, out: &mut Vec<u8>) {
         let (error, url) = (fill.problem.reason.text(), fill.url.as_str());
         let target = Target { method: fill.method, path: fill.path };
-        let mut out = Vec::with_capacity(self.header_len(error.len(), url.len()));
         for (text, slot) in self.header.parts() {
             out.extend_from_slice(text);
             match slot {
-                Slot::Error => put_string(&mut out, error.as_bytes()),
-                Slot::Url => put_string(&mut out, url.as_bytes()),
-                Slot::Expires => put_base64(&mut out, &number::<EXPIRES>(fill.expires)),
+                Slot::Error => put_string(out, error.as_bytes()),
+                Slot::Url => put_string(out, url.as_bytes()),
+                Slot::Expires => put_base64(out, &number::<EXPIRES>(fill.expires)),
                 Slot::Token(at) => {
                     let statement = &self.statements[at];
                     let fresh = token::fresh(keys, statement, target, fill.job, fill.expires, fill.now);
-                    put_string(&mut out, &fresh);
+                    put_string(out, &fresh);
                 }
                 Slot::Job | Slot::Size | Slot::End => {}
             }
         }
-        out
     }
 
-    fn encode_body(&self, fill: &Fill<'_>) -> Vec<u8> {
+    fn encode_body(&self, fill: &Fill<'_>, out: &mut Vec<u8>) {
         let url = fill.url.as_str().as_bytes();
-        let mut out = Vec::with_capacity(self.body.len() + self.body.slots(Slot::Url) * url.len() + 384);
         for (text, slot) in self.body.parts() {
             out.extend_from_slice(text);
             match slot {
-                Slot::Error => put_problem(&mut out, fill.problem),
+                Slot::Error => put_problem(out, fill.problem),
                 Slot::Url => out.extend_from_slice(url),
                 Slot::Expires => out.extend_from_slice(&number::<EXPIRES>(fill.expires)),
                 Slot::Job => out.extend_from_slice(fill.job.encode(&mut [0; 36]).as_bytes()),
@@ -165,7 +172,6 @@ impl Template {
                 Slot::Token(_) | Slot::End => {}
             }
         }
-        out
     }
 
     fn header_len(&self, error: usize, url: usize) -> usize {
@@ -292,8 +298,16 @@ fn json(text: &str) -> String {
 
 /// Base64 of a string's rest: its text, which needs no escape, the closing quote, and spaces up to a multiple of 3.
 fn put_string(out: &mut Vec<u8>, text: &[u8]) {
-    let mut bytes = [b' '; MAX_URL + 3];
-    let text = &text[..text.len().min(MAX_URL)];
+    // To blank room for the longest costs as much as to encode what mostly is there.
+    match text.len() {
+        0..128 => put_string_within::<{ 128 + 3 }>(out, text),
+        _ => put_string_within::<{ MAX_URL + 3 }>(out, text),
+    }
+}
+
+fn put_string_within<const ROOM: usize>(out: &mut Vec<u8>, text: &[u8]) {
+    let mut bytes = [b' '; ROOM];
+    let text = &text[..text.len().min(ROOM - 3)];
     bytes[..text.len()].copy_from_slice(text);
     bytes[text.len()] = b'"';
     put_base64(out, &bytes[..(text.len() + 1).next_multiple_of(3)]);

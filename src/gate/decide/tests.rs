@@ -106,7 +106,7 @@ impl Stage {
 }
 
 fn shown(challenge: Challenge) -> Shown {
-    let response = challenge.into_response();
+    let response = challenge.into_response(&Challenge::fields());
     assert_eq!(response.status(), 402);
     assert_eq!(response.headers()["cache-control"], "no-store");
     let header = response.headers()["payment-required"].as_bytes();

@@ -31,18 +31,19 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
 use futures_util::future::BoxFuture;
-use http::{Request, Uri};
+use http::{HeaderMap, Request, Uri};
 
 use super::drain::Drain;
 use super::forward::Forward;
 use super::peer::Peer;
+use super::problem::expose;
 use super::request_body::RequestBody;
 use super::router::Own;
 use super::sell::{Answer, Sell};
 use crate::broker::{Broker, FILES};
 use crate::clock::{Clock, UnixMillis};
 use crate::config::resolved::{self, BrokeredWork, Config};
-use crate::gate::{self, Books};
+use crate::gate::{self, Books, Challenge};
 use crate::ids::JobId;
 use crate::intake;
 use crate::money::Amount;
@@ -106,6 +107,8 @@ struct Inner {
     files: Files,
     watchers: Watchers,
     uploads: Uploads,
+    /// What every challenge has, and that scripts may read it.
+    challenge_fields: HeaderMap,
 }
 
 /// JSON of more bytes is measured on another thread: the other connections of this one would wait for it.
@@ -135,6 +138,11 @@ impl Paid {
             files: Files::new(config.paid.result_max),
             watchers: Watchers::new(config.paid.max_watchers),
             uploads: Uploads::default(),
+            challenge_fields: {
+                let mut fields = Challenge::fields();
+                expose(&mut fields);
+                fields
+            },
             paid: config.paid.clone(),
             parts,
         }))
@@ -312,7 +320,8 @@ impl Inner {
         let challenge = challenge.ok_or(Reason::NoProvider)?;
         let (reason, job) = (challenge.reason, Some(challenge.job));
         let price = quote.prices.first().map(|price| price.amount);
-        Ok(Answer { response: challenge.into_response().map(super::Body::from), reason, job, price })
+        let response = challenge.into_response(&self.challenge_fields).map(super::Body::from);
+        Ok(Answer { response, reason, job, price, exposed: true })
     }
 
     /// Nobody is asked to sign for what will not be done.
