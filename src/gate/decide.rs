@@ -118,7 +118,7 @@ pub fn decide(
     if quote.is_free() {
         return Decision::Free(quote.terms.clone());
     }
-    match challenge(request, quote, books, &problem, job, now) {
+    match challenge(request, quote, books.keys, books.tariff, &problem, job, now) {
         Some(challenge) => Decision::Challenge(challenge),
         None => Decision::Refuse(Problem::new(Reason::Internal)),
     }
@@ -129,7 +129,8 @@ pub fn decide(
 pub fn challenge(
     request: &Request<'_>,
     quote: &Quote,
-    books: &Books<'_>,
+    keys: &Keys,
+    tariff: &Tariff,
     problem: &Problem,
     job: JobId,
     now: UnixMillis,
@@ -142,10 +143,10 @@ pub fn challenge(
         path: request.path,
         job,
         size: request.ask.map_or(0, |ask| ask.size),
-        expires: (now / 1000).saturating_add(books.tariff.quote_ttl().as_secs()),
+        expires: (now / 1000).saturating_add(tariff.quote_ttl().as_secs()),
         now,
     };
-    Some(Challenge::new(problem.reason, job, template.encode(books.keys, &fill)))
+    Some(Challenge::new(problem.reason, job, template.encode(keys, &fill)))
 }
 
 /// Version 2 brings its quote along. What it bought is what the quote says, whatever the price is by now.

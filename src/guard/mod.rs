@@ -24,7 +24,7 @@ mod trust;
 
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
@@ -198,12 +198,17 @@ impl Guards {
 
     /// Why no payment to a provider is signed just now, whatever it is. From memory.
     pub fn closed(&self) -> Option<Problem> {
+        self.closed_at(Instant::now())
+    }
+
+    /// The same, for whoever has looked at the clock already.
+    pub fn closed_at(&self, now: Instant) -> Option<Problem> {
         let seen = self.seen.load();
         if seen.frozen.is_some() {
             return Some(Problem::new(Reason::WalletFrozen).retry_after(60));
         }
         // Whoever cannot read the switch must take it for thrown.
-        let known = seen.at.is_some_and(|at| at.elapsed() < STALE);
+        let known = seen.at.is_some_and(|at| now.saturating_duration_since(at) < STALE);
         (!known).then(|| Problem::new(Reason::StoreAway))
     }
 

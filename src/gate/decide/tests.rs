@@ -326,16 +326,14 @@ async fn a_later_refusal_gets_a_fresh_challenge_with_its_reason() {
     let ask = store_ask(10);
     let request = stage.store(&ask);
     let quote = stage.cache.fetch(&ask).await.unwrap();
-    let (keys, epochs) = (stage.cache.keys(), stage.cache.epochs());
-    let (tariff, buckets) = (stage.cache.tariff(), stage.cache.buckets());
-    let books = Books { keys: &keys, epochs: &epochs, epochs_current: true, tariff, buckets };
+    let (keys, tariff) = (stage.cache.keys(), stage.cache.tariff());
     let problem = Problem::new(Reason::PaymentRejected).charged(Charged::No).message("insufficient_funds");
-    let answer = challenge(&request, &quote, &books, &problem, JobId::new(), NOW).unwrap();
+    let answer = challenge(&request, &quote, &keys, tariff, &problem, JobId::new(), NOW).unwrap();
     let shown = shown(answer);
     assert_eq!(shown.body["error"], "insufficient_funds");
     assert_eq!(shown.body["code"], "payment_rejected");
     assert_eq!(shown.body["retry"], "new_payment");
     stage.admitted(&request, &shown.v2()).await;
     let elsewhere = Request { route: RouteId(1), ..request };
-    assert!(challenge(&elsewhere, &quote, &books, &problem, JobId::new(), NOW).is_none());
+    assert!(challenge(&elsewhere, &quote, &keys, tariff, &problem, JobId::new(), NOW).is_none());
 }

@@ -283,7 +283,7 @@ impl Inner {
                 (Some(offer), loss)
             }
         };
-        let content = asked.content.clone().or_else(|| asked.files.first().cloned());
+        let content = asked.content.as_deref().cloned().or_else(|| asked.files.first().cloned());
         let (kind, work): (_, Box<dyn Work>) = match (rule.work, asked.ask.clone(), content) {
             (Some(work), Some(ask), Some(content)) => {
                 let provider = self.parts.providers.get(&sold.provider).ok_or(Reason::NoProvider)?.clone();

@@ -90,7 +90,7 @@ impl Inner {
         let url = wanted.url.clone();
         let (ask, label) = wanted.ask(found.size, found.content_type.as_deref(), Limits::from(&self.paid))?;
         asked.source()?.at(sources.fetch.clone(), url, ask.size);
-        (asked.ask, asked.label) = (Some(ask), Some(label));
+        (asked.ask, asked.label) = (Some(ask), Some(Box::new(label)));
         Ok(())
     }
 }

@@ -12,6 +12,7 @@ mod files;
 mod follow;
 mod from_url;
 mod kept;
+mod measure;
 mod pace;
 mod prefer;
 mod progress;
@@ -31,7 +32,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
 use futures_util::future::BoxFuture;
-use http::{HeaderMap, Request, Uri};
+use http::{HeaderMap, Request};
 
 use super::drain::Drain;
 use super::forward::Forward;
@@ -40,12 +41,11 @@ use super::problem::expose;
 use super::request_body::RequestBody;
 use super::router::Own;
 use super::sell::{Answer, Sell};
-use crate::broker::{Broker, FILES};
+use crate::broker::{Broker, FILES, IdempotencyKey};
 use crate::clock::{Clock, UnixMillis};
-use crate::config::resolved::{self, BrokeredWork, Config};
+use crate::config::resolved::{self, Config};
 use crate::gate::{self, Books, Challenge};
 use crate::ids::JobId;
-use crate::intake;
 use crate::money::Amount;
 use crate::providers::Registry;
 use crate::quote_cache::{Dollars, Quote, QuoteCache};
@@ -60,7 +60,7 @@ use from_url::Sources;
 use prefer::Prefer;
 use progress::Uploads;
 use read::Memory;
-use request::Asked;
+use request::{Asked, Origin};
 use rule::Rule;
 pub use webhook::Hooks;
 
@@ -92,7 +92,7 @@ pub struct Parts {
 struct Inner {
     parts: Parts,
     rules: Vec<Option<Rule>>,
-    public_url: Option<Uri>,
+    origin: Option<Arc<Origin>>,
     paid: resolved::Paid,
     loss_limit: Dollars,
     /// What must be left of a price.
@@ -111,9 +111,6 @@ struct Inner {
     challenge_fields: HeaderMap,
 }
 
-/// JSON of more bytes is measured on another thread: the other connections of this one would wait for it.
-const LONG: usize = 64 * 1024;
-
 impl Paid {
     /// Puts the parts together.
     pub fn new(parts: Parts, config: &Config) -> Self {
@@ -127,7 +124,7 @@ impl Paid {
                 .enumerate()
                 .map(|(at, route)| Rule::new(at, route, &config.paid))
                 .collect(),
-            public_url: config.edge.public_url.clone(),
+            origin: config.edge.public_url.as_ref().map(|url| Arc::new(Origin::from(url))),
             loss_limit: Dollars { units: limit, decimals: 6 },
             floor: config.limits.profit_floor.map(micros),
             domains: domains.collect(),
@@ -151,7 +148,9 @@ impl Paid {
 
 impl Sell for Paid {
     fn sell(&self, rule: usize, request: Request<RequestBody>, peer: Peer) -> BoxFuture<'_, Answer> {
-        Box::pin(self.0.sell(rule, request, peer))
+        // In an allocation of its own: a future is moved about before it is where it stays.
+        let asked = Box::new(Asked::new(request, peer, &self.0));
+        Box::pin(self.0.sell(rule, asked))
     }
 
     fn own(&self, own: Own, request: Request<RequestBody>, _: Peer) -> BoxFuture<'static, Answer> {
@@ -165,8 +164,7 @@ impl Sell for Paid {
 
 impl Inner {
     /// A request on a sold route, from its head to its answer.
-    async fn sell(&self, rule: usize, request: Request<RequestBody>, peer: Peer) -> Answer {
-        let mut asked = Asked::new(request, peer, self);
+    async fn sell(&self, rule: usize, mut asked: Box<Asked>) -> Answer {
         self.answer(rule, &mut asked).await.unwrap_or_else(Answer::from)
     }
 
@@ -176,36 +174,49 @@ impl Inner {
         if rule.work.is_some() {
             self.take_webhook(asked);
         }
-        let refusal = match Payment::from_headers(&asked.parts.headers, self.paid.max_payment_header) {
+        let payment = Payment::from_headers(&asked.parts.headers, self.paid.max_payment_header);
+        let problem = match payment.map(|payment| payment.map(Box::new)) {
             Ok(Some(payment)) => {
                 // In an allocation of its own: what paid work keeps in mind is a hundred times what a challenge does,
                 // and each challenge would have to make room for it.
                 let sold = Box::pin(self.sell_for(rule, asked, &payment));
                 return sold.await.map_err(paid_attempt);
             }
-            Ok(None) => None,
+            Ok(None) => Problem::new(Reason::PaymentRequired),
             // A payment that cannot be read is answered with a challenge, like none at all.
-            Err(error) if error.reason().status() == 402 => {
-                Some(Problem::new(error.reason()).charged(Charged::No))
-            }
+            Err(error) if error.reason().status() == 402 => Problem::new(error.reason()).charged(Charged::No),
             Err(error) => return Err(Problem::new(error.reason()).charged(Charged::No)),
         };
-        if let Some(closed) = self.closed().or_else(|| self.frozen(rule)) {
+        if let Some(closed) = self.closed().or_else(|| self.frozen(rule, began)) {
             return Err(closed);
         }
-        if let Some(key) = asked.idempotency_key()?
-            // Rare, as is what follows on it: neither is part of every challenge's future.
-            && let Some(delivery) = Box::pin(self.parts.broker.unresolved(&key)).await?
+        let key = asked.idempotency_key()?;
+        if let Some(key) = key
+            // Rare, and no part of every challenge's future.
+            && let Some(answer) = Box::pin(self.unresolved(rule, asked, key)).await?
         {
-            return Box::pin(self.deliver(rule, asked, delivery)).await;
+            return Ok(answer);
         }
-        let attempted = refusal.is_some();
+        let attempted = problem.charged.is_some();
         let said = |problem| if attempted { paid_attempt(problem) } else { problem };
         asked.webhook().map_err(said)?;
         self.measure(rule, asked, false).await.map_err(said)?;
-        let answer = self.challenge(rule, asked, refusal).await;
+        let answer = self.challenge(rule, asked, &problem).await;
         self.parts.metrics.challenged(began.elapsed());
         answer
+    }
+
+    /// The answer to a request whose like was paid for, and did not end yet.
+    async fn unresolved(
+        &self,
+        rule: &Rule,
+        asked: &mut Asked,
+        key: IdempotencyKey,
+    ) -> Result<Option<Answer>, Problem> {
+        match self.parts.broker.unresolved(&key).await? {
+            Some(delivery) => self.deliver(rule, asked, delivery).await.map(Some),
+            None => Ok(None),
+        }
     }
 
     /// A request that brought a payment.
@@ -244,79 +255,20 @@ impl Inner {
     }
 
     /// Why work that is bought is not sold, whatever it costs.
-    fn frozen(&self, rule: &Rule) -> Option<Problem> {
-        rule.work.and_then(|_| self.parts.broker.guards().closed())
+    fn frozen(&self, rule: &Rule, now: Instant) -> Option<Problem> {
+        rule.work.and_then(|_| self.parts.broker.guards().closed_at(now))
     }
 
-    /// What is asked, and how much of it. JSON has to be read for that, and a form with options before its file up to
-    /// there; other bodies tell it by their head.
-    async fn measure(&self, rule: &Rule, asked: &mut Asked, paid: bool) -> Result<(), Problem> {
-        let Some(work) = rule.work else { return Ok(()) };
-        let limits = intake::Limits::from(&self.paid);
-        match intake::plan(&asked.parts, work, limits)? {
-            intake::Plan::Raw(raw) => {
-                asked.source()?.exactly(raw.ask.size);
-                asked.ask = Some(raw.ask.clone());
-                asked.raw = Some(raw);
-            }
-            intake::Plan::Form(form) => {
-                asked.ask = form.ask().cloned();
-                asked.source()?.form(form);
-                if asked.ask.is_none() {
-                    // In allocations of their own, this and what follows: most requests are short JSON.
-                    Box::pin(asked.read_fields()).await?;
-                }
-            }
-            intake::Plan::Json => {
-                let limit =
-                    if work == BrokeredWork::Run { limits.whole.min(limits.json) } else { limits.json };
-                asked.source()?.at_most(limit);
-                let long = work == BrokeredWork::Store && asked.source()?.longest() > kept::IN_MEMORY;
-                let short = match long {
-                    true => Box::pin(self.take_json(asked, paid)).await?,
-                    false => Some(self.memory.read(asked.source()?).await?),
-                };
-                let Some((bytes, held)) = short else { return Ok(()) };
-                if work == BrokeredWork::Store
-                    && let Some(sources) = &self.sources
-                    && let Some(url) = intake::data_url(&bytes)
-                {
-                    return Box::pin(self.measure_url(sources, asked, url, paid)).await;
-                }
-                if !paid && bytes.len() <= LONG {
-                    // A price needs no digest, and the bytes are not needed again.
-                    asked.ask = Some(intake::price_json(&bytes, work)?);
-                    return Ok(());
-                }
-                let (measured, held) = if bytes.len() > LONG {
-                    Box::pin(self.measure_elsewhere(bytes, held, work)).await?
-                } else {
-                    (intake::measure_json(&bytes, work), held)
-                };
-                let (ask, content) = measured?;
-                asked.ask = Some(ask);
-                asked.content = Some(content);
-                asked.held = Some(held);
-            }
-        }
-        Ok(())
-    }
-
-    /// The challenge: the first one (`refusal` is `None`), or the answer to a payment that is no good.
-    async fn challenge(
-        &self,
-        rule: &Rule,
-        asked: &Asked,
-        refusal: Option<Problem>,
-    ) -> Result<Answer, Problem> {
-        let problem = refusal.unwrap_or_else(|| Problem::new(Reason::PaymentRequired));
+    /// The challenge: the first one, or the answer to a payment that is no good, as the problem says.
+    async fn challenge(&self, rule: &Rule, asked: &Asked, problem: &Problem) -> Result<Answer, Problem> {
         let (quote, now) = self.quote(rule, asked).await?;
         if rule.work.is_some() {
             self.may_be_sold(&quote)?;
         }
-        let challenge = self.with_books(false, |books| {
-            gate::challenge(&asked.request(rule), &quote, books, &problem, JobId::at(now), now)
-        });
+        let quotes = &self.parts.quotes;
+        let (request, keys) = (asked.request(rule), quotes.keys());
+        let challenge =
+            gate::challenge(&request, &quote, &keys, quotes.tariff(), problem, JobId::at(now), now);
         let challenge = challenge.ok_or(Reason::NoProvider)?;
         let (reason, job) = (challenge.reason, Some(challenge.job));
         let price = quote.prices.first().map(|price| price.amount);
@@ -385,10 +337,11 @@ mod tests {
 
     #[test]
     fn a_challenge_does_not_make_room_for_paid_work() {
-        fn size<A, B, C, D, F>(_: fn(A, B, C, D) -> F) -> usize {
+        fn size<A, B, C, F>(_: fn(A, B, C) -> F) -> usize {
             std::mem::size_of::<F>()
         }
-        let bytes = size(Inner::sell);
-        assert!(bytes < 4 * 1024, "{bytes} bytes are allocated for each request on a sold route");
+        // What is larger than a kilobyte the allocator has to look for.
+        let bytes = size(Inner::sell).max(std::mem::size_of::<Asked>());
+        assert!(bytes <= 1024, "{bytes} bytes are allocated for each request on a sold route");
     }
 }

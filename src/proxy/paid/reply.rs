@@ -79,11 +79,7 @@ impl Inner {
         if problem.reason.status() != 402 {
             return Err(problem);
         }
-        let without = problem.clone();
-        match self.challenge(rule, asked, Some(problem)).await {
-            Ok(answer) => Ok(answer),
-            Err(_) => Err(without),
-        }
+        self.challenge(rule, asked, &problem).await.map_err(|_| problem)
     }
 }
 

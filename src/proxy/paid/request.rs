@@ -1,9 +1,10 @@
 //! A sold request, as far as it has been read.
 
-use std::borrow::Cow;
+use std::sync::Arc;
 
 use http::header::{HOST, HeaderName};
 use http::request::Parts;
+use http::uri::Authority;
 use http::{Request, Uri};
 
 use super::prefer::Prefer;
@@ -25,28 +26,28 @@ const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 /// The longest `Idempotency-Key`, in bytes.
 const MAX_KEY: usize = 255;
 
-/// What is known of a request so far.
+/// What is known of a request so far. What only paid requests have is in allocations of its own: all of this is moved about
+/// with each challenge.
 pub(super) struct Asked {
     pub(super) parts: Parts,
     pub(super) body: Option<Source<RequestBody>>,
     pub(super) peer: Peer,
     /// The URL as challenges name it.
     pub(super) url: ResourceUrl,
-    /// Scheme and authority, as the client knows us.
-    scheme: Cow<'static, str>,
-    authority: String,
+    /// How clients know us, if that is configured; else it is what this request says.
+    origin: Option<Arc<Origin>>,
     /// On brokered routes: what is asked for.
     pub(super) ask: Option<Ask>,
     /// On brokered routes with a raw body, until it is read.
-    pub(super) raw: Option<Raw>,
+    pub(super) raw: Option<Box<Raw>>,
     /// On brokered routes with a form, once it was read as far as its file.
-    pub(super) label: Option<Label>,
+    pub(super) label: Option<Box<Label>>,
     /// On brokered routes, once the body is read.
-    pub(super) content: Option<Content>,
+    pub(super) content: Option<Box<Content>>,
     /// The same, of a form with several files.
     pub(super) files: Vec<Content>,
     /// On routes of the app, once the body is read: where it is, and its digest.
-    pub(super) data: Option<(Data, [u8; 32])>,
+    pub(super) data: Option<Box<(Data, [u8; 32])>>,
     /// The memory the body takes.
     pub(super) held: Option<Held>,
     /// Where the client wants to be told that it is done, or why it is not.
@@ -60,23 +61,15 @@ pub(super) struct Asked {
 impl Asked {
     pub(super) fn new(request: Request<RequestBody>, peer: Peer, inner: &Inner) -> Self {
         let (parts, body) = request.into_parts();
-        let named = |uri: &Uri| uri.authority().map(|authority| authority.as_str().to_owned());
-        let (scheme, authority) = match &inner.public_url {
-            Some(url) => (Cow::Owned(url.scheme_str().unwrap_or("https").to_owned()), named(url)),
-            None => {
-                let host = parts.headers.get(HOST).and_then(|host| host.to_str().ok());
-                (peer.scheme(&parts.headers).into(), host.map(str::to_owned).or_else(|| named(&parts.uri)))
-            }
-        };
-        let authority = authority.unwrap_or_default();
-        let url = ResourceUrl::new(&scheme, &authority, parts.uri.path());
+        let origin = inner.origin.clone();
+        let (scheme, authority) = known_as(origin.as_deref(), &parts, &peer);
+        let url = ResourceUrl::new(scheme, authority, parts.uri.path());
         Asked {
             parts,
             body: Some(Source::new(body, inner.patience)),
             peer,
             url,
-            scheme,
-            authority,
+            origin,
             ask: None,
             raw: None,
             label: None,
@@ -120,7 +113,7 @@ impl Asked {
                 self.files.iter().map(|file| file.data.size()).sum()
             }
             (None, Some(ask), _) => ask.size.saturating_mul(ask.files.into()),
-            (None, None, data) => data.as_ref().map_or(0, |(data, _)| data.size()),
+            (None, None, data) => data.as_ref().map_or(0, |data| data.0.size()),
         }
     }
 
@@ -131,28 +124,28 @@ impl Asked {
 
     /// What the client calls the bytes.
     pub(super) fn label(&mut self) -> Result<Label, Problem> {
-        let label = self.raw.as_ref().map(|raw| &raw.label).or(self.label.as_ref());
+        let label = self.raw.as_ref().map(|raw| &raw.label).or(self.label.as_deref());
         label.cloned().ok_or_else(|| Reason::Internal.into())
     }
 
     /// Reads a form as far as its file, which says what is asked.
     pub(super) async fn read_fields(&mut self) -> Result<(), Problem> {
         let (ask, label) = self.source()?.file().await?;
-        (self.ask, self.label) = (Some(ask), Some(label));
+        (self.ask, self.label) = (Some(ask), Some(Box::new(label)));
         Ok(())
     }
 
     /// The payment, with what it is presented for. The body must have been read.
     pub(super) fn present(&self, payment: &Payment, asset: Asset) -> Result<broker::Presented, Problem> {
         let (method, path) = (&self.parts.method, self.parts.uri.path());
-        let host = self.authority.as_str();
+        let (_, host) = self.known_as();
         let (fingerprint, has_body) = match (&self.ask, &self.content) {
             (Some(ask), Some(content)) => (intake::fingerprint(method, path, host, ask, content), true),
             (Some(ask), None) if !self.files.is_empty() => {
                 (intake::batch_fingerprint(method, path, host, ask, &self.files), true)
             }
             _ => {
-                let (data, digest) = self.data.as_ref().ok_or(Reason::Internal)?;
+                let (data, digest) = self.data.as_deref().ok_or(Reason::Internal)?;
                 let body = intake::Body::Digest(digest);
                 let query = self.parts.uri.query();
                 (intake::app_fingerprint(method, path, query, host, body), data.size() > 0)
@@ -187,8 +180,9 @@ impl Asked {
     }
 
     fn key_field(&self) -> Result<Option<&[u8]>, Problem> {
-        let mut lines = self.parts.headers.get_all(IDEMPOTENCY_KEY).iter();
-        let Some(key) = lines.next() else { return Ok(None) };
+        // Mostly there is none; to compare the few names there are costs less than to hash one.
+        let mut lines = self.parts.headers.iter().filter(|(name, _)| **name == IDEMPOTENCY_KEY);
+        let Some((_, key)) = lines.next() else { return Ok(None) };
         let printable = |byte: &u8| (0x20..0x7f).contains(byte);
         let key = key.as_bytes();
         if lines.next().is_some() || !(1..=MAX_KEY).contains(&key.len()) || !key.iter().all(printable) {
@@ -199,13 +193,45 @@ impl Asked {
     }
 
     fn named_route(&self) -> NamedRoute {
-        NamedRoute::new(&self.parts.method, &self.authority, self.parts.uri.path())
+        let (_, authority) = self.known_as();
+        NamedRoute::new(&self.parts.method, authority, self.parts.uri.path())
     }
 
     /// What URLs of one of the gateway's own endpoints start with: those of stored files, or of jobs.
     pub(super) fn own_url(&self, segment: Option<&str>) -> String {
-        format!("{}://{}/{}/", self.scheme, self.authority, segment.unwrap_or_default().trim_matches('/'))
+        let (scheme, authority) = self.known_as();
+        format!("{scheme}://{authority}/{}/", segment.unwrap_or_default().trim_matches('/'))
     }
+
+    /// Scheme and authority, as the client knows us.
+    fn known_as(&self) -> (&str, &str) {
+        known_as(self.origin.as_deref(), &self.parts, &self.peer)
+    }
+}
+
+/// Scheme and authority of the URL that clients know us by.
+pub(super) struct Origin {
+    scheme: String,
+    authority: String,
+}
+
+impl From<&Uri> for Origin {
+    fn from(url: &Uri) -> Self {
+        let authority = url.authority().map(|authority| authority.as_str().to_owned());
+        let scheme = url.scheme_str().unwrap_or("https").to_owned();
+        Origin { scheme, authority: authority.unwrap_or_default() }
+    }
+}
+
+fn known_as<'a>(origin: Option<&'a Origin>, parts: &'a Parts, peer: &Peer) -> (&'a str, &'a str) {
+    if let Some(Origin { scheme, authority }) = origin {
+        return (scheme, authority);
+    }
+    // There is one at most, and it mostly stands first.
+    let host = parts.headers.iter().find(|(name, _)| **name == HOST);
+    let host = host.and_then(|(_, host)| host.to_str().ok());
+    let authority = host.or_else(|| parts.uri.authority().map(Authority::as_str));
+    (peer.scheme(&parts.headers), authority.unwrap_or_default())
 }
 
 /// A payment, as the gate sees it.

@@ -199,10 +199,11 @@ where
     /// The next bytes; `None` once all of this file came, and nothing was wrong with any of it.
     pub(super) async fn next(&mut self) -> Result<Option<Bytes>, Problem> {
         let bytes = match (&mut self.remote, &mut self.form) {
-            (Some(remote), _) => remote.next(self.bound, &mut self.pace).await?,
+            // Rare, and no part of the future of every challenge.
+            (Some(remote), _) => Box::pin(remote.next(self.bound, &mut self.pace)).await?,
             (None, Some(_)) if self.following.is_some() => None,
             (None, Some(form)) => {
-                next_of_form(&mut self.body, form, &mut self.pace, &mut self.following).await?
+                Box::pin(next_of_form(&mut self.body, form, &mut self.pace, &mut self.following)).await?
             }
             (None, None) => self.next_of_plain().await?,
         };
@@ -245,8 +246,7 @@ impl Remote {
         let opened = match &mut self.opened {
             Some(opened) => opened,
             None => {
-                // Rare, and no part of the future of every challenge.
-                let fetched = Box::pin(self.fetch.get(&self.url)).await.map_err(unfetched)?;
+                let fetched = self.fetch.get(&self.url).await.map_err(unfetched)?;
                 if matches!(bound, Bound::Exactly(size) if size != fetched.size) {
                     let what = "it has another size by now; ask for the price again";
                     return Err(unfetched(FetchError::Failed(what.to_owned())));

@@ -70,7 +70,7 @@ impl Inner {
         let Some(ask) = asked.ask.clone() else {
             asked.source()?.at_most(self.paid.max_raw_body);
             let (data, digest) = self.hold(asked).await?;
-            asked.data = Some((data, digest));
+            asked.data = Some(Box::new((data, digest)));
             return Ok(());
         };
         if ask.files > 1 {
@@ -96,7 +96,7 @@ impl Inner {
         }
         // By its head, a form is as large as its whole body.
         asked.ask = Some(Ask { size: content.data.size(), ..ask });
-        asked.content = Some(content);
+        asked.content = Some(Box::new(content));
         Ok(())
     }
 
@@ -178,8 +178,7 @@ impl Inner {
         match self.read_json(asked.source()?, keep).await? {
             Json::Small(bytes, held) => Ok(Some((bytes, held))),
             Json::Large(ask, content, held) => {
-                (asked.ask, asked.content, asked.held) =
-                    (Some(ask), content.map(|content| *content), Some(held));
+                (asked.ask, asked.content, asked.held) = (Some(ask), content, Some(held));
                 Ok(None)
             }
         }
