@@ -1,8 +1,9 @@
 //! Time, injected: everything that reads the clock is handed one, so tests set it.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Seconds since 1970-01-01 UTC, as EIP-3009 and the x402 wire format count time.
 pub type UnixSeconds = u64;
@@ -54,6 +55,19 @@ impl Clock {
     }
 }
 
+/// Waits for `time` of that in which this process runs; `None`: it was not enough. A process that stood still finds a time-out
+/// over when it goes on, with what it waited for there and not looked at yet: here that takes a part of the time, not all of it.
+pub async fn while_running<T>(time: Duration, awaited: impl Future<Output = T>) -> Option<T> {
+    const PARTS: u32 = 10;
+    let mut awaited = pin!(awaited);
+    for _ in 0..PARTS {
+        if let Ok(outcome) = tokio::time::timeout(time / PARTS, &mut awaited).await {
+            return Some(outcome);
+        }
+    }
+    None
+}
+
 /// A time as RFC 3339 writes it, in UTC with milliseconds: `2025-10-28T12:00:00.000Z`.
 pub fn rfc3339(millis: UnixMillis) -> String {
     const DAY: u64 = 86_400_000;
@@ -74,7 +88,32 @@ pub fn rfc3339(millis: UnixMillis) -> String {
 
 #[cfg(test)]
 mod tests {
+    use tokio::sync::oneshot;
+    use tokio::time::{Instant, advance, sleep};
+
     use super::*;
+
+    const TIME: Duration = Duration::from_secs(1);
+
+    #[tokio::test(start_paused = true)]
+    async fn what_came_while_the_process_stood_still_is_looked_at() {
+        let (answer, awaited) = oneshot::channel();
+        let waiting = tokio::spawn(while_running(TIME, awaited));
+        sleep(TIME / 20).await;
+        advance(TIME * 60).await;
+        // Whoever brings the answer gets his turn after the one who waits for it.
+        sleep(TIME / 20).await;
+        answer.send(1).unwrap();
+        assert_eq!(waiting.await.unwrap(), Some(Ok(1)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_is_waited_for_longer() {
+        let began = Instant::now();
+        assert_eq!(while_running(TIME, std::future::pending::<()>()).await, None);
+        let took = began.elapsed();
+        assert!(took >= TIME && took < TIME + Duration::from_millis(50), "{took:?}");
+    }
 
     #[test]
     fn manual_clock_is_shared_by_its_clones() {

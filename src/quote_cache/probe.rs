@@ -183,7 +183,7 @@ impl Prober {
                 }
             }
         };
-        if tokio::time::timeout(patience, in_time).await.is_err() {
+        if crate::clock::while_running(patience, in_time).await.is_none() {
             tracing::debug!(?key, "not every provider answered in time");
         }
         self.affordable(bids, ask.files).into_iter().min_by(|a, b| self.order(a, b))

@@ -59,7 +59,7 @@ async fn who_fails_or_is_late_is_left_out() {
     let started = tokio::time::Instant::now();
     let quote = cache.fetch(&store_ask(10)).await.unwrap();
     // The silent one's own time limit is 20 s.
-    assert!(started.elapsed() <= PATIENCE + Duration::from_millis(1), "{:?}", started.elapsed());
+    assert!(started.elapsed() <= PATIENCE + Duration::from_millis(20), "{:?}", started.elapsed());
     const { assert!(PATIENCE.as_millis() < 2_000) };
     assert_eq!(quote.terms.provider, "c");
     assert_eq!(silent.probes(), 1);
