@@ -262,9 +262,14 @@ impl Broker {
             }
             match self.take_orphan(&job.claim).await {
                 Ok(Some((taken, lease))) if taken.state == State::Voided => {
+                    let Some(sold) = sold.cloned() else {
+                        // Should this fail, it lapses.
+                        let _ = self.jobs.release(&lease).await;
+                        job = taken;
+                        continue;
+                    };
                     let journal = self.journal(taken, lease.clone());
                     job = Job::clone(&*journal.job().await);
-                    let Some(sold) = sold.cloned() else { continue };
                     let Some(slot) = self.slot() else {
                         // Should this fail, it lapses.
                         let _ = self.jobs.release(&lease).await;

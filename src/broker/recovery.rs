@@ -166,6 +166,11 @@ impl Broker {
     /// Brings an orphan we hold the lease of as far as its journal proves, and returns it.
     pub(super) async fn bring_to_rest(&self, job: Job, lease: Lease) -> Job {
         let from = job.state;
+        if from.at_rest() {
+            // Since it was read. No record will end this lease, and whoever wants the job would wait for it to lapse.
+            let _ = self.jobs.release(&lease).await;
+            return job;
+        }
         let journal = self.journal(job, lease.clone());
         // A settle may outlast the lease. Without it the answer could not be recorded, and would not come twice.
         let lease_for = self.limits.lease;
@@ -174,9 +179,7 @@ impl Broker {
         }
         let job = journal.job().await;
         if job.state.at_rest() {
-            if from != job.state {
-                info!(job = %job.id, from = from.name(), to = job.state.name(), "orphaned job brought to rest");
-            }
+            info!(job = %job.id, from = from.name(), to = job.state.name(), "orphaned job brought to rest");
             tokio::spawn(async move {
                 journal.keeping(lease_for, journal.close(CARRY_PATIENCE, lease_for)).await;
             });

@@ -11,6 +11,7 @@ mod guards;
 mod handing;
 mod memory;
 mod named;
+mod orders;
 mod parts;
 mod proof;
 mod provider;
@@ -44,7 +45,7 @@ use crate::providers::Purse;
 use crate::reason::{Charged, Reason};
 use crate::x402::fixtures::{KEY, NOW, challenge, usdc};
 use crate::x402::{Address, B256, Network, PaymentFlow, Receipt};
-use trap::Trap;
+use trap::{Trap, Uneven};
 
 const PRICE: u128 = 10_000;
 const COST: u128 = 8_000;
@@ -75,6 +76,8 @@ pub(super) struct Log {
     pub(super) purse: Mutex<Vec<Result<String, PurseSaid>>>,
     pub(super) gate: Notify,
     pub(super) begun: Notify,
+    /// How long each step takes.
+    pub(super) uneven: Uneven,
     /// What an answer is that arrives.
     pub(super) arriving: Mutex<Option<Arriving>>,
 }
@@ -364,6 +367,8 @@ pub(super) struct Fake {
     pub(super) names: Mutex<Option<String>>,
     /// Why it is not used any more.
     pub(super) distrusted: Mutex<Vec<String>>,
+    /// How long its answers take.
+    pub(super) uneven: Uneven,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -411,10 +416,33 @@ fn receipt(success: bool, reason: Option<&str>, transaction: &str) -> Receipt {
 impl crate::facilitator::Facilitator for Fake {
     async fn verify(&self, _: &PaymentRequest) -> Result<Verdict, FacilitatorError> {
         self.verified.fetch_add(1, Ordering::SeqCst);
+        self.uneven.a_while().await;
         self.verdicts.lock().pop_front().unwrap_or(Ok(Verdict::Valid))
     }
 
     async fn settle(&self, request: &PaymentRequest) -> Result<Settlement, FacilitatorError> {
+        self.uneven.a_while().await;
+        let said = self.settle_now(request);
+        self.uneven.a_while().await;
+        said
+    }
+
+    async fn settler(&self, _: &PaymentRequest) -> Option<String> {
+        Some("fake".into())
+    }
+
+    async fn distrust(&self, name: &str, why: &str) {
+        assert_eq!(name, "fake");
+        self.distrusted.lock().push(why.into());
+    }
+
+    async fn supported(&self) -> Result<Vec<Supported>, FacilitatorError> {
+        Ok(Vec::new())
+    }
+}
+
+impl Fake {
+    fn settle_now(&self, request: &PaymentRequest) -> Result<Settlement, FacilitatorError> {
         self.requests.lock().push(serde_json::to_string(request).unwrap());
         let told = self.settles.lock().pop_front().or(*self.for_ever.lock());
         let payment = request.payment_payload.get().to_owned();
@@ -431,25 +459,15 @@ impl crate::facilitator::Facilitator for Fake {
             Settle::NoWithHash(reason) => refused(reason, "0xdead"),
             Settle::Pending => Ok(Settlement::Pending(receipt(false, Some("settlement_pending"), "0xfeed"))),
             Settle::Lost => {
-                self.chain.lock().push(payment);
+                // A token takes a nonce once.
+                if !used {
+                    self.chain.lock().push(payment);
+                }
                 Err(FacilitatorError::Unknown("502".into()))
             }
             Settle::Silent => Err(FacilitatorError::Unknown("timed out".into())),
             Settle::NotSent => Err(FacilitatorError::NotSent("connection refused".into())),
         }
-    }
-
-    async fn settler(&self, _: &PaymentRequest) -> Option<String> {
-        Some("fake".into())
-    }
-
-    async fn distrust(&self, name: &str, why: &str) {
-        assert_eq!(name, "fake");
-        self.distrusted.lock().push(why.into());
-    }
-
-    async fn supported(&self) -> Result<Vec<Supported>, FacilitatorError> {
-        Ok(Vec::new())
     }
 }
 
@@ -487,6 +505,7 @@ impl Work for Script {
         let run = self.log.runs.fetch_add(1, Ordering::SeqCst) + 1;
         let (mut once, mut stream, mut shortfall) = (Vec::new(), None, None);
         for step in self.steps {
+            self.log.uneven.a_while().await;
             match step {
                 Do::Pay(step, amount) => pay(&self.log, purse, step, usdc(), amount).await?,
                 Do::PayFine(step, amount) => pay(&self.log, purse, step, fine(), amount).await?,

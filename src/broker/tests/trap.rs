@@ -21,9 +21,13 @@ pub(in crate::broker) struct Trap {
     pub(super) appends: Mutex<Vec<Vec<&'static str>>>,
     away: AtomicBool,
     no_values: AtomicBool,
-    /// What decides how long each call takes.
-    uneven: Mutex<Option<TestRng>>,
+    /// How long each call takes.
+    uneven: Uneven,
 }
+
+/// Lets things take a while of their own. None, until it is given a seed.
+#[derive(Default)]
+pub(in crate::broker) struct Uneven(Mutex<Option<TestRng>>);
 
 /// What becomes of one append.
 #[derive(Clone)]
@@ -38,15 +42,42 @@ pub(super) enum Trick {
     Held(Arc<Notify>),
 }
 
+impl Uneven {
+    pub(super) fn seed(&self, seed: u64) {
+        *self.0.lock() = Some(seeded(seed));
+    }
+
+    pub(super) async fn a_while(&self) {
+        let took = self.0.lock().as_mut().map(|uneven| match uneven.random_range(0..6) {
+            0 => uneven.random_range(0..LONG_ON_THE_WAY),
+            _ => uneven.random_range(0..SHORT_ON_THE_WAY),
+        });
+        if let Some(took) = took {
+            tokio::time::sleep(Duration::from_millis(took)).await;
+        }
+    }
+}
+
+pub(super) fn seeded(seed: u64) -> TestRng {
+    let mut whole = [0; 32];
+    whole[..8].copy_from_slice(&seed.to_le_bytes());
+    TestRng::from_seed(RngAlgorithm::ChaCha, &whole)
+}
+
 impl Trap {
     pub(super) fn new(inner: Embedded) -> Self {
+        Trap::over(Arc::new(inner))
+    }
+
+    /// Another gateway's way to the same store.
+    pub(super) fn over(inner: Arc<Embedded>) -> Self {
         Trap {
-            inner: Arc::new(inner),
+            inner,
             tricks: Mutex::default(),
             appends: Mutex::default(),
             away: false.into(),
             no_values: false.into(),
-            uneven: Mutex::default(),
+            uneven: Uneven::default(),
         }
     }
 
@@ -69,19 +100,7 @@ impl Trap {
 
     /// Every call takes a while of its own from now on, there and back, so that callers meet in an order that `seed` decides.
     pub(super) fn shuffle(&self, seed: u64) {
-        let mut whole = [0; 32];
-        whole[..8].copy_from_slice(&seed.to_le_bytes());
-        *self.uneven.lock() = Some(TestRng::from_seed(RngAlgorithm::ChaCha, &whole));
-    }
-
-    async fn on_the_way(&self) {
-        let took = self.uneven.lock().as_mut().map(|uneven| match uneven.random_range(0..6) {
-            0 => uneven.random_range(0..LONG_ON_THE_WAY),
-            _ => uneven.random_range(0..SHORT_ON_THE_WAY),
-        });
-        if let Some(took) = took {
-            tokio::time::sleep(Duration::from_millis(took)).await;
-        }
+        self.uneven.seed(seed);
     }
 
     /// On a thread that may block, which keeps paused time from running on meanwhile.
@@ -93,10 +112,10 @@ impl Trap {
         if self.away.load(Ordering::SeqCst) {
             return Err(gone());
         }
-        self.on_the_way().await;
+        self.uneven.a_while().await;
         let handle = tokio::runtime::Handle::current();
         let said = tokio::task::spawn_blocking(move || handle.block_on(call)).await.unwrap();
-        self.on_the_way().await;
+        self.uneven.a_while().await;
         said
     }
 }
