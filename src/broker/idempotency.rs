@@ -217,7 +217,8 @@ impl Broker {
                 tokio::time::sleep(CLAIM_POLL).await;
                 continue;
             };
-            if bought_nothing(&job) {
+            // A payment that was used for something else before buys nothing by this name.
+            if bought_nothing(&job) || job.fingerprint != holder.fingerprint {
                 return Ok(None);
             }
             let attempt = job.attempt;

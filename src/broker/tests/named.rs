@@ -68,6 +68,20 @@ async fn the_same_name_for_something_else_is_refused() {
     assert_eq!(selling.await.unwrap().reason, Reason::Paid);
 }
 
+/// Who pays anew for what a used payment did not buy has not paid by that name before.
+#[tokio::test(start_paused = true)]
+async fn a_payment_that_was_used_for_something_else_gives_the_name_up() {
+    let stage = Stage::new();
+    assert_eq!(stage.sell(stage.sale(1, &[PAY])).await.reason, Reason::Paid);
+    let used = stage.sell(named(for_another_request(stage.sale(1, &[PAY])))).await;
+    assert!(used.is(Reason::PaymentReused, Charged::Yes), "{used:?}");
+    let said = stage.sell(named(for_another_request(stage.sale(2, &[PAY])))).await;
+    assert_eq!(said.reason, Reason::Paid, "{said:?}");
+    let used = stage.sell(named(for_another_request(stage.sale(1, &[PAY])))).await;
+    assert!(used.is(Reason::PaymentReused, Charged::Yes), "{used:?}");
+    assert_eq!((stage.log.runs(), stage.facilitator.moved()), (2, 2));
+}
+
 #[tokio::test(start_paused = true)]
 async fn names_of_others_and_for_other_routes_are_other_names() {
     let stage = Stage::new();
