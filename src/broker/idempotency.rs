@@ -132,10 +132,21 @@ impl Broker {
     /// Nothing is claimed yet.
     pub(super) async fn hold_names(&self, sale: &mut Sale) -> Option<Delivery> {
         let mut names = std::mem::take(&mut sale.names);
-        for name in &mut names {
+        let mut rest = names.as_mut_slice();
+        while let [name, others @ ..] = rest {
+            rest = others;
             match self.hold(name, &sale.payment).await {
                 Ok(None) => {}
                 Ok(Some(delivery)) => return Some(delivery),
+                // By another name it may have been sold long ago, to whom this one is of no use.
+                Err(problem) if problem.reason == Reason::JobRunning => {
+                    for other in rest.iter() {
+                        if let Ok(Some(delivery)) = self.bought_by(other, &sale.payment).await {
+                            return Some(delivery);
+                        }
+                    }
+                    return Some(Delivery::problem(problem));
+                }
                 Err(problem) => return Some(Delivery::problem(problem)),
             }
         }
@@ -187,6 +198,24 @@ impl Broker {
         }
         let why = "too many payments by this name bought nothing; use another";
         Err(Problem::new(Reason::IdentifierReused).message(why).charged(Charged::No))
+    }
+
+    /// The answer of another payment that bought something by this name. The name stays whose it is.
+    async fn bought_by(&self, name: &RequestName, payment: &Presented) -> Result<Option<Delivery>, Problem> {
+        for number in 0..HOLDERS {
+            let Some(found) = self.jobs.get(NAMES, &name.key(number)).await.map_err(away)? else { break };
+            let found: Holder = serde_json::from_slice(&found).map_err(|_| Reason::Internal)?;
+            if found.fingerprint != payment.fingerprint {
+                break;
+            }
+            if found.claim != payment.claim()
+                && self.jobs.by_claim(&found.claim).await.map_err(away)?.is_some()
+                && let Some(delivery) = self.answer_of(&found, payment).await?
+            {
+                return Ok(Some(delivery));
+            }
+        }
+        Ok(None)
     }
 
     /// The answer of the first of these that bought something. To be asked by whoever holds the name after them.

@@ -3,6 +3,7 @@
 //!
 //! What must hold whatever the order is in [`World::check`].
 
+mod names;
 mod once;
 mod truth;
 
@@ -214,6 +215,11 @@ impl World {
 
     pub(super) async fn found(&self, number: u8) -> Option<Job> {
         self.stage.store.inner.by_claim(&presented(number).claim()).await.unwrap()
+    }
+
+    /// Whether its provider was paid, or may have been, by who did not come to the end of it.
+    pub(super) async fn is_held(&self, number: u8) -> bool {
+        self.found(number).await.is_some_and(|job| matches!(job.state, State::Held | State::ProviderLost))
     }
 
     /// What was told was true.
