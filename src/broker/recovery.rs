@@ -195,7 +195,12 @@ impl Broker {
     /// Jobs that were left unsettled here may have been brought to rest by another gateway.
     async fn forget_settled_elsewhere(&self) {
         for claim in self.tally.exposed() {
-            if let Ok(job) = self.jobs.by_claim(&claim).await {
+            // Of what is in hand here its journal says what is out, and the store may know it later.
+            if self.running.has(&claim) {
+                continue;
+            }
+            let Ok(job) = self.jobs.by_claim(&claim).await else { continue };
+            if !self.running.has(&claim) {
                 self.tally.seen(&claim, job.as_ref());
             }
         }

@@ -3,7 +3,7 @@
 //! The counts are for watching: they start at nothing with the process. The guards hear of the same things, and decide by
 //! them.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -68,10 +68,13 @@ impl Tally {
         self.expose(&job.claim, exposure(job));
     }
 
-    /// The jobs that have exposed something, or were answered before they were paid for, as far as this process knows.
+    /// The jobs that have exposed something, or were answered before they were paid for, as far as this process knows: also
+    /// those for which something was taken to be signed, and whether that was recorded was never known here.
     pub(super) fn exposed(&self) -> Vec<ClaimKey> {
-        let exposed: Vec<ClaimKey> = self.exposed.lock().keys().cloned().collect();
-        exposed.into_iter().chain(self.guards.uncollected()).collect()
+        let mut exposed: BTreeSet<ClaimKey> = self.exposed.lock().keys().cloned().collect();
+        exposed.extend(self.guards.exposing());
+        exposed.extend(self.guards.uncollected());
+        exposed.into_iter().collect()
     }
 
     /// A job, as the store has it: if it no longer exposes anything, somebody else saw to that.

@@ -311,6 +311,11 @@ impl Guards {
         self.exposed.lock().insert(claim.clone(), vec![out]);
     }
 
+    /// The jobs of this process for which something is out.
+    pub fn exposing(&self) -> Vec<ClaimKey> {
+        self.exposed.lock().keys().cloned().collect()
+    }
+
     /// A job exposes nothing any more.
     pub fn settled(&self, claim: &ClaimKey) {
         drop(self.exposed.lock().remove(claim));
