@@ -490,6 +490,10 @@ pub(super) enum Do {
     Stream,
     /// The same, and its body comes from [`Log::arriving`].
     Arriving,
+    /// The same, in two parts that arrive in their own time. Or the second does not: it breaks off.
+    Parts {
+        breaks: bool,
+    },
     /// Answers for all but this step.
     InPart(&'static str),
 }
@@ -522,6 +526,23 @@ impl Work for Script {
                 Do::Cookie => once.push(("set-cookie".to_owned(), "session=1".to_owned())),
                 Do::Stream => {
                     stream = Some(BodyStream::new(http_body_util::Empty::new().map_err(Into::into)))
+                }
+                Do::Parts { breaks } => {
+                    let log = Arc::clone(&self.log);
+                    let frames = futures_util::stream::unfold(0, move |at| {
+                        let log = Arc::clone(&log);
+                        async move {
+                            log.uneven.a_while().await;
+                            let data = |part| Ok(http_body::Frame::data(bytes::Bytes::from_static(part)));
+                            match at {
+                                0 => Some((data(b"half"), 1)),
+                                1 if breaks => Some((Err("reset".into()), 2)),
+                                1 => Some((data(b"whole"), 2)),
+                                _ => None,
+                            }
+                        }
+                    });
+                    stream = Some(crate::outgoing::Frames::new(Box::pin(frames), None).boxed_unsync());
                 }
                 Do::Arriving => {
                     let (sends, frames) = tokio::sync::mpsc::unbounded_channel();

@@ -6,6 +6,7 @@
 mod limits;
 mod names;
 mod once;
+mod owed;
 mod truth;
 
 use std::sync::atomic::AtomicBool;
