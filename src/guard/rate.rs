@@ -3,8 +3,10 @@
 //! This process draws a slice of it from the store and spends out of that, without asking anybody, for [`USE`] at most.
 //! A slice counts in the store for an hour longer than it may be spent from, so in no hour is more spent than the limit.
 //! One that is used up, or too old, is given back but for what was spent of it. What a process that died had drawn
-//! counts as spent: nobody knows better, and it is a small part of the limit.
+//! counts as spent: nobody knows better, and it is a small part of the limit. What somebody still had in hand when its slice
+//! was given back counts as spent until he is done, and what he did not spend is given back then.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,32 +34,50 @@ pub(super) struct Rate {
     clock: Clock,
     key: String,
     limit: u64,
-    slice: Mutex<Slice>,
+    slices: Mutex<Slices>,
     /// One draws at a time; the name of a slice whose drawing had no answer, so that it is not drawn twice.
     turn: Turn<Option<String>>,
     lacking: Lacking,
 }
 
-#[derive(Clone, Default)]
+#[derive(Default)]
+struct Slices {
+    current: Slice,
+    /// By name: those that were let go while some of them was in somebody's hands.
+    gone: HashMap<String, Gone>,
+}
+
+#[derive(Default)]
 struct Slice {
     name: String,
     size: u64,
     left: u64,
+    /// In somebody's hands, spent or not.
+    out: u64,
     ends: UnixMillis,
+}
+
+struct Gone {
+    /// What the store counts of it.
+    counts: u64,
+    out: u64,
+    /// Of that, what came back and the store is still to hear of.
+    back: u64,
 }
 
 /// A part of the limit that is this caller's to spend. What is not spent of it goes back when it is dropped.
 pub(super) struct Allowance {
     rate: Arc<Rate>,
     slice: String,
+    amount: u64,
     left: u64,
     ends: UnixMillis,
 }
 
 impl Rate {
     pub(super) fn new(store: Arc<dyn ValueStore>, clock: Clock, key: String, limit: u64) -> Arc<Rate> {
-        let (slice, turn) = (Mutex::default(), Turn::new(None));
-        Arc::new(Rate { store, clock, key, limit, slice, turn, lacking: Lacking::default() })
+        let (slices, turn) = (Mutex::default(), Turn::new(None));
+        Arc::new(Rate { store, clock, key, limit, slices, turn, lacking: Lacking::default() })
     }
 
     /// Whether the last look found less left than this.
@@ -88,23 +108,29 @@ impl Rate {
         let Ok(mut turn) = self.turn.try_lock() else { return };
         if let Some(lacking) = self.lacking.get() {
             drop(self.draw(lacking, &mut turn).await);
-        } else if self.slice.lock().ends <= self.clock.now_millis() {
+            return;
+        }
+        if self.slices.lock().current.ends <= self.clock.now_millis() {
             self.close().await;
         }
+        self.bring_back().await;
     }
 
     /// Gives back what is not spent, at the end.
     pub(super) async fn give_back(&self) {
         let _turn = self.turn.lock().await;
         self.close().await;
+        self.bring_back().await;
     }
 
     fn take_own(self: &Arc<Self>, amount: u64) -> Option<Allowance> {
-        let (mut slice, now) = (self.slice.lock(), self.clock.now_millis());
+        let (mut slices, now) = (self.slices.lock(), self.clock.now_millis());
+        let slice = &mut slices.current;
         if slice.ends <= now {
             return None;
         }
         slice.left = slice.left.checked_sub(amount)?;
+        slice.out = slice.out.saturating_add(amount);
         Some(self.allow(&slice.name, amount, now))
     }
 
@@ -114,6 +140,7 @@ impl Rate {
         unanswered: &mut Option<String>,
     ) -> Result<Allowance, Refused> {
         self.close().await;
+        self.bring_back().await;
         let name = unanswered.get_or_insert_with(|| Uuid::new_v4().to_string()).clone();
         let wanted = amount.max(self.limit / PARTS);
         let draw = Draw { wanted, least: amount, limit: self.limit, ttl: USE + HOLD + HOUR };
@@ -128,18 +155,26 @@ impl Rate {
         let size = left + amount;
         self.lacking.found(size);
         let allowance = self.allow(&name, amount, began);
-        *self.slice.lock() = Slice { name, size, left, ends: began + millis(USE) };
+        self.slices.lock().current = Slice { name, size, left, out: amount, ends: began + millis(USE) };
         Ok(allowance)
     }
 
     fn allow(self: &Arc<Self>, slice: &str, amount: u64, now: UnixMillis) -> Allowance {
         let ends = now.saturating_add(millis(HOLD));
-        Allowance { rate: Arc::clone(self), slice: slice.to_owned(), left: amount, ends }
+        Allowance { rate: Arc::clone(self), slice: slice.to_owned(), amount, left: amount, ends }
     }
 
     /// Lets the slice go: nothing is taken of it any more, and the store learns what was.
     async fn close(&self) {
-        let Slice { name, size, left, .. } = std::mem::take(&mut *self.slice.lock());
+        let Slice { name, size, left, .. } = {
+            let mut slices = self.slices.lock();
+            let slice = std::mem::take(&mut slices.current);
+            if slice.out > 0 {
+                let gone = Gone { counts: slice.size - slice.left, out: slice.out, back: 0 };
+                slices.gone.insert(slice.name.clone(), gone);
+            }
+            slice
+        };
         if left == 0 {
             return;
         }
@@ -147,6 +182,34 @@ impl Rate {
         if let Err(away) = self.store.draw(SPACE, &self.key, &name, spent).await {
             warn!(limit = self.key, %away, "a slice was not given back; it counts as spent for now");
         }
+    }
+
+    /// Tells the store what came back of slices that were let go before.
+    async fn bring_back(&self) {
+        let back: Vec<(String, u64, u64)> = {
+            let slices = self.slices.lock();
+            let back = slices.gone.iter().filter(|(_, gone)| gone.back > 0);
+            back.map(|(name, gone)| (name.clone(), gone.counts.saturating_sub(gone.back), gone.back))
+                .collect()
+        };
+        for (name, wanted, back) in back {
+            let rest = Draw { wanted, least: 0, limit: self.limit, ttl: HOLD + HOUR };
+            if let Err(away) = self.store.draw(SPACE, &self.key, &name, rest).await {
+                warn!(limit = self.key, %away, "what was not spent counts as spent for now");
+                return;
+            }
+            let mut slices = self.slices.lock();
+            if let Some(gone) = slices.gone.get_mut(&name) {
+                (gone.counts, gone.back) = (wanted, gone.back.saturating_sub(back));
+            }
+            slices.gone.retain(|_, gone| gone.is_needed());
+        }
+    }
+}
+
+impl Gone {
+    fn is_needed(&self) -> bool {
+        self.out > 0 || self.back > 0
     }
 }
 
@@ -164,10 +227,20 @@ impl Allowance {
 
 impl Drop for Allowance {
     fn drop(&mut self) {
-        let mut slice = self.rate.slice.lock();
-        // A slice that was given back meanwhile was given back as if this had been spent.
+        let mut slices = self.rate.slices.lock();
+        let slice = &mut slices.current;
         if slice.name == self.slice {
             slice.left = slice.left.saturating_add(self.left).min(slice.size);
+            slice.out = slice.out.saturating_sub(self.amount);
+            return;
+        }
+        // A slice that was given back meanwhile was given back as if this had been spent.
+        if let Some(gone) = slices.gone.get_mut(&self.slice) {
+            gone.back = gone.back.saturating_add(self.left);
+            gone.out = gone.out.saturating_sub(self.amount);
+            if !gone.is_needed() {
+                slices.gone.remove(&self.slice);
+            }
         }
     }
 }

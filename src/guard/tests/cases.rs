@@ -266,5 +266,28 @@ async fn what_comes_back_of_an_old_slice_is_not_put_into_a_new_one() {
     clock.advance(millis(USE));
     rate.take(500).await.unwrap().spend(500);
     drop(old);
+    assert_eq!(rate.take(501).await.err(), Some(Refused::Spent));
+    // But it can be had of the limit: nobody spent it.
+    rate.take(500).await.unwrap().spend(500);
     assert_eq!(rate.take(1).await.err(), Some(Refused::Spent));
+}
+
+#[tokio::test]
+async fn what_comes_back_of_an_old_slice_is_for_others_too() {
+    let clock = Clock::manual(NOW);
+    let store = Moody::new(&clock);
+    let rate = |_| Rate::new(store.clone(), clock.clone(), "spend".to_owned(), LIMIT);
+    let [a, b] = [0, 1].map(rate);
+    let (mut first, second) = (a.take(600).await.unwrap(), a.take(400).await.unwrap());
+    first.spend(100);
+    drop((first, second));
+    // The second is back in its slice, the rest of the first belongs to one that is gone.
+    assert_eq!(b.take(1).await.err(), Some(Refused::Spent));
+    a.tend().await;
+    assert_eq!(b.take(501).await.err(), Some(Refused::Spent));
+    b.take(500).await.unwrap().spend(500);
+    clock.advance(millis(USE));
+    a.tend().await;
+    assert_eq!(b.take(401).await.err(), Some(Refused::Spent));
+    assert!(b.take(400).await.is_ok());
 }

@@ -90,6 +90,10 @@ async fn sold_at_once(seed: u64, exposure: u64, spend: u64, hard: bool) {
     assert!(paid <= spend, "order {seed}: {paid} was spent");
     world.rest().await;
     world.check(&numbers).await;
+    if !hard {
+        let drawn = world.stage.store.inner.drawn("limits", "spend").await.unwrap();
+        assert_eq!(drawn, paid, "order {seed}: drawn, and spent");
+    }
 }
 
 #[tokio::test(start_paused = true)]
