@@ -129,6 +129,10 @@ fn missing(key: &str) -> Malformed {
 /// Whether brackets nest deeper than `limit`. Counts those outside strings; whether they match is
 /// the parser's business.
 fn deeper_than(limit: usize, text: &str) -> bool {
+    // No deeper than there are opening brackets anywhere, and mostly there are few: counting takes no branch a byte.
+    if text.bytes().filter(|byte| matches!(byte, b'{' | b'[')).count() <= limit {
+        return false;
+    }
     let (mut depth, mut in_string, mut escaped) = (0usize, false, false);
     for byte in text.bytes() {
         match byte {
