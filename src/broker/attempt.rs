@@ -32,7 +32,9 @@ impl Broker {
     /// A future is as large as all that it may ever wait for, and is copied whole wherever it goes: what is rare, or
     /// large, is in an allocation of its own here and below.
     pub async fn sell(self: Arc<Self>, mut sale: Box<Sale>, guard: impl Send + 'static) -> Delivery {
-        if let Some(delivery) = self.hold_names(&mut sale).await {
+        if !sale.names.is_empty()
+            && let Some(delivery) = Box::pin(self.hold_names(&mut sale)).await
+        {
             return delivery;
         }
         let Some(slot) = self.slot() else { return Box::pin(self.overloaded(&sale.payment)).await };
@@ -106,7 +108,7 @@ impl Broker {
             }
         }
         if let Some(webhook) = &sale.webhook
-            && let Err(away) = self.remember_webhook(webhook, &job).await
+            && let Err(away) = Box::pin(self.remember_webhook(webhook, &job)).await
         {
             return Stop::Journal(away.into()).into_delivery();
         }
@@ -130,10 +132,14 @@ impl Broker {
 
     /// verify, work, settle, deliver; or to deliver at once, and leave the settling to [`Broker::collect`].
     async fn settle_on_success(&self, journal: &Journal, mut sale: Box<Sale>) -> Result<Delivery, Stop> {
-        let after = sale.after && sale.offer.is_none();
-        let (verified, credit) = tokio::join!(self.verify(journal), self.trust(journal, after));
+        let (verified, credit) = match sale.after && sale.offer.is_none() {
+            true => Box::pin(async { tokio::join!(self.verify(journal), self.trust(journal)) }).await,
+            false => (self.verify(journal).await, None),
+        };
         verified?;
-        self.reserve(journal, &mut sale).await?;
+        if sale.offer.is_some() {
+            Box::pin(self.reserve(journal, &mut sale)).await?;
+        }
         let product = match self.perform(journal, sale).await {
             Ok(product) => product,
             Err(error) => return Box::pin(self.work_failed(journal, error)).await,
@@ -412,4 +418,22 @@ fn too_slow(job: &Job, time: Duration) -> WorkError {
 
 fn not_recorded(error: JournalError) -> WorkError {
     WorkError::new(Reason::Internal, format!("who does the work was not recorded: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// They are copied whole to where they are kept: into the task of a sale, and into what that waits for.
+    #[test]
+    fn a_sale_makes_no_room_for_what_is_rare() {
+        fn sell<A, B, C, F>(_: fn(A, B, C) -> F) -> usize {
+            std::mem::size_of::<F>()
+        }
+        fn attempt<A, B, C, D, F>(_: fn(A, B, C, D) -> F) -> usize {
+            std::mem::size_of::<F>()
+        }
+        let sizes = [sell::<Arc<Broker>, Box<Sale>, (), _>(Broker::sell), attempt(Broker::attempt)];
+        assert!(sizes.iter().all(|bytes| *bytes < 4 * 1024), "{sizes:?} bytes");
+    }
 }

@@ -13,11 +13,8 @@ use crate::guard::Credit;
 use crate::jobs::Event;
 
 impl Broker {
-    /// Room for an answer that goes out before its payment is settled, if it may (`after`). `None`: it is settled first.
-    pub(super) async fn trust(&self, journal: &Journal, after: bool) -> Option<Credit> {
-        if !after {
-            return None;
-        }
+    /// Room for an answer that goes out before its payment is settled. `None`: there is none, and it is settled first.
+    pub(super) async fn trust(&self, journal: &Journal) -> Option<Credit> {
         let job = journal.job().await;
         let requirement = &job.client.requirement;
         let (asset, price) = (&requirement.asset, requirement.amount);
