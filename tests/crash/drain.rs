@@ -8,7 +8,7 @@ use galaksio::sandbox::faults::{Fault, Rule};
 
 use super::client::Order;
 use super::money::Money;
-use super::rig::{Rig, Store, until};
+use super::rig::{First, Rig, Store, until};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_ends_before_the_process_does() {
@@ -16,15 +16,11 @@ async fn a_job_ends_before_the_process_does() {
     let purchase = rig.sign(Order::Run).await;
     let before = rig.money(&purchase);
     let faults = &rig.sandbox.faults;
-    faults.add(Service::Merit, Rule::next(1, Fault::Slow(Duration::ZERO)));
-    faults.add(Service::Merit, Rule::next(1, Fault::Slow(Duration::from_secs(2))));
+    faults.add(Service::Merit, Rule::next(1, Fault::Slow(Duration::from_secs(2))).paid());
     faults.add(Service::Facilitator, Rule::next(1, Fault::Slow(Duration::from_secs(1))).at("/settle"));
-    let struck = faults.fired(Service::Merit) + 2;
+    let struck = faults.fired(Service::Merit) + 1;
     let client = rig.client.presenting(rig.gateway().edge, &purchase);
-    until("the provider to be paid", async || {
-        (rig.sandbox.faults.fired(Service::Merit) == struck).then_some(())
-    })
-    .await;
+    rig.until_struck(Service::Merit, struck).await;
     rig.stop().await;
     let answer = client.await.unwrap().unwrap();
     assert_eq!(answer.status, 200, "{}", answer.json());
@@ -39,7 +35,7 @@ async fn a_job_ends_before_the_process_does() {
 async fn recovery_hears_the_answer_it_waits_for() {
     let mut rig = Rig::start(Store::Embedded).await;
     let purchase = rig.sign(Order::Run).await;
-    rig.stall(Service::Facilitator, "/settle", 0, |rule| rule);
+    rig.stall(Service::Facilitator, "/settle", First::Call(0), |rule| rule);
     let client = rig.client.presenting(rig.gateway().edge, &purchase);
     until("the first settle", async || {
         (rig.sandbox.requests.count(Service::Facilitator, "/settle") == 1).then_some(())

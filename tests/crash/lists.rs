@@ -7,7 +7,7 @@ use galaksio::x402::B256;
 use serde_json::Value;
 
 use super::client::Order;
-use super::rig::{Rig, Store, until};
+use super::rig::{First, Rig, Store, until};
 
 impl Rig {
     async fn listed(&self, state: &str) -> Vec<Value> {
@@ -24,8 +24,8 @@ async fn held_and_settling_jobs_are_listed() {
     let mut rig = Rig::start(Store::Embedded).await;
     let held = rig.sign(Order::Run).await;
     let settling = rig.sign(Order::StorePinned).await;
-    rig.stall(Service::Merit, "/", 1, Rule::after);
-    rig.stall(Service::Facilitator, "/settle", 0, Rule::after);
+    rig.stall(Service::Merit, "/", First::Paid(0), Rule::after);
+    rig.stall(Service::Facilitator, "/settle", First::Call(0), Rule::after);
     let clients = [&held, &settling].map(|purchase| rig.client.presenting(rig.gateway().edge, purchase));
     until("both providers to be paid, and one settlement", async || {
         let transfers = rig.sandbox.ledger.transfers();

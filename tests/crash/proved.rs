@@ -10,15 +10,15 @@ use galaksio::x402::abi::sign_cancel;
 use super::client::{CLIENT_KEY, Order, Purchase};
 use super::money::Money;
 use super::redis_server::RedisServer;
-use super::rig::{Rig, Store, until};
+use super::rig::{First, Rig, Store, until};
 use super::table::Effect;
 
 /// A crash, and the end that proof brings it to.
 struct Row {
     name: &'static str,
     order: Order,
-    /// The service whose call is stalled, how its path begins, how many such calls pass before.
-    stalled: (Service, &'static str, u32),
+    /// The service whose call is stalled, how its path begins, which of those.
+    stalled: (Service, &'static str, First),
     effect: Effect,
     killed_in: State,
     /// While the gateway is dead.
@@ -44,7 +44,7 @@ const ROWS: &[Row] = &[
     Row {
         name: "run: signed, the provider paid",
         order: Order::Run,
-        stalled: (Service::Merit, "/", 1),
+        stalled: (Service::Merit, "/", First::Paid(0)),
         effect: Effect::Done,
         killed_in: State::Working,
         // Else it is lost only once the client's payment has lapsed.
@@ -59,7 +59,7 @@ const ROWS: &[Row] = &[
     Row {
         name: "store: signed, pinned",
         order: Order::StorePinned,
-        stalled: (Service::OpenX402, "/pin/", 1),
+        stalled: (Service::OpenX402, "/pin/", First::Paid(0)),
         effect: Effect::Done,
         killed_in: State::Working,
         // Else it is lost only once the client's payment has lapsed.
@@ -75,7 +75,7 @@ const ROWS: &[Row] = &[
     Row {
         name: "files: one stored, the other signed, not pinned",
         order: Order::StoreTwo,
-        stalled: (Service::OpenX402, "/pin/", 3),
+        stalled: (Service::OpenX402, "/pin/", First::Paid(1)),
         effect: Effect::Never,
         killed_in: State::Working,
         meanwhile: Meanwhile::Cancelled,
@@ -90,7 +90,7 @@ const ROWS: &[Row] = &[
     Row {
         name: "run: signed, the provider not reached",
         order: Order::Run,
-        stalled: (Service::Merit, "/", 1),
+        stalled: (Service::Merit, "/", First::Paid(0)),
         effect: Effect::Never,
         killed_in: State::Working,
         meanwhile: Meanwhile::Nothing,
@@ -114,7 +114,7 @@ const ROWS: &[Row] = &[
     Row {
         name: "run: settling, settled",
         order: Order::Run,
-        stalled: (Service::Facilitator, "/settle", 0),
+        stalled: (Service::Facilitator, "/settle", First::Call(0)),
         effect: Effect::Done,
         killed_in: State::Settling,
         meanwhile: Meanwhile::Nothing,
@@ -128,7 +128,7 @@ const ROWS: &[Row] = &[
     Row {
         name: "app: settling, settled",
         order: Order::App,
-        stalled: (Service::Facilitator, "/settle", 0),
+        stalled: (Service::Facilitator, "/settle", First::Call(0)),
         effect: Effect::Done,
         killed_in: State::Settling,
         meanwhile: Meanwhile::Nothing,
@@ -142,7 +142,7 @@ const ROWS: &[Row] = &[
     Row {
         name: "run: settling, then cancelled",
         order: Order::Run,
-        stalled: (Service::Facilitator, "/settle", 0),
+        stalled: (Service::Facilitator, "/settle", First::Call(0)),
         effect: Effect::Never,
         killed_in: State::Settling,
         meanwhile: Meanwhile::Cancelled,
@@ -156,7 +156,7 @@ const ROWS: &[Row] = &[
     Row {
         name: "app: settling, then cancelled",
         order: Order::App,
-        stalled: (Service::Facilitator, "/settle", 0),
+        stalled: (Service::Facilitator, "/settle", First::Call(0)),
         effect: Effect::Never,
         killed_in: State::Settling,
         meanwhile: Meanwhile::Cancelled,
@@ -171,7 +171,7 @@ const ROWS: &[Row] = &[
     Row {
         name: "app after: answered, settled",
         order: Order::AppAfter,
-        stalled: (Service::Facilitator, "/settle", 0),
+        stalled: (Service::Facilitator, "/settle", First::Call(0)),
         effect: Effect::Done,
         killed_in: State::Settling,
         meanwhile: Meanwhile::Nothing,
@@ -185,7 +185,7 @@ const ROWS: &[Row] = &[
     Row {
         name: "app after: answered, then cancelled",
         order: Order::AppAfter,
-        stalled: (Service::Facilitator, "/settle", 0),
+        stalled: (Service::Facilitator, "/settle", First::Call(0)),
         effect: Effect::Never,
         killed_in: State::Settling,
         meanwhile: Meanwhile::Cancelled,
@@ -200,7 +200,7 @@ const ROWS: &[Row] = &[
     Row {
         name: "app upfront: settling, settled",
         order: Order::AppUpfront,
-        stalled: (Service::Facilitator, "/settle", 0),
+        stalled: (Service::Facilitator, "/settle", First::Call(0)),
         effect: Effect::Done,
         killed_in: State::SettlingUpfront,
         meanwhile: Meanwhile::Nothing,
@@ -215,7 +215,7 @@ const ROWS: &[Row] = &[
     Row {
         name: "run upfront: settled, the provider paid",
         order: Order::RunUpfront,
-        stalled: (Service::Merit, "/", 1),
+        stalled: (Service::Merit, "/", First::Paid(0)),
         effect: Effect::Done,
         killed_in: State::WorkingSettled,
         meanwhile: Meanwhile::Nothing,
@@ -229,7 +229,7 @@ const ROWS: &[Row] = &[
     Row {
         name: "run upfront: settled, the provider not reached",
         order: Order::RunUpfront,
-        stalled: (Service::Merit, "/", 1),
+        stalled: (Service::Merit, "/", First::Paid(0)),
         effect: Effect::Never,
         killed_in: State::WorkingSettled,
         meanwhile: Meanwhile::Nothing,
@@ -259,14 +259,11 @@ async fn killed(row: &'static Row, store: Store) {
     let mut rig = Rig::proving(store).await;
     let purchase = rig.sign(row.order).await;
     let before = rig.money(&purchase);
-    let (service, path, skip) = row.stalled;
-    rig.stall(service, path, skip, if row.effect == Effect::Done { Rule::after } else { |rule| rule });
-    let struck = rig.sandbox.faults.fired(service) + u64::from(skip) + 1;
+    let (service, path, first) = row.stalled;
+    let struck =
+        rig.stall(service, path, first, if row.effect == Effect::Done { Rule::after } else { |rule| rule });
     let client = rig.client.presenting(rig.gateway().edge, &purchase);
-    until(&format!("{}: the stalled call", row.name), async || {
-        (rig.sandbox.faults.fired(service) == struck).then_some(())
-    })
-    .await;
+    rig.until_struck(service, struck).await;
     rig.until_state(purchase.job, row.killed_in).await;
     if row.effect == Effect::Done {
         until(&format!("{}: its effect", row.name), async || (rig.money(&purchase) != before).then_some(()))
@@ -288,7 +285,7 @@ async fn killed(row: &'static Row, store: Store) {
     // Whatever becomes of it, no facilitator has a say in it.
     let deaf = doubted && row.proved != State::SettlingUpfront;
     if deaf {
-        rig.stall(Service::Facilitator, "/settle", 0, |rule| rule);
+        rig.stall(Service::Facilitator, "/settle", First::Call(0), |rule| rule);
     }
 
     rig.restart().await;

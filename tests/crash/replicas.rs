@@ -11,7 +11,7 @@ use super::client::Order;
 use super::gateway::Gateway;
 use super::money::Money;
 use super::redis_server::RedisServer;
-use super::rig::{LEASE, Rig, Store, until};
+use super::rig::{First, LEASE, Rig, Store, until};
 
 async fn rig(server: &RedisServer) -> (Rig, Gateway) {
     let rig = Rig::start(Store::Redis { url: server.url(), prefix: "replicas".to_owned() }).await;
@@ -21,45 +21,41 @@ async fn rig(server: &RedisServer) -> (Rig, Gateway) {
     (rig, second)
 }
 
-impl Rig {
-    async fn until_struck(&self, service: Service, count: u64) {
-        until("the stalled call", async || (self.sandbox.faults.fired(service) == count).then_some(())).await;
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs redis-server; make test runs it"]
 async fn the_other_gateway_finishes_or_holds_the_job() {
     struct Case {
         service: Service,
         path: &'static str,
-        skip: u32,
+        first: First,
         effect: fn(Rule) -> Rule,
+        killed_in: State,
         status: u16,
         ends: State,
         attempt: u32,
         charged: usize,
     }
     let never: fn(Rule) -> Rule = |rule| rule;
-    let merit = |skip, effect, status, ends, attempt, charged| Case {
+    let merit = |first, effect, killed_in, status, ends, attempt, charged| Case {
         service: Service::Merit,
         path: "/",
-        skip,
+        first,
         effect,
+        killed_in,
         status,
         ends,
         attempt,
         charged,
     };
     let cases = [
-        merit(0, never, 200, State::Completed, 2, 1),
-        // The other may ask for a price at any time.
-        merit(0, |rule| rule.after().paid(), 502, State::Held, 1, 0),
+        merit(First::Call(0), never, State::Claimed, 200, State::Completed, 2, 1),
+        merit(First::Paid(0), Rule::after, State::Working, 502, State::Held, 1, 0),
         Case {
             service: Service::Facilitator,
             path: "/settle",
-            skip: 0,
+            first: First::Call(0),
             effect: never,
+            killed_in: State::Settling,
             status: 200,
             ends: State::Completed,
             attempt: 1,
@@ -72,10 +68,16 @@ async fn the_other_gateway_finishes_or_holds_the_job() {
         // The version without a quote to echo: the second gateway must know the price by itself.
         let purchase = rig.client.sign(rig.gateway().edge, Order::Run, Version::V1).await;
         let before = rig.money(&purchase);
-        let struck = rig.sandbox.faults.fired(case.service) + u64::from(case.skip) + 1;
-        rig.stall(case.service, case.path, case.skip, case.effect);
+        let struck = rig.stall(case.service, case.path, case.first, case.effect);
         let client = rig.client.presenting(rig.gateway().edge, &purchase);
         rig.until_struck(case.service, struck).await;
+        let store = rig.open_store().await;
+        until("the job to be that far", async || {
+            let job = store.by_claim(&purchase.claim).await.unwrap()?;
+            let paid = rig.money(&purchase).provider == usize::from(case.killed_in != State::Claimed);
+            (job.state == case.killed_in && paid).then_some(())
+        })
+        .await;
         // Presented to the other while the first still works on it: it waits, and then it finds an orphan.
         let waiting = rig.client.presenting(second.edge, &purchase);
         rig.kill();
@@ -90,7 +92,6 @@ async fn the_other_gateway_finishes_or_holds_the_job() {
         assert_eq!(answer.status, case.status, "{}", answer.json());
         second.signal("TERM");
         assert!(second.ended().await.success());
-        let store = rig.open_store().await;
         let job = store.by_claim(&purchase.claim).await.unwrap().unwrap();
         assert_eq!((job.state, job.attempt), (case.ends, case.attempt));
         assert_eq!(rig.money(&purchase), Money { charged: case.charged, provider: 1, ..before });
@@ -105,17 +106,21 @@ async fn a_gateway_that_stood_still_spends_nothing_more() {
     let (mut rig, second) = rig(&server).await;
     let purchase = rig.sign(Order::Run).await;
     let before = rig.money(&purchase);
-    // Stands still while it waits for the price: it has verified the payment and signed nothing.
-    rig.sandbox.faults.add(Service::Merit, Rule::next(1, Fault::Held));
-    let struck = rig.sandbox.faults.fired(Service::Merit) + 1;
+    // Stands still while it waits for the price: it has claimed the payment and signed nothing.
+    let struck = rig.sandbox.faults.fired(Service::Merit);
+    rig.sandbox.faults.add(Service::Merit, Rule::always(Fault::Held));
     let client = rig.client.presenting(rig.gateway().edge, &purchase);
-    rig.until_struck(Service::Merit, struck).await;
+    rig.until_struck(Service::Merit, struck + 1).await;
+    rig.until_state(purchase.job, State::Claimed).await;
     rig.gateway().signal("STOP");
+    rig.sandbox.faults.clear(Service::Merit);
     let answer = rig.client.present(second.edge, &purchase).await.unwrap();
     assert_eq!(answer.status, 200, "{}", answer.json());
     assert_eq!(rig.money(&purchase), Money { charged: 1, provider: 1, ..before });
 
-    rig.sandbox.faults.let_go(Service::Merit);
+    for _ in struck..rig.sandbox.faults.fired(Service::Merit) {
+        rig.sandbox.faults.let_go(Service::Merit);
+    }
     rig.gateway().signal("CONT");
     let late = client.await.unwrap().unwrap();
     assert_ne!(late.status, 402, "a payment that was taken: {}", late.json());

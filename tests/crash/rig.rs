@@ -15,6 +15,7 @@ use galaksio::x402::{Address, Version};
 use http::StatusCode;
 use serde_json::Value;
 use tempfile::TempDir;
+use tokio::sync::Semaphore;
 
 use super::client::{Answer, Client, Order, Purchase};
 use super::gateway::{Gateway, PATIENCE};
@@ -28,6 +29,26 @@ pub(crate) const FOREVER: Duration = Duration::from_secs(3600);
 pub(crate) const LEASE: Duration = Duration::from_secs(3);
 
 const DAY: Duration = Duration::from_secs(86_400);
+
+/// Gateways that start at once, of all rigs: with all of them at once first prices take longer than they may.
+static STARTS: Semaphore = Semaphore::const_new(2);
+
+/// Which of the calls that a rule matches is the first to stall; all that follow do too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum First {
+    /// So many pass before, paid or not. Where prices are asked for, one that was given up may still come and be counted.
+    Call(u32),
+    /// Of those that carry a payment, so many pass before. Questions for prices never do.
+    Paid(u32),
+}
+
+impl First {
+    fn passed(self) -> u32 {
+        match self {
+            First::Call(passed) | First::Paid(passed) => passed,
+        }
+    }
+}
 
 /// Where jobs are kept.
 #[derive(Clone, Debug)]
@@ -62,6 +83,7 @@ impl Rig {
     }
 
     async fn stocked(store: Store, proving: bool) -> Rig {
+        let _start = STARTS.acquire().await.unwrap();
         let rig = Rig::built(store, proving, |_| {}).await;
         // A first gateway asks for the usual prices and stocks up on caches. None of that is to be struck.
         until("the first prices", async || {
@@ -155,12 +177,22 @@ impl Rig {
         .await
     }
 
-    /// Stalls the request number `skip` + 1 from now to `service`, of those whose path starts so. See [`FOREVER`].
-    pub(crate) fn stall(&self, service: Service, path: &str, skip: u32, rule: fn(Rule) -> Rule) {
-        if skip > 0 {
-            self.sandbox.faults.add(service, Rule::next(skip, Fault::Slow(Duration::ZERO)).at(path));
+    /// Stalls the requests to `service` whose path starts so, see [`FOREVER`], until its faults are cleared. How many
+    /// will have been struck when the first of them is stalled, see [`Rig::until_struck`].
+    pub(crate) fn stall(&self, service: Service, path: &str, first: First, rule: fn(Rule) -> Rule) -> u64 {
+        let of =
+            |rule: Rule| if matches!(first, First::Paid(_)) { rule.at(path).paid() } else { rule.at(path) };
+        if first.passed() > 0 {
+            let passing = Rule::next(first.passed(), Fault::Slow(Duration::ZERO));
+            self.sandbox.faults.add(service, of(passing));
         }
-        self.sandbox.faults.add(service, rule(Rule::next(1, Fault::Slow(FOREVER)).at(path)));
+        self.sandbox.faults.add(service, rule(of(Rule::always(Fault::Slow(FOREVER)))));
+        self.sandbox.faults.fired(service) + u64::from(first.passed()) + 1
+    }
+
+    /// Waits until so many requests to `service` were struck.
+    pub(crate) async fn until_struck(&self, service: Service, count: u64) {
+        until("the stalled call", async || (self.sandbox.faults.fired(service) >= count).then_some(())).await;
     }
 
     /// `GET /job/{id}`; `None` while there is no such job.

@@ -56,15 +56,12 @@ async fn killed_at(step: &'static Step, store: Store) {
     let mut rig = Rig::start(store).await;
     let purchase = rig.sign(step.order).await;
     let before = rig.money(&purchase);
-    let (service, path, skip) = step.stalled;
-    rig.stall(service, path, skip, if step.effect == Effect::Done { Rule::after } else { |rule| rule });
-    let struck = rig.sandbox.faults.fired(service) + u64::from(skip) + 1;
+    let (service, path, first) = step.stalled;
+    let struck =
+        rig.stall(service, path, first, if step.effect == Effect::Done { Rule::after } else { |rule| rule });
 
     let client = rig.client.presenting(rig.gateway().edge, &purchase);
-    until(&format!("{}: the stalled call", step.name), async || {
-        (rig.sandbox.faults.fired(service) == struck).then_some(())
-    })
-    .await;
+    rig.until_struck(service, struck).await;
     rig.until_state(purchase.job, step.killed_in).await;
     let stalled_payment =
         step.effect == Effect::Done && path != "/upload" && step.order != Order::StoreCached;

@@ -4,13 +4,14 @@ use galaksio::jobs::State;
 use galaksio::sandbox::Service;
 
 use super::client::Order;
+use super::rig::First;
 
 /// A step, and all that a kill there must lead to.
 pub(crate) struct Step {
     pub(crate) name: &'static str,
     pub(crate) order: Order,
-    /// Which call is stalled when the kill comes: the service, how its path begins, how many such calls pass before.
-    pub(crate) stalled: (Service, &'static str, u32),
+    /// Which call is stalled when the kill comes: the service, how its path begins, which of those.
+    pub(crate) stalled: (Service, &'static str, First),
     pub(crate) effect: Effect,
     /// The state in the journal at the kill.
     pub(crate) killed_in: State,
@@ -78,7 +79,7 @@ pub(crate) const STEPS: &[Step] = &[
     Step {
         name: "run: claimed, /verify stalled",
         order: Order::Run,
-        stalled: (Service::Facilitator, "/verify", 0),
+        stalled: (Service::Facilitator, "/verify", First::Call(0)),
         effect: Never,
         killed_in: State::Claimed,
         recovered: State::Voided,
@@ -90,7 +91,7 @@ pub(crate) const STEPS: &[Step] = &[
     Step {
         name: "run: claimed, nothing signed",
         order: Order::Run,
-        stalled: (Service::Merit, "/", 0),
+        stalled: (Service::Merit, "/", First::Call(0)),
         effect: Never,
         killed_in: State::Claimed,
         recovered: State::Voided,
@@ -102,7 +103,7 @@ pub(crate) const STEPS: &[Step] = &[
     Step {
         name: "run: signed, the provider not reached",
         order: Order::Run,
-        stalled: (Service::Merit, "/", 1),
+        stalled: (Service::Merit, "/", First::Paid(0)),
         effect: Never,
         killed_in: State::Working,
         recovered: State::Held,
@@ -114,7 +115,7 @@ pub(crate) const STEPS: &[Step] = &[
     Step {
         name: "run: signed, the provider paid",
         order: Order::Run,
-        stalled: (Service::Merit, "/", 1),
+        stalled: (Service::Merit, "/", First::Paid(0)),
         effect: Done,
         killed_in: State::Working,
         recovered: State::Held,
@@ -126,7 +127,7 @@ pub(crate) const STEPS: &[Step] = &[
     Step {
         name: "run: settling, not settled",
         order: Order::Run,
-        stalled: (Service::Facilitator, "/settle", 0),
+        stalled: (Service::Facilitator, "/settle", First::Call(0)),
         effect: Never,
         killed_in: State::Settling,
         recovered: State::Completed,
@@ -138,7 +139,7 @@ pub(crate) const STEPS: &[Step] = &[
     Step {
         name: "run: settling, settled",
         order: Order::Run,
-        stalled: (Service::Facilitator, "/settle", 0),
+        stalled: (Service::Facilitator, "/settle", First::Call(0)),
         effect: Done,
         killed_in: State::Settling,
         recovered: State::Settling,
@@ -151,7 +152,7 @@ pub(crate) const STEPS: &[Step] = &[
     Step {
         name: "store: claimed, upload stalled",
         order: Order::StorePinned,
-        stalled: (Service::OpenX402, "/upload", 0),
+        stalled: (Service::OpenX402, "/upload", First::Call(0)),
         effect: Done,
         killed_in: State::Claimed,
         recovered: State::Voided,
@@ -163,7 +164,7 @@ pub(crate) const STEPS: &[Step] = &[
     Step {
         name: "store: uploaded, the pin's price stalled",
         order: Order::StorePinned,
-        stalled: (Service::OpenX402, "/pin/", 0),
+        stalled: (Service::OpenX402, "/pin/", First::Call(0)),
         effect: Never,
         killed_in: State::Claimed,
         recovered: State::Voided,
@@ -175,7 +176,7 @@ pub(crate) const STEPS: &[Step] = &[
     Step {
         name: "store: signed, pinned",
         order: Order::StorePinned,
-        stalled: (Service::OpenX402, "/pin/", 1),
+        stalled: (Service::OpenX402, "/pin/", First::Paid(0)),
         effect: Done,
         killed_in: State::Working,
         recovered: State::Held,
@@ -188,7 +189,7 @@ pub(crate) const STEPS: &[Step] = &[
     Step {
         name: "files: claimed, the first upload stalled",
         order: Order::StoreTwo,
-        stalled: (Service::OpenX402, "/upload", 0),
+        stalled: (Service::OpenX402, "/upload", First::Call(0)),
         effect: Never,
         killed_in: State::Claimed,
         recovered: State::Voided,
@@ -200,7 +201,7 @@ pub(crate) const STEPS: &[Step] = &[
     Step {
         name: "files: one stored, the other's upload stalled",
         order: Order::StoreTwo,
-        stalled: (Service::OpenX402, "/upload", 1),
+        stalled: (Service::OpenX402, "/upload", First::Call(1)),
         effect: Never,
         killed_in: State::Working,
         recovered: State::Held,
@@ -212,7 +213,7 @@ pub(crate) const STEPS: &[Step] = &[
     Step {
         name: "files: one stored, the other signed, not pinned",
         order: Order::StoreTwo,
-        stalled: (Service::OpenX402, "/pin/", 3),
+        stalled: (Service::OpenX402, "/pin/", First::Paid(1)),
         effect: Never,
         killed_in: State::Working,
         recovered: State::Held,
@@ -224,7 +225,7 @@ pub(crate) const STEPS: &[Step] = &[
     Step {
         name: "files: settling, not settled",
         order: Order::StoreTwo,
-        stalled: (Service::Facilitator, "/settle", 0),
+        stalled: (Service::Facilitator, "/settle", First::Call(0)),
         effect: Never,
         killed_in: State::Settling,
         recovered: State::Completed,
@@ -237,7 +238,7 @@ pub(crate) const STEPS: &[Step] = &[
     Step {
         name: "cache: claimed, the value not set",
         order: Order::StoreCached,
-        stalled: (Service::XCache, "/", 0),
+        stalled: (Service::XCache, "/", First::Call(0)),
         effect: Never,
         killed_in: State::Claimed,
         recovered: State::Voided,
@@ -249,7 +250,7 @@ pub(crate) const STEPS: &[Step] = &[
     Step {
         name: "cache: claimed, the value set",
         order: Order::StoreCached,
-        stalled: (Service::XCache, "/", 0),
+        stalled: (Service::XCache, "/", First::Call(0)),
         effect: Done,
         killed_in: State::Claimed,
         recovered: State::Voided,
@@ -261,7 +262,7 @@ pub(crate) const STEPS: &[Step] = &[
     Step {
         name: "cache: settling, not settled",
         order: Order::StoreCached,
-        stalled: (Service::Facilitator, "/settle", 0),
+        stalled: (Service::Facilitator, "/settle", First::Call(0)),
         effect: Never,
         killed_in: State::Settling,
         recovered: State::Completed,
@@ -274,7 +275,7 @@ pub(crate) const STEPS: &[Step] = &[
     Step {
         name: "app: claimed, the app not reached",
         order: Order::App,
-        stalled: (Service::App, "/premium", 0),
+        stalled: (Service::App, "/premium", First::Call(0)),
         effect: Never,
         killed_in: State::Claimed,
         recovered: State::Voided,
@@ -286,7 +287,7 @@ pub(crate) const STEPS: &[Step] = &[
     Step {
         name: "app: settling, not settled",
         order: Order::App,
-        stalled: (Service::Facilitator, "/settle", 0),
+        stalled: (Service::Facilitator, "/settle", First::Call(0)),
         effect: Never,
         killed_in: State::Settling,
         recovered: State::Completed,
@@ -298,7 +299,7 @@ pub(crate) const STEPS: &[Step] = &[
     Step {
         name: "app: settling, settled",
         order: Order::App,
-        stalled: (Service::Facilitator, "/settle", 0),
+        stalled: (Service::Facilitator, "/settle", First::Call(0)),
         effect: Done,
         killed_in: State::Settling,
         recovered: State::Settling,
@@ -311,7 +312,7 @@ pub(crate) const STEPS: &[Step] = &[
     Step {
         name: "app after: claimed, the app not reached",
         order: Order::AppAfter,
-        stalled: (Service::App, "/echo", 0),
+        stalled: (Service::App, "/echo", First::Call(0)),
         effect: Never,
         killed_in: State::Claimed,
         recovered: State::Voided,
@@ -323,7 +324,7 @@ pub(crate) const STEPS: &[Step] = &[
     Step {
         name: "app after: answered, not settled",
         order: Order::AppAfter,
-        stalled: (Service::Facilitator, "/settle", 0),
+        stalled: (Service::Facilitator, "/settle", First::Call(0)),
         effect: Never,
         killed_in: State::Settling,
         recovered: State::Completed,
@@ -335,7 +336,7 @@ pub(crate) const STEPS: &[Step] = &[
     Step {
         name: "app after: answered, settled",
         order: Order::AppAfter,
-        stalled: (Service::Facilitator, "/settle", 0),
+        stalled: (Service::Facilitator, "/settle", First::Call(0)),
         effect: Done,
         killed_in: State::Settling,
         recovered: State::Settling,
@@ -348,7 +349,7 @@ pub(crate) const STEPS: &[Step] = &[
     Step {
         name: "app upfront: settling, not settled",
         order: Order::AppUpfront,
-        stalled: (Service::Facilitator, "/settle", 0),
+        stalled: (Service::Facilitator, "/settle", First::Call(0)),
         effect: Never,
         killed_in: State::SettlingUpfront,
         recovered: State::SettlingUpfront,
@@ -360,7 +361,7 @@ pub(crate) const STEPS: &[Step] = &[
     Step {
         name: "run upfront: settling, not settled",
         order: Order::RunUpfront,
-        stalled: (Service::Facilitator, "/settle", 0),
+        stalled: (Service::Facilitator, "/settle", First::Call(0)),
         effect: Never,
         killed_in: State::SettlingUpfront,
         recovered: State::SettlingUpfront,
@@ -372,7 +373,7 @@ pub(crate) const STEPS: &[Step] = &[
     Step {
         name: "app upfront: settling, settled",
         order: Order::AppUpfront,
-        stalled: (Service::Facilitator, "/settle", 0),
+        stalled: (Service::Facilitator, "/settle", First::Call(0)),
         effect: Done,
         killed_in: State::SettlingUpfront,
         recovered: State::SettlingUpfront,
@@ -384,7 +385,7 @@ pub(crate) const STEPS: &[Step] = &[
     Step {
         name: "app upfront: settled, the app at work",
         order: Order::AppUpfront,
-        stalled: (Service::App, "/hello", 0),
+        stalled: (Service::App, "/hello", First::Call(0)),
         effect: Never,
         killed_in: State::WorkingSettled,
         recovered: State::RefundDue,
@@ -396,7 +397,7 @@ pub(crate) const STEPS: &[Step] = &[
     Step {
         name: "run upfront: settled, the provider paid",
         order: Order::RunUpfront,
-        stalled: (Service::Merit, "/", 1),
+        stalled: (Service::Merit, "/", First::Paid(0)),
         effect: Done,
         killed_in: State::WorkingSettled,
         recovered: State::RefundDue,

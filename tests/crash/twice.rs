@@ -9,7 +9,7 @@ use galaksio::sandbox::faults::{Fault, Rule};
 
 use super::client::{Order, Purchase};
 use super::money::Money;
-use super::rig::{FOREVER, Rig, Store, until};
+use super::rig::{FOREVER, First, Rig, Store, until};
 
 /// The default of `facilitator.settle_timeout`.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -18,7 +18,7 @@ const SETTLE_TIMEOUT: Duration = Duration::from_secs(30);
 async fn killed_in_settle() -> (Rig, Purchase) {
     let mut rig = Rig::start(Store::Embedded).await;
     let purchase = rig.sign(Order::Run).await;
-    rig.stall(Service::Facilitator, "/settle", 0, |rule| rule);
+    rig.stall(Service::Facilitator, "/settle", First::Call(0), |rule| rule);
     let client = rig.client.presenting(rig.gateway().edge, &purchase);
     rig.until_settles(1).await;
     rig.kill();
@@ -41,7 +41,12 @@ async fn killed_while_recovery_settles() {
     let case = async |arrives: bool| {
         let (mut rig, purchase) = killed_in_settle().await;
         let before = rig.money(&purchase);
-        rig.stall(Service::Facilitator, "/settle", 0, if arrives { Rule::after } else { |rule| rule });
+        rig.stall(
+            Service::Facilitator,
+            "/settle",
+            First::Call(0),
+            if arrives { Rule::after } else { |rule| rule },
+        );
         rig.restart().await;
         rig.until_settles(2).await;
         let charged = usize::from(arrives);
@@ -75,15 +80,14 @@ async fn killed_in_the_second_attempt() {
     let mut rig = Rig::start(Store::Embedded).await;
     let purchase = rig.sign(Order::Run).await;
     let before = rig.money(&purchase);
-    for (skip, left) in [(0, State::Voided), (1, State::Held)] {
-        rig.stall(Service::Merit, "/", skip, Rule::after);
-        let struck = rig.sandbox.faults.fired(Service::Merit) + u64::from(skip) + 1;
+    let unpaid = (First::Call(0), State::Claimed, 0, State::Voided);
+    let paid = (First::Paid(0), State::Working, 1, State::Held);
+    for (first, killed_in, payments, left) in [unpaid, paid] {
+        let struck = rig.stall(Service::Merit, "/", first, Rule::after);
         let client = rig.client.presenting(rig.gateway().edge, &purchase);
-        until("the stalled call and its effect", async || {
-            let paid = rig.money(&purchase).provider == skip as usize;
-            (paid && rig.sandbox.faults.fired(Service::Merit) == struck).then_some(())
-        })
-        .await;
+        rig.until_struck(Service::Merit, struck).await;
+        rig.until_state(purchase.job, killed_in).await;
+        until("its effect", async || (rig.money(&purchase).provider == payments).then_some(())).await;
         rig.kill();
         client.await.unwrap().unwrap_err();
         rig.sandbox.faults.clear(Service::Merit);
