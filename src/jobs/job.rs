@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use super::{ClaimKey, State};
 use crate::clock::{UnixMillis, UnixSeconds};
 use crate::ids::JobId;
 use crate::money::Amount;
@@ -18,41 +19,6 @@ pub const ONE_PART: u16 = 1;
 
 /// The shape of a record of work in several parts.
 pub const PARTS: u16 = 2;
-
-/// What makes a client payment unique: `eip155:84532/0x<asset>/0x<from>/0x<nonce>`, lower case.
-/// The same authorization presented as v1 or v2, in any hex case, has the same key.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct ClaimKey(String);
-
-impl ClaimKey {
-    /// The key of an authorization on this asset.
-    pub fn new(asset: &Asset, from: Address, nonce: B256) -> Self {
-        // `{:#x}` of alloy's fixed bytes is lower-case hex, unlike the checksummed `Display`.
-        ClaimKey(format!("{}/{:#x}/{:#x}/{:#x}", asset.network, asset.address, from, nonce))
-    }
-
-    /// The key of a purchase of the operator's own, `inventory/...`: never that of a client's payment, which begins
-    /// with its network.
-    pub fn inventory(scope: &str) -> Self {
-        ClaimKey(format!("inventory/{}", scope.strip_prefix("inventory/").unwrap_or(scope)))
-    }
-
-    /// A key that [`ClaimKey::as_str`] gave to a store.
-    pub(super) fn stored(text: &str) -> Self {
-        ClaimKey(text.to_owned())
-    }
-
-    /// The nonce of the client payment it is the key of.
-    pub fn nonce(&self) -> Option<B256> {
-        self.0.rsplit('/').next()?.parse().ok()
-    }
-
-    /// The key as text.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
 
 /// What a payment was presented for: SHA-256 over method, canonical path, host, canonical options and
 /// the digest of the decoded data. Multipart boundaries and JSON white space do not change it.
@@ -270,40 +236,6 @@ pub struct Failure {
     pub status: u16,
 }
 
-/// Where a job stands. Final states replay their answer; see the table in [`super::transition`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum State {
-    /// The client payment is registered; nothing else happened.
-    Claimed,
-    /// The facilitator (or, upfront, settlement) vouched for the payment; the work may be running.
-    Working,
-    /// The client payment is being settled before the work (`settle = "upfront"`).
-    SettlingUpfront,
-    /// Settled before the work; the work may be running.
-    WorkingSettled,
-    /// The work succeeded, its answer is recorded, and the client payment may be settled at any moment.
-    Settling,
-    /// Settled and done, and its answer, which is not in this record, is on its way to the client. Whoever hands it out holds the
-    /// lease: if he is gone, so is the answer.
-    Delivering,
-    /// Settled and done. Final, unless its answer was too large to keep and broke off.
-    Completed,
-    /// Settled, but the work failed, or a part of it: the client is owed the price, or its share.
-    RefundDue,
-    /// The client has its money back, which is proven. Final.
-    Refunded,
-    /// The client's settlement failed for good, and the provider was paid, or the client has the answer. Final.
-    Uncollected,
-    /// The work failed after a provider signature went out: the client is not charged, our money may
-    /// be gone. Held until the chain proves which.
-    Held,
-    /// Like `Held`, proven spent. Final.
-    ProviderLost,
-    /// Client unpaid and no signature spendable. The same payment may start the next attempt.
-    Voided,
-}
-
 /// How much longer than its payment and its retention a record is kept: clocks differ, and a chain's
 /// differs most.
 const EXPIRY_MARGIN: Duration = Duration::from_secs(600);
@@ -402,91 +334,6 @@ impl Job {
     }
 }
 
-impl State {
-    /// Whether jobs in it are archived, once they are old: money was moved for them, and none of it is outstanding.
-    pub fn is_archived(self) -> bool {
-        matches!(self, State::Completed | State::Refunded)
-    }
-
-    /// Every state, for tables and metrics.
-    pub const ALL: [State; 13] = [
-        State::Claimed,
-        State::Working,
-        State::SettlingUpfront,
-        State::WorkingSettled,
-        State::Settling,
-        State::Delivering,
-        State::Completed,
-        State::RefundDue,
-        State::Refunded,
-        State::Uncollected,
-        State::Held,
-        State::ProviderLost,
-        State::Voided,
-    ];
-
-    /// Whether what became of the work and of its payment is known: at rest, or its answer is still being handed out.
-    pub fn is_decided(self) -> bool {
-        self.at_rest() || self == State::Delivering
-    }
-
-    /// As clients are told: that its answer is on its way is no news to who gets it, and none of anybody else's business.
-    pub fn shown(self) -> State {
-        if self == State::Delivering { State::Completed } else { self }
-    }
-
-    /// Whether nothing more will happen by itself: duplicates of the payment get the stored outcome.
-    pub fn at_rest(self) -> bool {
-        matches!(
-            self,
-            State::Completed
-                | State::RefundDue
-                | State::Refunded
-                | State::Uncollected
-                | State::ProviderLost
-                | State::Held
-                | State::Voided
-        )
-    }
-
-    /// The outer state clients see: `running`, `completed` or `failed`.
-    pub fn outer(self) -> &'static str {
-        match self {
-            State::Completed | State::Delivering => "completed",
-            State::Claimed
-            | State::Working
-            | State::SettlingUpfront
-            | State::WorkingSettled
-            | State::Settling => "running",
-            State::RefundDue
-            | State::Refunded
-            | State::Uncollected
-            | State::Held
-            | State::ProviderLost
-            | State::Voided => "failed",
-        }
-    }
-
-    /// The name in records, metrics and the admin list.
-    pub fn name(self) -> &'static str {
-        match self {
-            State::Claimed => "claimed",
-            State::Working => "working",
-            State::SettlingUpfront => "settling_upfront",
-            State::WorkingSettled => "working_settled",
-            State::Settling => "settling",
-            State::Delivering => "delivering",
-            State::Completed => "completed",
-            State::RefundDue => "refund_due",
-            State::Refunded => "refunded",
-            State::Uncollected => "uncollected",
-            State::Held => "held",
-            State::ProviderLost => "provider_lost",
-            State::Voided => "voided",
-        }
-    }
-}
-
 mod base64_bytes {
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
 
@@ -497,42 +344,5 @@ mod base64_bytes {
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
         let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
         base64_simd::STANDARD.decode_to_vec(text.as_bytes()).map_err(D::Error::custom)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::x402::Network;
-    use proptest::prelude::*;
-
-    fn usdc() -> Asset {
-        Asset::default_for(Network(84_532)).unwrap()
-    }
-
-    #[test]
-    fn claim_key_is_lower_case_hex_in_full() {
-        let from = "0x70997970C51812dc3A010C7d01b50e0d17dc79C8".parse().unwrap();
-        assert_eq!(
-            ClaimKey::new(&usdc(), from, B256::repeat_byte(0xAB)).as_str(),
-            "eip155:84532/0x036cbd53842c5426634e7929541ec2318f3dcf7e\
-             /0x70997970c51812dc3a010c7d01b50e0d17dc79c8\
-             /0xabababababababababababababababababababababababababababababababab"
-        );
-        assert_eq!(
-            ClaimKey::new(&usdc(), from, B256::repeat_byte(0xAB)).nonce(),
-            Some(B256::repeat_byte(0xAB))
-        );
-        assert_eq!(ClaimKey::inventory("xcache").nonce(), None);
-    }
-
-    proptest! {
-        #[test]
-        fn claim_keys_differ_where_payments_do(
-            a in any::<([u8; 20], [u8; 32])>(), b in any::<([u8; 20], [u8; 32])>(),
-        ) {
-            let key = |(from, nonce): ([u8; 20], [u8; 32])| ClaimKey::new(&usdc(), from.into(), nonce.into());
-            prop_assert_eq!(key(a) == key(b), a == b);
-        }
     }
 }

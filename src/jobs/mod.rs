@@ -1,9 +1,10 @@
 //! Jobs: the durable record of paid work, and the stores that keep it.
 //!
-//! `job` is the record, `transition` the one table of what may happen to it, `record` its bytes, `store`
+//! `job` is the record, `claim_key` what it is found by, `state` where it stands, `transition` the one table of what may happen to it, `record` its bytes, `store`
 //! what a store must offer, `archive` what becomes of jobs that a store lets go. A store knows versions, leases and bytes, never which state follows which.
 
 pub mod archive;
+mod claim_key;
 pub mod embedded;
 pub mod job;
 #[cfg(test)]
@@ -13,15 +14,17 @@ pub mod redis;
 #[cfg(test)]
 pub(crate) mod sample;
 mod slices;
+mod state;
 pub mod store;
 pub mod transition;
 
 pub use self::redis::Redis;
+pub use claim_key::ClaimKey;
 pub use embedded::Embedded;
 pub use job::{
-    Answer, ClaimKey, Failure, Fingerprint, Job, JobKind, Kept, ProviderPayment, Refund, Retention,
-    Shortfall, State,
+    Answer, Failure, Fingerprint, Job, JobKind, Kept, ProviderPayment, Refund, Retention, Shortfall,
 };
 pub use record::Entry;
+pub use state::State;
 pub use store::{Appended, Claim, Draw, JobStore, Lease, Step, StoreError, ValueStore};
 pub use transition::{Event, Illegal};

@@ -10,11 +10,12 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::job::{
-    Answer, ClaimKey, ClientLeg, Failure, Fingerprint, Job, JobKind, Kept, ProviderPayment, Refund, SCHEMA,
-    Shortfall, Sold, State,
+    Answer, ClientLeg, Failure, Fingerprint, Job, JobKind, Kept, ProviderPayment, Refund, SCHEMA, Shortfall,
+    Sold,
 };
 use super::store::{Step, StoreError};
 use super::transition::Event;
+use super::{ClaimKey, State};
 use crate::clock::UnixMillis;
 use crate::ids::JobId;
 use crate::x402::{Address, Receipt};

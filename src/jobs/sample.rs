@@ -6,6 +6,7 @@ use serde_json::value::RawValue;
 use crate::ids::JobId;
 use crate::jobs::job::*;
 use crate::jobs::transition::Event;
+use crate::jobs::{ClaimKey, State};
 use crate::money::Amount;
 use crate::x402::{Address, Asset, B256, Network, PaymentFlow, Receipt, Requirement, Version};
 

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::job::{ClaimKey, Job, State};
+use super::job::Job;
 use super::record::Entry;
 use super::transition::Event;
+use super::{ClaimKey, State};
 use crate::clock::UnixMillis;
 use crate::ids::JobId;
 

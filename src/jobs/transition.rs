@@ -79,7 +79,8 @@
 //! | uncollected | proved_unspent | uncollected |
 //! | voided | reopened | claimed |
 
-use super::job::{Answer, Failure, Fate, Job, Kept, ProviderPayment, Refund, SCHEMA, Shortfall, Sold, State};
+use super::State;
+use super::job::{Answer, Failure, Fate, Job, Kept, ProviderPayment, Refund, SCHEMA, Shortfall, Sold};
 use crate::clock::{UnixMillis, UnixSeconds};
 use crate::money::Amount;
 use crate::x402::{B256, Receipt};

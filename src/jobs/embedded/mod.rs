@@ -16,10 +16,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use redb::Database;
 
-use super::job::{ClaimKey, Job, Retention, State};
+use super::job::{Job, Retention};
 use super::record::Entry;
 use super::slices::Slices;
 use super::store::{Appended, Claim, Draw, JobStore, Lease, Step, StoreError, ValueStore};
+use super::{ClaimKey, State};
 use crate::clock::{Clock, UnixMillis};
 use crate::ids::JobId;
 

@@ -8,9 +8,9 @@ use super::Fault;
 use super::tables::{COUNTS, DUE, HEADS, IDS, JOURNAL, RECORDS, STATES, VALUES, number};
 use crate::clock::UnixMillis;
 use crate::ids::JobId;
-use crate::jobs::job::{ClaimKey, Job, State};
 use crate::jobs::record::Entry;
 use crate::jobs::store::StoreError;
+use crate::jobs::{ClaimKey, Job, State};
 
 /// The file as of the last commit; what has expired by `now` is not there.
 pub(super) struct Snapshot {

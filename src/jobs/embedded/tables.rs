@@ -10,8 +10,8 @@ use redb::{ReadableTable, Table, TableDefinition, WriteTransaction};
 use super::{Fault, after};
 use crate::clock::{Clock, UnixMillis};
 use crate::ids::JobId;
-use crate::jobs::job::{ClaimKey, Job};
 use crate::jobs::store::{Appended, Claim, Lease};
+use crate::jobs::{ClaimKey, Job};
 
 /// By claim: version, epoch, end of the lease, expiry, id, state.
 pub(super) const HEADS: TableDefinition<&str, HeadRow> = TableDefinition::new("heads");

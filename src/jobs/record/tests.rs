@@ -3,8 +3,9 @@ use serde_json::value::RawValue;
 
 use super::*;
 use crate::ids::JobId;
-use crate::jobs::job::{ClaimKey, Failure, Fate, Fingerprint, JobKind, ProviderPayment, Refund, State};
+use crate::jobs::job::{Failure, Fate, Fingerprint, JobKind, ProviderPayment, Refund};
 use crate::jobs::sample;
+use crate::jobs::{ClaimKey, State};
 use crate::money::Amount;
 use crate::x402::{Address, B256, PaymentFlow, Version};
 

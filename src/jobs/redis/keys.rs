@@ -4,7 +4,7 @@
 //! in. It also means that a Cluster would keep all jobs of a gateway on one shard.
 
 use crate::ids::JobId;
-use crate::jobs::job::{ClaimKey, State};
+use crate::jobs::{ClaimKey, State};
 
 pub(super) struct Keys(String);
 

@@ -4,8 +4,8 @@ use redis::Cmd;
 
 use super::{Again, Redis, no_id};
 use crate::ids::JobId;
-use crate::jobs::job::{ClaimKey, State};
 use crate::jobs::store::StoreError;
+use crate::jobs::{ClaimKey, State};
 
 /// Jobs looked at in one go, where there is no saying how many there are.
 const PART: usize = 256;

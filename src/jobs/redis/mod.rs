@@ -16,9 +16,10 @@ use async_trait::async_trait;
 use redis::{Cmd, Script};
 use uuid::Uuid;
 
-use super::job::{ClaimKey, Job, Retention, SCHEMA, State};
+use super::job::{Job, Retention, SCHEMA};
 use super::record::{Entry, Parts};
 use super::store::{Appended, Claim, Draw, JobStore, Lease, Step, StoreError, ValueStore};
+use super::{ClaimKey, State};
 use crate::ids::JobId;
 
 use calls::Again;
