@@ -6,7 +6,7 @@
 //!  claim ─▶ verify ─▶ work ─▶ deliver ─▶ settle                                      settle = "after"
 //! ```
 //!
-//! `attempt` is that flow, top to bottom. Every step that spends is in the `journal` first; money
+//! `attempt` is that flow, top to bottom, and `perform` the work in it. Every step that spends is in the `journal` first; money
 //! leaves through the `purse` only; what a settlement's answer means is decided in `settlement` only, and what a
 //! chain proves of it in `proof`; an answer to a payment that was seen before comes from `delivery`, its content, where that is large, from
 //! `results`; how it was handed out is recorded by `handing`, and if it breaks off later `broken` sees to it; what a crash left is found by
@@ -24,6 +24,7 @@ mod guard;
 mod handing;
 mod idempotency;
 mod journal;
+mod perform;
 mod proof;
 mod purse;
 mod recovery;
