@@ -137,7 +137,7 @@ impl Build<'_> {
         };
         runtime.spawn(watch.run());
         let end = drain.clone();
-        let broker = broker.proved_by(chains).keeping(results(config, clock, &jobs));
+        let broker = broker.proved_by(chains).keeping(results(config, clock, metrics, &jobs));
         let broker = Arc::new(broker.ending_when(move || end.started()));
         runtime.spawn(Arc::clone(&guards).watch(stopped.clone()));
         if let Some(folder) = config.archive() {
@@ -231,7 +231,7 @@ fn counted(drain: &Drain) -> impl Fn() -> Option<Hold> + Sync + use<> {
 }
 
 /// Where answers are kept that are too large for the store.
-fn results(config: &Config, clock: &Clock, jobs: &Arc<dyn JobStore>) -> Results {
+fn results(config: &Config, clock: &Clock, metrics: &Arc<Metrics>, jobs: &Arc<dyn JobStore>) -> Results {
     let paid = &config.paid;
     let limits = ResultLimits {
         folder: paid.spool_dir.clone(),
@@ -244,7 +244,7 @@ fn results(config: &Config, clock: &Clock, jobs: &Arc<dyn JobStore>) -> Results 
         Store::Redis { .. } => Some(jobs.clone()),
         Store::Embedded { .. } => None,
     };
-    Results::new(limits, clock.clone(), shared)
+    Results::new(limits, clock.clone(), Arc::clone(metrics), shared)
 }
 
 fn limits(config: &Config) -> Limits {

@@ -32,6 +32,7 @@ use crate::clock::{Clock, UnixMillis};
 use crate::ids::JobId;
 use crate::jobs::{Answer, Job, Kept, ValueStore};
 use crate::spool::{End, Growing, Spool};
+use crate::telemetry::{Metrics, Unkept};
 use whereabouts::Whereabouts;
 
 pub use read::KeptAnswer;
@@ -59,6 +60,7 @@ struct Inner {
     limits: ResultLimits,
     spool: Spool,
     clock: Clock,
+    metrics: Arc<Metrics>,
     whereabouts: Option<Whereabouts>,
     shelf: Mutex<Shelf>,
 }
@@ -120,14 +122,19 @@ impl Results {
             retention: Duration::ZERO,
             linger: Duration::ZERO,
         };
-        Results::new(limits, Clock::system(), None)
+        Results::new(limits, Clock::system(), Arc::default(), None)
     }
 
     /// Keeps answers within `limits`. `shared`: the store, where other gateways have the same.
-    pub fn new(limits: ResultLimits, clock: Clock, shared: Option<Arc<dyn ValueStore>>) -> Self {
+    pub fn new(
+        limits: ResultLimits,
+        clock: Clock,
+        metrics: Arc<Metrics>,
+        shared: Option<Arc<dyn ValueStore>>,
+    ) -> Self {
         let spool = Spool::new(limits.folder.clone(), limits.together);
         let whereabouts = shared.map(|store| Whereabouts::new(store, limits.retention));
-        Results(Arc::new(Inner { limits, spool, clock, whereabouts, shelf: Mutex::default() }))
+        Results(Arc::new(Inner { limits, spool, clock, metrics, whereabouts, shelf: Mutex::default() }))
     }
 
     /// Keeps the answer of this attempt while its first reader gets it: what comes back is read in place of `body`. What is
@@ -151,13 +158,28 @@ impl Results {
                 tokio::spawn(self.clone().fill(key, Arc::clone(&file), source, primary));
                 Fresh { body: read::from_start(file, Some(rest)), kept: true }
             }
-            Err((_, body)) => Fresh { body, kept: false },
+            Err((why, body)) => {
+                self.unkept(why);
+                Fresh { body, kept: false }
+            }
         }
+    }
+
+    /// Counts an answer that is not kept. Where none are to be kept, that is nothing to be told of.
+    fn unkept(&self, why: NotKept) {
+        let why = match why {
+            _ if self.0.limits.largest == 0 => return,
+            NotKept::TooLarge => Unkept::TooLarge,
+            NotKept::NoRoom => Unkept::NoRoom,
+            NotKept::Broken => return,
+        };
+        self.0.metrics.answer_unkept(why);
     }
 
     /// Keeps it before anybody reads it: it is whole when this returns.
     pub(super) async fn keep_whole(&self, key: Key, body: BodyStream) -> Result<BodyStream, NotKept> {
-        let (file, source) = self.begin(key, body, None).await.map_err(|(why, _)| why)?;
+        let begun = self.begin(key, body, None).await;
+        let (file, source) = begun.map_err(|(why, _)| why).inspect_err(|why| self.unkept(*why))?;
         // Somebody waits for it, so it does not linger.
         let (primary, _waits) = oneshot::channel();
         self.clone().fill(key, Arc::clone(&file), source, primary).await;
@@ -188,7 +210,7 @@ impl Results {
     /// Lets go what is old, and says that this gateway is there as long as it has something. To be called every so often.
     pub(super) async fn tend(&self, every: Duration) {
         let now = self.0.clock.now_millis();
-        let (old, any) = {
+        let (old, left) = {
             let mut shelf = self.0.shelf.lock();
             let old: Vec<Key> = shelf
                 .answers
@@ -198,13 +220,14 @@ impl Results {
             for key in &old {
                 shelf.remove(*key);
             }
-            (old, !shelf.answers.is_empty())
+            (old, shelf.answers.len())
         };
+        self.0.metrics.answers_kept(left, self.0.limits.together.saturating_sub(self.0.spool.free()));
         if let Some(whereabouts) = &self.0.whereabouts {
             for key in old {
                 whereabouts.gone(key).await;
             }
-            if any {
+            if left > 0 {
                 whereabouts.is_there(every).await;
             }
         }
@@ -263,6 +286,7 @@ impl Results {
             oldest.inspect(|key| shelf.remove(*key))
         };
         let Some(key) = gone else { return false };
+        self.0.metrics.answer_dropped();
         self.gone(key).await;
         true
     }

@@ -8,6 +8,7 @@ use super::guards::GuardMetrics;
 use super::money::MoneyMetrics;
 use super::paid::PaidMetrics;
 use super::quotes::QuoteMetrics;
+use super::results::ResultMetrics;
 use super::webhooks::WebhookMetrics;
 
 /// Every metric of the gateway. Shared by reference; observing takes no lock of ours and, for what happens on
@@ -22,6 +23,7 @@ pub struct Metrics {
     pub(super) money: MoneyMetrics,
     pub(super) guards: GuardMetrics,
     pub(super) webhooks: WebhookMetrics,
+    pub(super) results: ResultMetrics,
 }
 
 impl Metrics {
@@ -36,8 +38,9 @@ impl Metrics {
         let money = MoneyMetrics::new(&mut catalogue);
         let guards = GuardMetrics::new(&mut catalogue);
         let webhooks = WebhookMetrics::new(&mut catalogue);
+        let results = ResultMetrics::new(&mut catalogue);
         let Catalogue { registry, described } = catalogue;
-        Metrics { registry, described, edge, paid, quotes, money, guards, webhooks }
+        Metrics { registry, described, edge, paid, quotes, money, guards, webhooks, results }
     }
 
     /// The text exposition, format 0.0.4. Series that were never touched are left out.

@@ -57,6 +57,9 @@ fn touched() -> Metrics {
     metrics.to_be_audited(1);
     metrics.webhook_told(crate::telemetry::Told::Heard);
     metrics.webhooks_waiting(1);
+    metrics.answers_kept(1, 5);
+    metrics.answer_unkept(crate::telemetry::Unkept::NoRoom);
+    metrics.answer_dropped();
     metrics
 }
 

@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 use tokio::task::spawn_blocking;
 use tracing::warn;
 
-use super::{BodyStream, File, Key, Results};
+use super::{BodyStream, File, Key, NotKept, Results};
 use crate::spool::{End, SpoolError};
 
 /// Bytes that are written at once, at least, where so many are there.
@@ -69,6 +69,8 @@ impl Results {
             self.let_go(key).await;
         }
         if let Some(rest) = rest {
+            let whole = file.bytes.grown().written.saturating_add(rest.first.len() as u64);
+            self.unkept(if whole > self.0.limits.largest { NotKept::TooLarge } else { NotKept::NoRoom });
             // Nobody is there to read it.
             let _ = primary.send(rest);
         }

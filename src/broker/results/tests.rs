@@ -17,6 +17,7 @@ type Arriving = mpsc::UnboundedSender<Result<Frame<Bytes>, BoxError>>;
 struct Shop {
     results: Results,
     clock: Clock,
+    metrics: Arc<Metrics>,
     _folder: tempfile::TempDir,
 }
 
@@ -34,7 +35,9 @@ fn sharing(largest: u64, together: u64, store: Option<Arc<dyn ValueStore>>) -> S
         linger: Duration::from_secs(60),
     };
     let clock = Clock::manual(NOW);
-    Shop { results: Results::new(limits, clock.clone(), store), clock, _folder: folder }
+    let metrics = Arc::new(Metrics::new());
+    let results = Results::new(limits, clock.clone(), Arc::clone(&metrics), store);
+    Shop { results, clock, metrics, _folder: folder }
 }
 
 /// A body, and whence it comes.
@@ -201,6 +204,53 @@ async fn where_there_is_no_room_the_oldest_goes() {
     drop(sender);
     assert_eq!(read(fresh.body).await.unwrap(), "01234567");
     assert_eq!(read(reading.whole()).await.unwrap(), "01234");
+}
+
+#[tokio::test]
+async fn what_is_kept_and_what_is_not_is_counted() {
+    let shop = shop(8, 10);
+    let key = || (JobId::new(), 1);
+    let counted = || {
+        let text = shop.metrics.exposition().unwrap();
+        [
+            "kept_answers ",
+            "kept_answers_bytes ",
+            "kept_answers_dropped_total ",
+            "not_kept_total{why=\"too_large\"} ",
+            "not_kept_total{why=\"no_room\"} ",
+        ]
+        .map(|name| {
+            let of = |line: &str| line.split_once(name).map(|(_, value)| value.to_owned());
+            text.lines()
+                .filter(|line| !line.starts_with('#'))
+                .find_map(of)
+                .map_or(0, |value| value.parse().unwrap())
+        })
+    };
+    assert_eq!(counted(), [0, 0, 0, 0, 0]);
+    drop(shop.results.keep_whole(key(), whole(b"01234")).await.unwrap());
+    // Said before, and found out on the way.
+    shop.results.keep_whole(key(), whole(b"012345678")).await.unwrap_err();
+    let (sender, body) = arriving(None);
+    let fresh = shop.results.keep(key(), &octets(), body, None).await;
+    sender.send(data(b"012345678")).unwrap();
+    drop(sender);
+    assert_eq!(read(fresh.body).await.unwrap(), "012345678");
+    shop.results.tend(Duration::from_secs(1)).await;
+    assert_eq!(counted(), [1, 5, 0, 2, 0]);
+    // One makes room. While both are read there is none to be made.
+    let second = key();
+    drop(shop.results.keep_whole(second, whole(b"0123456")).await.unwrap());
+    let _reading = shop.results.find(second).unwrap();
+    let fresh = shop.results.keep(key(), &octets(), whole(b"0123"), None).await;
+    assert_eq!((read(fresh.body).await.unwrap(), fresh.kept), ("0123".into(), false));
+    shop.results.tend(Duration::from_secs(1)).await;
+    assert_eq!(counted(), [1, 7, 1, 2, 1]);
+    assert!(shop.results.find(second).is_some());
+    // Where none are kept nobody misses one.
+    let none = self::shop(0, 10);
+    assert!(!none.results.keep(key(), &octets(), whole(b"0123"), None).await.kept);
+    assert!(!none.metrics.exposition().unwrap().contains("no_room"));
 }
 
 #[tokio::test]

@@ -21,7 +21,7 @@ fn keeping(stage: &Stage, folder: &tempfile::TempDir) -> Results {
         linger: Duration::from_secs(60),
     };
     let values: Arc<dyn crate::jobs::ValueStore> = stage.store.clone();
-    Results::new(limits, stage.clock.clone(), Some(values))
+    Results::new(limits, stage.clock.clone(), Arc::default(), Some(values))
 }
 
 impl Stage {

@@ -26,7 +26,7 @@ fn keeping(seed: u64, gateways: usize, folder: &tempfile::TempDir) -> World {
             linger: Duration::from_secs(5),
         };
         let clock = broker.clock.clone();
-        broker.keeping(Results::new(limits, clock, Some(trap.clone())))
+        broker.keeping(Results::new(limits, clock, Arc::default(), Some(trap.clone())))
     };
     World::with(seed, gateways, true, Guards::lax, change)
 }
