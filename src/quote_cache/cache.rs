@@ -301,6 +301,7 @@ impl QuoteCache {
         };
         let mut quote = Quote::unpublished(Some(key.clone()), terms, prices);
         quote.seller = Some(bid.seller);
+        quote.others_late = bid.others_late;
         quote.fetched_at = bid.asked_at;
         let ttl = u64::try_from(self.tariff.quote_ttl().as_millis()).unwrap_or(u64::MAX);
         quote.expires_at = bid.asked_at.saturating_add(ttl);

@@ -14,7 +14,7 @@ use super::budget::Spent;
 use super::error::QuoteError;
 use super::key::QuoteKey;
 use super::price::Dollars;
-use crate::clock::{Clock, UnixMillis};
+use crate::clock::{Clock, UnixMillis, while_running};
 use crate::intake::Ask;
 use crate::providers::{Fault, NotSold, Offer, Operation, Provider, ProviderError};
 use crate::reason::Reason;
@@ -57,6 +57,8 @@ pub(super) struct Bid {
     pub(super) seller: Seller,
     pub(super) offer: Offer,
     pub(super) asked_at: UnixMillis,
+    /// Somebody else who sells it did not say for how much in time: it may be sold for less.
+    pub(super) others_late: bool,
 }
 
 impl Bid {
@@ -174,19 +176,26 @@ impl Prober {
                 (*seller, answer)
             })
             .collect();
-        let mut bids = Vec::new();
+        let (mut bids, mut late) = (Vec::new(), false);
         let in_time = async {
             while let Some((seller, answer)) = asked.next().await {
                 match answer.outcome {
-                    Ok(offer) => bids.push(Bid { seller, offer, asked_at: answer.asked_at }),
-                    Err(error) => tracing::debug!(provider = self.name(seller), %error, "no offer"),
+                    Ok(offer) => {
+                        bids.push(Bid { seller, offer, asked_at: answer.asked_at, others_late: false });
+                    }
+                    Err(error) => {
+                        tracing::debug!(provider = self.name(seller), %error, "no offer");
+                        late |= error.fault == Fault::Timeout;
+                    }
                 }
             }
         };
-        if crate::clock::while_running(patience, in_time).await.is_none() {
+        if while_running(patience, in_time).await.is_none() {
             tracing::debug!(?key, "not every provider answered in time");
+            late = true;
         }
-        self.affordable(bids, ask.files).into_iter().min_by(|a, b| self.order(a, b))
+        let best = self.affordable(bids, ask.files).into_iter().min_by(|a, b| self.order(a, b))?;
+        Some(Bid { others_late: late, ..best })
     }
 
     /// A provider's terms for one file, no older than `max_age`.
@@ -232,8 +241,8 @@ impl Prober {
         let probe = async {
             let asked_at = self.clock.now_millis();
             let mut probe = Probe::begin(&self.metrics, provider.name());
-            let outcome = tokio::time::timeout(self.timeout, provider.offer(seller.operation, ask)).await;
-            let late = |_| Err(ProviderError::new(Fault::Timeout, "no price in time"));
+            let outcome = while_running(self.timeout, provider.offer(seller.operation, ask)).await;
+            let late = || Err(ProviderError::new(Fault::Timeout, "no price in time"));
             let outcome = self.payable(provider.name(), outcome.unwrap_or_else(late)).await;
             probe.fault = outcome.as_ref().err().map(|error| error.fault);
             Answer { asked_at, outcome }

@@ -44,6 +44,8 @@ pub struct Quote {
     /// from when it was made.
     pub expires_at: UnixMillis,
     pub(super) seller: Option<Seller>,
+    /// Not all who sell it were heard.
+    pub(super) others_late: bool,
     pub(super) templates: Vec<(RouteId, Template)>,
     pub(super) used: AtomicBool,
 }
@@ -76,6 +78,7 @@ impl Quote {
             fetched_at: 0,
             expires_at: UnixMillis::MAX,
             seller: None,
+            others_late: false,
             templates: Vec::new(),
             used: false.into(),
         }

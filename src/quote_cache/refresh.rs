@@ -19,7 +19,7 @@ const TICK: Duration = Duration::from_secs(1);
 /// Every how many ticks keys and epochs are read from the store.
 const STORE_TICKS: u64 = 10;
 
-/// A key whose probes fail is left alone for 1, 2, 4 ... seconds, at most this long.
+/// A key whose probes fail, or some of them come late, is left alone for 1, 2, 4 ... seconds, at most this long.
 const MAX_BACKOFF: Duration = Duration::from_secs(60);
 
 /// What failed lately.
@@ -61,7 +61,9 @@ impl QuoteCache {
             due.iter().map(|key| async move { (key, self.refresh(key, now).await) }).collect();
         while let Some((key, outcome)) = running.next().await {
             match outcome {
-                Ok(_) => backoff.forget(key),
+                Ok(quote) if !quote.others_late => backoff.forget(key),
+                // Whoever was late may be the cheapest: the first purchase of a stock, on a chain, takes longer than a client waits.
+                Ok(_) => backoff.failed(key, self.clock.now_millis()),
                 Err(error) => {
                     tracing::warn!(?key, %error, "no fresh quote");
                     backoff.failed(key, self.clock.now_millis());
@@ -72,17 +74,18 @@ impl QuoteCache {
     }
 
     /// The usual keys, and those whose quote was shown since it was made: the ones without a quote, or with one
-    /// that is about to expire.
+    /// that is about to expire, or was made without having heard all who sell it.
     fn due(&self, now: UnixMillis) -> Vec<QuoteKey<'static>> {
         let margin = u64::try_from(self.refresh_before.as_millis()).unwrap_or(u64::MAX);
         let usual = self.usual();
         let quotes = self.quotes();
         let fresh = |expires_at: UnixMillis| now < expires_at.saturating_sub(margin);
         let missing = usual.iter().filter(|key| !quotes.iter().any(|quote| quote.key.as_ref() == Some(key)));
-        let ending = quotes.iter().filter(|quote| !fresh(quote.expires_at)).filter_map(|quote| {
-            let key = quote.key.as_ref()?;
-            (quote.was_used() || usual.contains(key)).then_some(key)
-        });
+        let ending =
+            quotes.iter().filter(|quote| quote.others_late || !fresh(quote.expires_at)).filter_map(|quote| {
+                let key = quote.key.as_ref()?;
+                (quote.was_used() || usual.contains(key)).then_some(key)
+            });
         ending.chain(missing).cloned().collect()
     }
 

@@ -76,6 +76,35 @@ async fn failing_probes_are_spaced_out_and_leave_the_old_quote_alone() {
     assert!(cache.lookup(&store_ask(10), clock.now_millis()).is_some());
 }
 
+#[tokio::test(start_paused = true)]
+async fn who_was_late_is_asked_again_soon() {
+    let (clock, store) = parts();
+    let (slow, dear) = (FakeProvider::gated("slow", 1_000), FakeProvider::new("dear", 50_000));
+    let cache = testing::cache(&[&slow, &dear], &store, &clock).await;
+    let mut backoff = Backoff::default();
+    let seller = || cache.lookup(&store_ask(10), clock.now_millis()).unwrap().terms.provider.clone();
+    let mut tried = Vec::new();
+    for second in 0..16u64 {
+        let before = slow.probes();
+        cache.round(&mut backoff).await;
+        if slow.probes() > before {
+            tried.push(second);
+        }
+        assert_eq!(seller(), "dear");
+        clock.advance(1_000);
+    }
+    assert_eq!(tried, [0, 1, 3, 7, 15]);
+    slow.release();
+    clock.advance(16_000);
+    cache.round(&mut backoff).await;
+    assert_eq!(seller(), "slow");
+    // Now all are heard, so it is good until its end.
+    let asked = slow.probes();
+    clock.advance(200_000);
+    cache.round(&mut backoff).await;
+    assert_eq!(slow.probes(), asked);
+}
+
 #[tokio::test]
 async fn it_stops_when_told_even_while_a_provider_is_silent() {
     let (clock, store) = parts();
