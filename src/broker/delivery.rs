@@ -140,7 +140,7 @@ impl Delivery {
         Delivery { receipt, ..Delivery::error(job, problem) }
     }
 
-    /// A job that is not at rest: settling with an unknown outcome, or somebody is working on it.
+    /// A job whose end is not known: settling with an unknown outcome, or somebody is working on it.
     pub(super) fn unfinished(job: &Job) -> Self {
         match job.state {
             State::Settling | State::SettlingUpfront => Delivery::unsettled(job),
@@ -148,7 +148,7 @@ impl Delivery {
         }
     }
 
-    /// The outcome of a job at rest, or answered before it is. `release`: whether its result may be shown to this client.
+    /// The outcome of a job at rest, or of one that is answered: `delivering`, or before it is settled. `release`: whether its result may be shown to this client.
     pub(super) fn of_rest(job: &Job, release: bool) -> Self {
         let failed = |reason: Reason, charged: Charged| {
             let mut problem = Problem::new(reason).charged(charged);

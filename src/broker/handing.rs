@@ -165,6 +165,7 @@ fn is_too_large(error: &BoxError) -> bool {
 impl Handing {
     /// Waits for the end. That it broke off is heard at once, and that its client has it.
     async fn ended(&mut self, ending: &Ending) -> Ended {
+        // Once its client is gone, how it ends if nobody collects it before the process does.
         let (mut ended, mut left) = (Ended::Given, false);
         loop {
             let said = match left {
@@ -172,7 +173,7 @@ impl Handing {
                 // It may collect what comes until the process ends, which does not wait for more.
                 true => match tokio::time::timeout(LOOK, self.0.recv()).await {
                     Ok(said) => said,
-                    Err(_) if ending() => return Ended::Given,
+                    Err(_) if ending() => return ended,
                     Err(_) => continue,
                 },
             };
@@ -181,7 +182,7 @@ impl Handing {
                 // Its client has it. What becomes of another stream of the same is nothing to wait for.
                 Some(Said::Collected) => return Ended::Given,
                 Some(Said::Left) => left = true,
-                Some(Said::CutOff) => ended = Ended::CutOff,
+                Some(Said::CutOff) => (ended, left) = (Ended::CutOff, true),
                 None => return ended,
             }
         }

@@ -120,7 +120,7 @@ impl Broker {
         self.jobs.put(KEYS, &key.0, job.id.to_string().as_bytes(), Some(KEPT)).await
     }
 
-    /// The answer to an unpaid request with this key, if its job is not at rest. Never the result: keys can be guessed.
+    /// The answer to an unpaid request with this key, if it is not known what becomes of its job. Never the result: keys can be guessed.
     pub async fn unresolved(&self, key: &IdempotencyKey) -> Result<Option<Delivery>, Problem> {
         let Some(record) = self.jobs.get(KEYS, &key.0).await.map_err(away)? else { return Ok(None) };
         let id = std::str::from_utf8(&record).ok().and_then(|id| id.parse().ok()).ok_or(Reason::Internal)?;

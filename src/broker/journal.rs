@@ -165,11 +165,13 @@ impl Journal {
     /// a job that was taken over.
     pub(super) async fn written_within(&self, patience: Duration, lease: Duration) -> bool {
         let mut inner = self.0.lock().await;
-        let written = inner.write_within(patience, lease).await.is_ok();
-        if let Some(running) = inner.running.as_ref().filter(|_| written) {
+        let outcome = inner.write_within(patience, lease).await;
+        // Where it came to another end meanwhile the store knows better, too.
+        let told = matches!(outcome, Ok(()) | Err(JournalError::Illegal(_)));
+        if let Some(running) = inner.running.as_ref().filter(|_| told) {
             running.written();
         }
-        written
+        outcome.is_ok()
     }
 
     async fn spawn(&self, event: Event, carry: Carry) -> Result<Arc<Job>, JournalError> {
@@ -332,10 +334,15 @@ impl Inner {
             let _ = self.jobs.release(&lease).await;
             return Ok(());
         }
+        let events: Vec<&(Event, Arc<Job>)> = self.carried.iter().flatten().collect();
+        // He may have come as far, by what the chain proves, and not to the end.
+        let as_far = |mine: &Job| job.state.is_decided() && mine.state == job.state && mine.ends_as(&job);
+        let known = events.iter().rposition(|(_, mine)| as_far(mine));
         let mut carried = Record::new();
         // A refusal stands while nobody else could settle. Whoever had the job meanwhile may have.
         let stands = |event: &&Event| !matches!(event, Event::Refused { .. });
-        for event in self.carried.iter().flatten().map(|(event, _)| event).take_while(stands) {
+        let unknown = events.into_iter().skip(known.map_or(0, |at| at + 1)).map(|(event, _)| event);
+        for event in unknown.take_while(stands) {
             job = match job.apply(event, self.clock.now_millis()) {
                 Ok(job) => Arc::new(job),
                 Err(illegal) => {

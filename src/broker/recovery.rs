@@ -6,9 +6,9 @@
 //! | `working`, a provider payment signed | it may have been sent and spent | held; never signed again |
 //! | `held` | the same | the chain is asked: spent, or not and never; and whether the client has paid all the same |
 //! | `settling` | `/settle` may have been called | the chain is asked; else the identical settle is repeated; else it stays |
-//! | the same, its answer too large for the record | the same, and the answer is gone with its process | the same; if the client has paid, refund due |
+//! | the same, its answer too large for the record | the same, and the answer is gone with its process | the same; if the client has paid, refund due, or `delivering` while another gateway says that it has it |
 //! | `settling_upfront` | the same | left to the same payment, which goes on with it; see below |
-//! | `delivering` | the client has paid, and has a part of its answer or all of it; the rest is gone with its process | refund due |
+//! | `delivering` | the client has paid, and has a part of its answer or all of it; the rest is gone with its process | refund due, unless another gateway says that it has it |
 //! | `working_settled` | the client has paid | refund due |
 //! | `refund_due` or `uncollected`, a provider payment signed | it may have been spent | the chain is asked, for the books |
 //!
@@ -29,6 +29,7 @@ use super::attempt::CARRY_PATIENCE;
 use super::broken::lost;
 use super::journal::{Journal, JournalError};
 use super::proof::{ClientProof, PATIENCE};
+use super::results::key;
 use super::settlement::Settled;
 use super::stop::failure;
 use crate::ids::JobId;
@@ -307,9 +308,15 @@ impl Broker {
             Settled::Yes(receipt)
                 if job.state == State::Settling && job.is_given_once() && job.shortfall.is_none() =>
             {
+                let here = self.results.find(key(&job)).is_some();
+                let gone = self.has_gone(&job).await;
+                if !(job.trusted || here || gone) {
+                    // Another has it, or died with it: `delivering`, until that is known.
+                    self.settled(journal, receipt).await?;
+                    return Ok(true);
+                }
                 // In one record: nobody hands it out from here.
                 journal.note(Event::Settled { receipt }).await?;
-                let gone = self.has_gone(&job).await;
                 let job = journal.insist(if gone { lost(&job) } else { Event::HandedOut }).await?;
                 if gone {
                     warn!(job = %job.id, "the answer of a paid job is gone: a refund is due");

@@ -278,15 +278,19 @@ impl Results {
 
     /// Makes room. What is being read or written stays: to let it go would make none. `false`: there is nothing to let go.
     async fn let_go_of_oldest(&self) -> bool {
+        let now = self.0.clock.now_millis();
         let gone = {
             let mut shelf = self.0.shelf.lock();
             let answers = &shelf.answers;
             let idle = |key: &Key| answers.get(key).is_none_or(|entry| Arc::strong_count(&entry.file) == 1);
             let oldest = shelf.oldest_first.iter().copied().find(idle);
+            let in_time = |key: &Key| answers.get(key).is_some_and(|entry| entry.until > now);
+            if oldest.as_ref().is_some_and(in_time) {
+                self.0.metrics.answer_dropped();
+            }
             oldest.inspect(|key| shelf.remove(*key))
         };
         let Some(key) = gone else { return false };
-        self.0.metrics.answer_dropped();
         self.gone(key).await;
         true
     }

@@ -57,7 +57,7 @@ pub struct Job {
     pub quote: Sold,
     /// Every payment we signed for it, in order. Entries are never removed.
     pub provider: Vec<ProviderPayment>,
-    /// The answer: there while it may still be owed (`settling`, `completed`, `uncollected`; `refund_due` and `refunded` with a
+    /// The answer: there while it may still be owed (`settling`, `delivering`, `completed`, `uncollected`; `refund_due` and `refunded` with a
     /// shortfall), and only then.
     pub answer: Option<Answer>,
     /// The client has the answer, or may have it, once there is one: before its payment is settled. A record from before

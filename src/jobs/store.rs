@@ -139,7 +139,8 @@ pub trait JobStore: ValueStore {
     async fn in_state(&self, state: State, limit: usize) -> Result<Vec<JobId>, StoreError>;
 
     /// Every job there is, some at a time: `after` is what the call before returned with them, and `None` begins. A job that
-    /// is there from the first call to the last is among them, perhaps twice; one that was forgotten may be too.
+    /// is there from the first call to the last is among them, perhaps twice, unless it changes its state twice meanwhile; one that
+    /// was forgotten may be too.
     async fn scan(
         &self,
         after: Option<&str>,

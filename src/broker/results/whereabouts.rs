@@ -1,6 +1,7 @@
 //! Which of the gateways on one store has an answer: told by the store, for as long as that gateway says it is there.
 //!
-//! It decides nothing about money. What the store does not know, or cannot say just now, is with nobody.
+//! What the store does not know, or cannot say just now, is with nobody. What it says may be a minute old: as long as it says that somebody
+//! has an answer nothing is owed for it, and nothing is recorded as handed out either.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -5,6 +5,8 @@ use std::sync::atomic::AtomicBool;
 use bytes::Bytes;
 use http_body::Frame;
 
+use super::parts::paid;
+use super::trap::Trick;
 use super::*;
 use crate::jobs::{Claim, Event};
 use crate::outgoing::OutgoingError;
@@ -34,6 +36,13 @@ impl Stage {
         assert_eq!(first.into_data().unwrap(), "half");
         self.until(1, State::Delivering).await;
         body
+    }
+
+    /// The store was asked to take this.
+    async fn begun(&self, event: &'static str) {
+        while !self.store.appends.lock().iter().flatten().any(|begun| *begun == event) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
     }
 
     fn arrives(&self, bytes: &'static [u8]) {
@@ -161,6 +170,20 @@ async fn one_that_is_cut_off_at_the_end_of_its_process_is_owed() {
     assert_eq!(stage.state(1).await, State::RefundDue);
 }
 
+/// Its source goes on, and nobody is there to collect what comes: the drain does not wait for it.
+#[tokio::test(start_paused = true)]
+async fn one_that_is_cut_off_and_kept_holds_up_no_drain() {
+    let (stage, folder) = (Stage::new(), tempfile::tempdir().unwrap());
+    let broker = stage.another(|broker| broker.keeping(keeping(&stage, &folder)).ending_when(|| true));
+    let (guard, ended) = tokio::sync::oneshot::channel::<()>();
+    let sale = Box::new(stage.sale(1, &[PAY, Do::Arriving]));
+    let delivery = Arc::clone(&broker).sell(sale, guard).await;
+    stage.arrives(b"half");
+    drop(delivery);
+    tokio::time::timeout(Duration::from_secs(5), ended).await.unwrap().unwrap_err();
+    assert_eq!(stage.state(1).await, State::Delivering);
+}
+
 /// Two look for what a third left, and that one was not dead. Who has the epoch decides, and it stays so.
 #[tokio::test(start_paused = true)]
 async fn of_many_that_record_its_end_one_does() {
@@ -209,6 +232,77 @@ async fn one_that_another_gateway_has_is_not_owed_while_that_is_there() {
     stage.clock.advance(61_000);
     stage.swept_by(&other).await;
     assert_eq!(stage.state(1).await, State::RefundDue);
+}
+
+/// Who settles for another that is gone takes nobody's word for it that the answer was handed out: for a while the store says
+/// of who has just died that he has it.
+#[tokio::test(start_paused = true)]
+async fn one_that_was_left_unsettled_is_not_handed_out_by_being_settled() {
+    for dead in [true, false] {
+        let (stage, folder) = (Stage::new(), tempfile::tempdir().unwrap());
+        let [owner, other] =
+            [(); 2].map(|()| stage.another(|broker| broker.keeping(keeping(&stage, &folder))));
+        *stage.facilitator.for_ever.lock() = Some(Settle::Silent);
+        let sale = Box::new(stage.sale(1, &[PAY, Do::Stream]));
+        let said = Said::of(Arc::clone(&owner).sell(sale, ()).await);
+        assert!(said.is(Reason::SettlementUnknown, Charged::Unknown), "{said:?}");
+        stage.chain.says(paid());
+        stage.clock.advance(20_000);
+        stage.swept_by(&other).await;
+        stage.until(1, State::Delivering).await;
+        stage.clock.advance(61_000);
+        stage.swept_by(if dead { &other } else { &owner }).await;
+        let (ends, event) =
+            if dead { (State::RefundDue, "work_failed") } else { (State::Completed, "handed_out") };
+        stage.until(1, ends).await;
+        assert_eq!(stage.events(1).await, with(event));
+    }
+}
+
+/// The other came as far as this one had come, and not to the end.
+#[tokio::test(start_paused = true)]
+async fn what_another_has_recorded_meanwhile_is_not_recorded_again() {
+    let (stage, folder) = (Stage::new(), tempfile::tempdir().unwrap());
+    let [owner, other] = [(); 2].map(|()| stage.another(|broker| broker.keeping(keeping(&stage, &folder))));
+    let until = Arc::new(Notify::new());
+    stage.store.trap("settled", &[Trick::Held(Arc::clone(&until))]);
+    let delivery = Arc::clone(&owner).sell(Box::new(stage.sale(1, &[PAY, Do::Arriving])), ()).await;
+    let DeliveryBody::Stream(body) = delivery.body else { panic!("{:?}", delivery.reason) };
+    stage.arrives(b"half");
+    stage.begun("settled").await;
+    stage.chain.says(paid());
+    stage.clock.advance(20_000);
+    stage.swept_by(&other).await;
+    stage.until(1, State::Delivering).await;
+    until.notify_one();
+    stage.whole();
+    assert_eq!(body.collect().await.unwrap().to_bytes(), "half");
+    // It is the other's for a while yet.
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    stage.clock.advance(61_000);
+    stage.until(1, State::Completed).await;
+    assert_eq!(stage.events(1).await, with("handed_out"));
+}
+
+/// Another has come to another end: it is the store that is asked, though the answer still goes out here.
+#[tokio::test(start_paused = true)]
+async fn who_was_overruled_says_nothing_of_the_job_any_more() {
+    let stage = Stage::new();
+    let other = stage.another(|broker| broker);
+    let until = Arc::new(Notify::new());
+    stage.store.trap("settled", &[Trick::Held(Arc::clone(&until))]);
+    let delivery = stage.broker.clone().sell(Box::new(stage.sale(1, &[PAY, Do::Arriving])), ()).await;
+    let DeliveryBody::Stream(_body) = delivery.body else { panic!("{:?}", delivery.reason) };
+    stage.arrives(b"half");
+    stage.begun("settled").await;
+    stage.chain.says(paid());
+    stage.clock.advance(20_000);
+    stage.swept_by(&other).await;
+    stage.until(1, State::RefundDue).await;
+    until.notify_one();
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let again = stage.sell(stage.sale(1, &[PAY])).await;
+    assert!(again.is(Reason::RefundDue, Charged::Yes), "{again:?}");
 }
 
 /// What is owed for a part stays what it is.

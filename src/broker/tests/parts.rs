@@ -7,7 +7,7 @@ use crate::jobs::job::Fate;
 
 const TWO: [Do; 2] = [Do::Pay("pin/1", 3_000), Do::Pay("pin/2", 3_000)];
 
-fn paid() -> Result<Proof, ChainError> {
+pub(super) fn paid() -> Result<Proof, ChainError> {
     Ok(Proof::Paid { transaction: B256::repeat_byte(0x5e), block: 80, is_final: true })
 }
 

@@ -84,7 +84,7 @@ pub enum OpenError {
     /// Builds before this one kept jobs there in a way that is not read any more.
     #[error(
         "Redis has jobs under the key prefix {prefix} that an earlier build laid out otherwise, and this one would not see: \
-         let them come to rest under that build, then begin with another store.prefix"
+         let them come to rest and pay what is owed under that build, then begin with another store.prefix and another wallet key"
     )]
     OldLayout {
         /// The prefix.
