@@ -1,5 +1,7 @@
 //! The client of the walk: asks prices, pays them, and keeps what it was told and what it saw.
 
+use std::time::Duration;
+
 use anyhow::{Context, bail};
 use http::{StatusCode, Uri};
 use secrecy::SecretString;
@@ -21,6 +23,10 @@ use crate::x402::{Address, Asset, Challenge, Receipt};
 
 /// Pays no more than this for any one thing, in dollars.
 const MAX_PRICE: &str = "0.05";
+
+/// How often a price is asked for again that nobody has named yet, and after how long.
+const PRICE_TRIES: u32 = 10;
+const PRICE_PAUSE: Duration = Duration::from_millis(500);
 
 /// A client with a key and an address of its own.
 pub(super) struct Buyer<'a> {
@@ -100,9 +106,16 @@ impl<'a> Buyer<'a> {
         self.client.send(&Order::get(url), None, "reading").await
     }
 
-    /// Sends `order` without a payment, to be told the price.
+    /// Sends `order` without a payment, to be told the price; again, where nobody has named one yet.
     pub(super) async fn price(&self, order: &Order, screen: &Screen) -> anyhow::Result<Price> {
-        let answer = self.client.send(order, None, "asking the price").await?;
+        let mut answer = self.client.send(order, None, "asking the price").await?;
+        for _ in 0..PRICE_TRIES {
+            if answer.status != StatusCode::SERVICE_UNAVAILABLE {
+                break;
+            }
+            tokio::time::sleep(PRICE_PAUSE).await;
+            answer = self.client.send(order, None, "asking the price").await?;
+        }
         if answer.status != StatusCode::PAYMENT_REQUIRED {
             bail!("expected 402 with a price, found {}: {}", answer.status, answer.error());
         }
