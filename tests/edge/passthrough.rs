@@ -132,10 +132,10 @@ async fn a_large_body_streams_both_ways() {
 
 #[tokio::test]
 async fn an_app_that_is_down_is_502() {
-    let unused = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let addr = unused.local_addr().unwrap();
-    drop(unused);
-    let gateway = Setup::new(addr).start();
+    // Bound, so that nobody else is given the port, and not listening.
+    let nobody = tokio::net::TcpSocket::new_v4().unwrap();
+    nobody.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let gateway = Setup::new(nobody.local_addr().unwrap()).start();
     let answer = Wire::ask(gateway.addr, "GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
     assert_eq!(answer.status, 502);
     assert!(answer.text().contains("\"app_unreachable\""));
