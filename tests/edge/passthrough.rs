@@ -132,10 +132,10 @@ async fn a_large_body_streams_both_ways() {
 
 #[tokio::test]
 async fn an_app_that_is_down_is_502() {
-    let unused = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let addr = unused.local_addr().unwrap();
-    drop(unused);
-    let gateway = Setup::new(addr).start();
+    // Bound, so that nobody else is given the port, and not listening.
+    let nobody = tokio::net::TcpSocket::new_v4().unwrap();
+    nobody.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let gateway = Setup::new(nobody.local_addr().unwrap()).start();
     let answer = Wire::ask(gateway.addr, "GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
     assert_eq!(answer.status, 502);
     assert!(answer.text().contains("\"app_unreachable\""));
@@ -222,7 +222,15 @@ async fn expect_is_relayed_to_the_app() {
         assert!(began.elapsed() < crate::wire::PATIENCE, "never before the gateway gives up: {took:?}");
     }
 
-    let answer = Wire::ask(gateway.addr, head("/refuse")).await;
+    // The same of a refusal.
+    let began = std::time::Instant::now();
+    let answer = loop {
+        let answer = Wire::ask(gateway.addr, head("/refuse")).await;
+        if answer.status != 100 {
+            break answer;
+        }
+        assert!(began.elapsed() < crate::wire::PATIENCE, "never before the gateway gives up");
+    };
     assert_eq!(answer.status, 403, "the app's refusal comes instead of a 100");
     assert!(answer.closes());
 

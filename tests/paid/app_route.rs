@@ -1,6 +1,5 @@
 //! Routes of the app that have a price: the app's word decides whether it is charged for.
 
-use std::net::TcpListener;
 use std::time::Duration;
 
 use galaksio::sandbox::Service;
@@ -10,6 +9,7 @@ use http::Method;
 use http_body_util::BodyExt;
 
 use crate::client::{Client, Request};
+use crate::front::Front;
 use crate::once::same;
 use crate::payer::Payer;
 use crate::rig::{Setup, Stage};
@@ -101,9 +101,8 @@ fn an_app_that_recovers_is_charged_for_once() {
 
 #[test]
 fn an_app_that_is_not_there() {
-    // Taken, and let go again: nobody listens.
-    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let stage = setup().text("app", "url", &format!("http://{nobody}")).start();
+    let nobody = Front::new();
+    let stage = setup().text("app", "url", &nobody.url()).start();
     let gateway = stage.cold_gateway();
     stage.run(async {
         let answer = gateway.client().buy(&Request::get("/premium/report"), &Payer::new(), Version::V2).await;

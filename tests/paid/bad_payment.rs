@@ -215,6 +215,8 @@ fn a_quote_buys_no_more_than_it_was_made_for() {
             store(100, "?ttl=31536000"),
             Request::json("/store", &json!({ "data": { "a": 1 }, "options": { "permanent": true } })),
         ] {
+            // So that its price is known.
+            client.challenge(&other).await;
             let answer = client.send(&other.clone().paid(&small)).await;
             if answer.status == 200 {
                 // The same price by the same provider: the same quote.

@@ -294,6 +294,10 @@ fn a_payment_is_for_as_many_files_as_it_says() {
     stage.run(async {
         let (two, three) = (store("files=2&permanent=true", &files()[..2]), pinning());
         let one = store("permanent=true", &files()[..1]);
+        // So that their prices are known.
+        for request in [&one, &two, &three] {
+            client.challenge(request).await;
+        }
         for (version, code) in [(Version::V1, "payment_amount"), (Version::V2, "quote_invalid")] {
             for (paid_for, presented) in [(&two, &three), (&three, &two), (&one, &two), (&two, &one)] {
                 let payment = client.sign(paid_for, &payer, version).await;

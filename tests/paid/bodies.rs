@@ -176,8 +176,10 @@ fn a_connection_goes_on_after_the_price() {
         let (second, _) = raw.answer().await;
         assert!(second.starts_with("HTTP/1.1 200 "), "{second}");
         // One that sends a lot before it looks is not cut off before it sees the price.
+        let large = head("/store", "image/png", 10_000_000, "");
+        Raw::asked(gateway.address, large.replace("\r\n\r\n", &format!("\r\n{EXPECT}\r\n"))).await;
         let mut raw = Raw::open(gateway.address).await;
-        raw.send(head("/store", "image/png", 10_000_000, "")).await;
+        raw.send(large).await;
         for _ in 0..10 {
             raw.send(vec![7; 1_000_000]).await;
         }
@@ -192,6 +194,8 @@ fn a_form_without_options_in_its_query_is_read_up_to_its_file() {
     let gateway = stage.gateway();
     stage.run(async {
         let body = form(&[("permanent", "true")], "a.png", &[7; 2_000_000]);
+        // So that the price is known.
+        gateway.client().challenge(&Request::post("/store", FORM, body.clone())).await;
         let mut raw = Raw::open(gateway.address).await;
         raw.send(head("/store", FORM, body.len(), EXPECT)).await;
         assert_eq!(raw.answer().await.0, "HTTP/1.1 100 Continue\r\n\r\n");
@@ -317,10 +321,22 @@ fn curl_uploads_nothing_to_be_told_the_price() {
     let gateway = stage.gateway();
     let folder = tempfile::TempDir::new().unwrap();
     let path = folder.path().join("large.bin");
-    std::fs::write(&path, vec![7; 5_000_000]).unwrap();
+    let content = vec![7; 5_000_000];
+    std::fs::write(&path, &content).unwrap();
+    // The first price may come too late, and curl does not ask again.
+    let content_type = "application/octet-stream";
+    stage.run(async {
+        let client = gateway.client();
+        let raw = Request::post("/store?permanent=true", content_type, content.clone());
+        client.challenge(&raw).await;
+        let form = Request::post("/store", FORM, form(&[("permanent", "true")], "large.bin", &content));
+        client.challenge(&form).await;
+    });
     let curl = |arguments: &[&str]| {
         let out = Command::new("curl")
-            .args(["-sS", "-o", "/dev/null", "-w", "%{http_code} %{size_upload}", "--max-time", "20"])
+            .args(["-sS", "-o", "/dev/null", "-w", "%{http_code} %{size_upload}", "--max-time", "60"])
+            // After a second it would begin to send.
+            .args(["--expect100-timeout", "30"])
             .args(arguments)
             .output()
             .unwrap();
@@ -329,7 +345,7 @@ fn curl_uploads_nothing_to_be_told_the_price() {
     };
     let file = format!("@{}", path.display());
     let url = format!("http://{}/store?permanent=true", gateway.address);
-    let raw = curl(&["-H", "Content-Type: application/octet-stream", "--data-binary", &file, &url]);
+    let raw = curl(&["-H", &format!("Content-Type: {content_type}"), "--data-binary", &file, &url]);
     assert_eq!(raw, "402 0");
     assert_eq!(curl(&["-F", &format!("file={file}"), &url]), "402 0");
     // Without options in the query, as far as the fields.

@@ -46,6 +46,8 @@ fn more_than_was_paid_for_is_told_its_price() {
     stage.run(async {
         for ((name, small), (_, large)) in small.into_iter().zip(large) {
             let payment = client.sign(&small, &payer, Version::V2).await;
+            // So that its price is known.
+            client.challenge(&large).await;
             let before = stage.movements();
             let answer = client.send(&large.clone().paid(&payment)).await;
             answer.expect(402, "quote_invalid", Some("no"), Some("new_payment"));

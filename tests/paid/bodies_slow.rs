@@ -44,7 +44,7 @@ async fn payment(gateway: &Process, payer: &Payer) -> String {
     })
     .await;
     let payment = payer.pay_as(&challenge, |authorization| {
-        authorization.valid_before = authorization.valid_after + 60 + 16;
+        authorization.valid_before = authorization.valid_after + 60 + 20;
     });
     let (name, value) = payment.header();
     format!("{name}: {value}\r\n")

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
+use galaksio::clock::Clock;
 use galaksio::x402::{Challenge, Receipt, Version};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use http_body_util::{BodyExt, Full};
@@ -126,9 +127,21 @@ impl Client {
     /// The challenge for a request that is not paid. A gateway waits two seconds for a first price, and says then when to
     /// ask again: on a busy machine that is what it may come to.
     pub(crate) async fn challenge(&self, request: &Request) -> Answer {
+        self.challenge_in_time(request, || ()).await
+    }
+
+    /// The same by a clock that stands still otherwise: a provider that was too slow is asked again a second later.
+    pub(crate) async fn challenge_by(&self, clock: &Clock, request: &Request) -> Answer {
+        self.challenge_in_time(request, || clock.advance(1_000)).await
+    }
+
+    async fn challenge_in_time(&self, request: &Request, wait: impl Fn()) -> Answer {
         let answer = crate::rig::eventually("a price", async || {
             let answer = self.send(request).await;
             let later = answer.code() == "no_provider" && answer.field("retry-after").is_some();
+            if later {
+                wait();
+            }
             (!later).then_some(answer)
         })
         .await;

@@ -6,12 +6,14 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
 
 /// The door. Shut until it is opened; its address is known before.
 pub(crate) struct Front {
     address: SocketAddr,
+    /// Keeps the address while nobody listens: who comes is refused, and no other program is given the port.
+    _held: TcpSocket,
     seen: Arc<Seen>,
     open: Mutex<Option<JoinHandle<()>>>,
 }
@@ -25,8 +27,9 @@ struct Seen {
 
 impl Front {
     pub(crate) fn new() -> Front {
-        let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        Front { address, seen: Arc::default(), open: Mutex::new(None) }
+        let held = bound(SocketAddr::from(([127, 0, 0, 1], 0)));
+        let address = held.local_addr().unwrap();
+        Front { address, _held: held, seen: Arc::default(), open: Mutex::new(None) }
     }
 
     pub(crate) fn url(&self) -> String {
@@ -37,7 +40,7 @@ impl Front {
     pub(crate) async fn open(&self, url: &str) {
         self.shut().await;
         let to: SocketAddr = url.strip_prefix("http://").unwrap().parse().unwrap();
-        let listener = TcpListener::bind(self.address).await.unwrap();
+        let listener = bound(self.address).listen(1024).unwrap();
         let seen = Arc::clone(&self.seen);
         *self.open.lock() = Some(tokio::spawn(async move {
             // Dropped with this task, and every connection with it.
@@ -75,6 +78,14 @@ impl Drop for Front {
             open.abort();
         }
     }
+}
+
+/// Bound, but not listening; by `SO_REUSEADDR` several may be bound to one address, of which one listens.
+fn bound(address: SocketAddr) -> TcpSocket {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_reuseaddr(true).unwrap();
+    socket.bind(address).unwrap();
+    socket
 }
 
 async fn pass(client: TcpStream, to: SocketAddr, seen: &Seen) {

@@ -108,6 +108,8 @@ fn one_payment_over_http_1_and_2() {
     stage.run(async {
         for version in [Version::V1, Version::V2] {
             let request = Request::run("print(1)");
+            // So that the price is known.
+            client.challenge(&request).await;
             let offered = client.send_http2(&request).await;
             assert_eq!(offered.status, 402);
             assert_eq!(offered.offer(Version::V1).accepts[0].amount.to_string(), "336");

@@ -26,7 +26,11 @@ impl Scene {
     fn new(setup: impl FnOnce(Setup) -> Setup) -> Scene {
         let (first, second) = (Front::new(), Front::new());
         let routes = format!("{}\n[[facilitator.fallback]]\nurl = {:?}\n", crate::rig::ROUTES, second.url());
-        let setup_ = Setup::new().text("facilitator", "url", &first.url()).routes(&routes);
+        // However busy the machine is, only the test that is about it asks the second to verify what the first has not.
+        let setup_ = Setup::new()
+            .text("facilitator", "url", &first.url())
+            .text("facilitator", "hedge_after", "30s")
+            .routes(&routes);
         let stage = setup(setup_).start();
         stage.run(async {
             first.open(&stage.sandbox().urls.facilitator).await;
@@ -159,7 +163,11 @@ fn with_none_nothing_is_sold_and_the_rest_flows() {
 fn it_starts_without_them_and_sells_when_one_is_there() {
     let (first, second) = (Front::new(), Front::new());
     let routes = format!("{}\n[[facilitator.fallback]]\nurl = {:?}\n", crate::rig::ROUTES, second.url());
-    let stage = Setup::new().text("facilitator", "url", &first.url()).routes(&routes).start();
+    let stage = Setup::new()
+        .text("facilitator", "url", &first.url())
+        .text("facilitator", "hedge_after", "30s")
+        .routes(&routes)
+        .start();
     let gateway = stage.gateway();
     stage.run(async {
         let client = gateway.client();

@@ -172,8 +172,8 @@ fn the_answer_outlives_the_payment() {
     let (client, payer) = (gateway.client(), Payer::by(clock.clone()));
     let request = Request::run("print(1)");
     stage.run(async {
+        let offers = client.challenge_by(&clock, &request).await;
         let until = clock.now() + 9;
-        let offers = client.challenge(&request).await;
         let sign = |version| {
             payer.pay_as(&offers.offer(version), |authorization| authorization.valid_before = until)
         };

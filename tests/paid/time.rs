@@ -25,7 +25,7 @@ fn a_quote_is_good_for_its_time_and_no_longer() {
     let (client, payer) = (gateway.client(), Payer::by(clock.clone()));
     let request = Request::run("print(1)");
     stage.run(async {
-        let offered = client.challenge(&request).await;
+        let offered = client.challenge_by(&clock, &request).await;
         stage.sandbox().faults.set_price(Service::Merit, 20_000);
         // Five minutes, and half of one for clocks that differ.
         clock.advance(5 * MINUTE + 20 * SECOND);
@@ -39,6 +39,8 @@ fn a_quote_is_good_for_its_time_and_no_longer() {
             [(Version::V2, 20 * SECOND, "quote_expired"), (Version::V1, 8 * MINUTE, "payment_amount")]
         {
             clock.advance(later);
+            // So that the new price is known.
+            client.challenge_by(&clock, &request).await;
             let before = stage.movements();
             let answer = client.send(&request.clone().paid(&payer.pay(&offered.offer(version)))).await;
             answer.expect(402, code, Some("no"), Some("new_payment"));
@@ -57,6 +59,7 @@ fn an_answer_outlives_quote_and_payment() {
     let (client, payer) = (gateway.client(), Payer::by(clock.clone()));
     let request = Request::run("print(1)");
     let bought = stage.run(async {
+        client.challenge_by(&clock, &request).await;
         let mut bought = Vec::new();
         for version in [Version::V1, Version::V2] {
             let paid = request.clone().paid(&client.sign(&request, &payer, version).await);

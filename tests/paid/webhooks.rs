@@ -136,6 +136,7 @@ fn what_is_not_heard_is_told_again_in_the_same_words_and_given_up_after_a_day() 
     let (client, admin, payer) = (gateway.client(), Client::new(gateway.admin), Payer::by(clock.clone()));
     let receiver = receiver(&[500, 302, 503]);
     stage.run(async {
+        client.challenge_by(&clock, &run(&receiver.url())).await;
         let answer = client.buy(&run(&receiver.url()), &payer, Version::V2).await;
         assert_eq!(answer.status, 200, "{answer:?}");
         let first = words(&heard(&receiver, 1).await[0]);

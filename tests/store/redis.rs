@@ -1,6 +1,5 @@
 //! The Redis store: the suite, over two clients of one server, and what a network and a server can do to it.
 
-use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -281,7 +280,10 @@ async fn a_plain_server_does_not_pass_for_tls() {
 
 #[tokio::test]
 async fn nobody_there_is_said_soon_and_plainly() {
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    // Bound, so that nobody else is given the port, and not listening.
+    let nobody = tokio::net::TcpSocket::new_v4().unwrap();
+    nobody.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let port = nobody.local_addr().unwrap().port();
     let begun = Instant::now();
     let refused = refusal(&format!("redis://127.0.0.1:{port}")).await;
     assert!(

@@ -1,12 +1,15 @@
 //! A `redis-server` of its own for a test, on loopback, ended with it.
 
 use std::io::{BufRead, BufReader};
-use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
+
+use tokio::net::TcpSocket;
 
 pub(crate) struct RedisServer {
     pub(crate) port: u16,
     process: Child,
+    /// Keeps the port for the server, also while there is none. Both are bound to it, and only the server listens.
+    _held: TcpSocket,
     directory: tempfile::TempDir,
     arguments: Vec<String>,
 }
@@ -20,11 +23,14 @@ impl RedisServer {
     /// Starts one that keeps in `directory` what `arguments` tell it to keep.
     pub(crate) fn start_in(directory: tempfile::TempDir, arguments: &[&str]) -> Self {
         let arguments: Vec<String> = arguments.iter().map(ToString::to_string).collect();
-        // Somebody may take the port between our letting it go and the server's binding it.
+        // A cluster wants a second port that follows from the first, and may not get it.
         for _ in 0..10 {
-            let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+            let held = TcpSocket::new_v4().unwrap();
+            held.set_reuseaddr(true).unwrap();
+            held.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+            let port = held.local_addr().unwrap().port();
             if let Some(process) = spawn(port, &directory, &arguments) {
-                return RedisServer { port, process, directory, arguments };
+                return RedisServer { port, process, _held: held, directory, arguments };
             }
         }
         panic!("redis-server does not start");

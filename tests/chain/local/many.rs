@@ -77,8 +77,9 @@ async fn two_hundred_payments_are_settled_sixty_four_at_once_in_the_blocks_it_ta
         start.elapsed(),
         transactions.len()
     );
-    // Four rounds of 64, and the block that was being made.
-    assert!(blocks <= 4 + 3, "{blocks} blocks");
+    // Four rounds of 64, the block that was being made, and some that a slow machine splits: a block is made a second
+    // after the first that waits for it.
+    assert!(blocks <= 12, "{blocks} blocks");
     assert!(transactions.len() < 100, "{} transactions: those that waited did not share", transactions.len());
     assert_eq!(rig.chain.sent(rig.gas_account).await, transactions.len() as u64);
 }
