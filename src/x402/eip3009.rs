@@ -2,7 +2,7 @@
 //! and signing it. What is accepted here is what a token contract accepts: OpenZeppelin's and
 //! Circle's `ECRecover` refuse a high `s`, so a payment with one could never settle.
 
-use alloy::primitives::{Address, B256, Signature, U256, keccak256};
+use alloy::primitives::{Address, B256, Keccak256, Signature, U256, b256, keccak256};
 #[cfg(test)]
 use alloy::signers::SignerSync;
 use alloy::signers::local::PrivateKeySigner;
@@ -15,6 +15,9 @@ const MAX_S: U256 = U256::from_be_slice(&[
     0x7f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x5d,
     0x57, 0x6e, 0x73, 0x57, 0xa4, 0x50, 0x1d, 0xdf, 0xe9, 0x2f, 0x46, 0x68, 0x1b, 0x20, 0xa0,
 ]);
+
+/// `TRANSFER_WITH_AUTHORIZATION_TYPEHASH` of EIP-3009. The library computes it for each message.
+const TYPE_HASH: B256 = b256!("7c7c6cdb67a18743f49ec6fa9b35f50d52ed05cbed4cc592e13b44501c1a2267");
 
 mod message {
     alloy::sol! {
@@ -72,7 +75,10 @@ impl Domain {
             validBefore: U256::from(authorization.valid_before),
             nonce: authorization.nonce,
         };
-        self.hash(message.eip712_hash_struct())
+        let mut hasher = Keccak256::new();
+        hasher.update(TYPE_HASH);
+        hasher.update(message.eip712_encode_data());
+        self.hash(hasher.finalize())
     }
 
     /// The EIP-712 digest of another message to the same token.

@@ -32,9 +32,7 @@ fn domain_separator_is_the_one_on_chain() {
 }
 
 #[test]
-fn type_hash_is_the_one_in_the_standard() {
-    // TRANSFER_WITH_AUTHORIZATION_TYPEHASH of EIP-3009.
-    let standard = b256!("7c7c6cdb67a18743f49ec6fa9b35f50d52ed05cbed4cc592e13b44501c1a2267");
+fn type_hash_is_that_of_the_message() {
     let message = message::TransferWithAuthorization {
         from: Address::ZERO,
         to: Address::ZERO,
@@ -43,7 +41,17 @@ fn type_hash_is_the_one_in_the_standard() {
         validBefore: U256::ZERO,
         nonce: B256::ZERO,
     };
-    assert_eq!(message.eip712_type_hash(), standard);
+    assert_eq!(message.eip712_type_hash(), TYPE_HASH);
+    let digest = Domain::new(&base_sepolia()).hash(message.eip712_hash_struct());
+    let authorization = Authorization {
+        from: Address::ZERO,
+        to: Address::ZERO,
+        value: Amount::ZERO,
+        valid_after: 0,
+        valid_before: 0,
+        nonce: B256::ZERO,
+    };
+    assert_eq!(Domain::new(&base_sepolia()).digest(&authorization), digest);
 }
 
 #[test]
