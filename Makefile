@@ -29,7 +29,7 @@ CLIENTS_READY := $(patsubst %/package-lock.json,%/node_modules/.package-lock.jso
 SELLER := tests/servers/axum
 SELLER_READY := target/peers/debug/axum-seller
 SELLER_FAST := target/peers/release/axum-seller
-SCRIPTS := .ci/run scripts/ensure scripts/timed scripts/audit scripts/chaos scripts/fuzz
+SCRIPTS := .ci/run scripts/ensure scripts/timed scripts/audit scripts/chaos scripts/fuzz scripts/release
 
 .PHONY: help
 help: ## list these targets
@@ -64,11 +64,15 @@ check: build-tools ## the fast half of test: formatting, lints, and the tests th
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	$(CARGO) test --locked --lib --bins
 
+.PHONY: release
+release: build-tools ## the program for use, in target/profiled/galaksio: optimised by a profile of itself under load
+	scripts/release
+
 .PHONY: bench
-bench: build-tools ## the edge against nginx, as a table and in target/bench/edge.json (under five minutes after the build)
+bench: release ## the edge against nginx, as a table and in target/bench/edge.json (under five minutes after the build)
 	@scripts/ensure nginx wrk python3
-	$(CARGO) build --release --locked --bin galaksio --example floor
-	python3 -B benches/edge/bench.py --galaksio target/release/galaksio --floor target/release/examples/floor --rounds $(ROUNDS) --seconds $(SECONDS_EACH)
+	$(CARGO) build --release --locked --example floor
+	python3 -B benches/edge/bench.py --galaksio target/profiled/galaksio --floor target/release/examples/floor --rounds $(ROUNDS) --seconds $(SECONDS_EACH)
 
 .PHONY: bench-settle
 bench-settle: build-tools $(CLIENTS_READY) ## our facilitator against the official one, as tables and in target/bench/settle.json (four minutes)
@@ -80,9 +84,9 @@ bench-bodies: build-tools ## large bodies against nginx and curl: throughput, pr
 	BENCH_MIB=$(MIB) BENCH_ROUNDS=$(BODY_ROUNDS) $(CARGO) bench --locked --bench bodies
 
 .PHONY: bench-paid
-bench-paid: build-tools $(CLIENTS_READY) $(SELLER_FAST) ## paid requests beside x402-axum and @x402/express, as a table and in target/bench/paid.json (under five minutes after the build)
+bench-paid: release $(CLIENTS_READY) $(SELLER_FAST) ## paid requests beside x402-axum and @x402/express, as a table and in target/bench/paid.json (under five minutes after the build)
 	@scripts/ensure redis-server
-	$(CARGO) bench --locked --bench paid -- --rounds $(ROUNDS) --seconds $(SECONDS_EACH)
+	$(CARGO) bench --locked --bench paid -- --galaksio target/profiled/galaksio --rounds $(ROUNDS) --seconds $(SECONDS_EACH)
 
 .PHONY: audit
 audit: ## advisories, licences, bans and sources of the dependencies, by deny.toml

@@ -24,6 +24,7 @@ mod client;
 #[allow(dead_code, reason = "shared with the tests, which use all of it")]
 #[path = "../../tests/paid/gateway.rs"]
 mod gateway;
+mod gateways;
 mod http1;
 mod load;
 #[allow(dead_code, reason = "shared with the tests, which use all of it")]
@@ -45,6 +46,7 @@ mod stubs;
 #[path = "../../tests/chain/token.rs"]
 mod token;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Parser;
@@ -77,6 +79,9 @@ struct Arguments {
     /// Only sellers whose name has this in it, beside the first
     #[arg(long)]
     only: Option<String>,
+    /// The gateway's program
+    #[arg(long, default_value = env!("CARGO_BIN_EXE_galaksio"))]
+    galaksio: PathBuf,
     /// Given by cargo
     #[arg(long, hide = true)]
     bench: bool,
@@ -86,7 +91,7 @@ fn main() {
     let arguments = Arguments::parse();
     let _ = rustls::crypto::ring::default_provider().install_default();
     let (stubs, buyers) = (Stubs::start(), Buyers::new());
-    let started = Sellers::start(&stubs, arguments.threads);
+    let started = Sellers::start(&arguments.galaksio, &stubs, arguments.threads);
     let wanted = |at: usize, seller: &Seller| {
         at == 0 || arguments.only.as_ref().is_none_or(|only| seller.name.contains(only))
     };

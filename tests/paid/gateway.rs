@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread::JoinHandle;
 
@@ -63,8 +63,14 @@ pub(crate) struct Process {
 }
 
 impl Process {
+    #[allow(dead_code, reason = "not in every program")]
     pub(crate) fn start(config: PathBuf, key: &str) -> Process {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_galaksio"))
+        Process::run(Path::new(env!("CARGO_BIN_EXE_galaksio")), config, key)
+    }
+
+    /// Of a build of its own.
+    pub(crate) fn run(program: &Path, config: PathBuf, key: &str) -> Process {
+        let mut child = Command::new(program)
             .arg("serve")
             .arg("--config")
             .arg(config)
@@ -96,7 +102,7 @@ impl Process {
         Client::new(self.address)
     }
 
-    #[allow(dead_code, reason = "for the benchmark")]
+    #[allow(dead_code, reason = "not in every program")]
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
@@ -128,7 +134,15 @@ impl Process {
         line.trim().trim_end_matches(" kB").parse().unwrap()
     }
 
+    /// Tells it to end, and waits until it has.
+    #[allow(dead_code, reason = "not in every program")]
+    pub(crate) fn end(mut self) {
+        let told = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().unwrap();
+        assert!(told.success() && self.child.wait().unwrap().success(), "the gateway did not end well");
+    }
+
     /// Ends it as a crash would.
+    #[allow(dead_code, reason = "not in every program")]
     pub(crate) fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
