@@ -12,6 +12,7 @@
 #[expect(dead_code, reason = "the chaos suite uses more of it")]
 mod client;
 mod drain;
+mod forgets;
 mod gateway;
 mod inventory;
 mod lists;

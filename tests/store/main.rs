@@ -12,6 +12,7 @@ mod cut;
 mod embedded;
 mod redis;
 mod redis_connections;
+mod redis_forgets;
 mod redis_server;
 mod sample;
 mod subject;
