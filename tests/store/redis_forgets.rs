@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use galaksio::clock::Clock;
 use galaksio::jobs::redis::Redis;
-use galaksio::jobs::{Appended, Claim, Event, Job, JobStore, Lease, State, StoreError};
+use galaksio::jobs::{Appended, Claim, Event, Job, JobStore, Lease, State, StoreError, ValueStore as _};
 use tempfile::TempDir;
 
 use crate::redis_server::RedisServer;
@@ -288,4 +288,29 @@ async fn who_may_not_ask_takes_every_broken_connection_for_a_crash() {
     // What is in work goes on.
     append(&store, &lease, &Event::Verified, &at).await;
     believed(async || store.claim(&job(2, now()), LONG).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs redis-server; `make test` runs it"]
+async fn values_that_are_gone_are_said_again_and_no_other() {
+    let mut server = server();
+    let (store, other) = (connect(&server).await, connect(&server).await);
+    store.put("epochs", "old", b"1", None).await.unwrap();
+    let then = server.remember();
+    store.put("epochs", "old", b"2", None).await.unwrap();
+    store.put("epochs", "new", b"3", Some(LONG)).await.unwrap();
+    assert_eq!(store.put_new("names", "a", b"4", Some(LONG)).await.unwrap(), None);
+    assert_eq!(other.put_new("names", "a", b"5", Some(LONG)).await.unwrap().as_deref(), Some(&b"4"[..]));
+    server.go_back_to(&then);
+    believed(async || store.due(1).await).await;
+    let get = async |space, key| other.get(space, key).await.unwrap();
+    assert_eq!(get("epochs", "new").await.as_deref(), Some(&b"3"[..]));
+    assert_eq!(get("names", "a").await.as_deref(), Some(&b"4"[..]), "of two the one that had it");
+    assert_eq!(other.list("epochs").await.unwrap().len(), 2);
+    // It may be newer.
+    assert_eq!(get("epochs", "old").await.as_deref(), Some(&b"1"[..]));
+    let client = redis::Client::open(server.url()).unwrap();
+    let mut raw = client.get_multiplexed_async_connection().await.unwrap();
+    let left: u64 = redis::cmd("PTTL").arg("{test}:value:epochs/new").query_async(&mut raw).await.unwrap();
+    assert!(left > 0 && left <= LONG.as_millis() as u64, "{left}");
 }

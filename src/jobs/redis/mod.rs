@@ -3,7 +3,8 @@
 //! Each write is one script, so it happens whole or not at all, by the server's clock. The scripts know versions,
 //! epochs, leases and expiry, and nothing of what a state means. `connect` reads the URL, `server` says whether what is there may
 //! be trusted with jobs, `connection` keeps one for each runtime, `calls` asks it in time, `keys` names things, `values` is what
-//! is no job. `incarnation` notices that the server may have forgotten something, and `reassert` writes it again.
+//! is no job. `incarnation` notices that the server may have forgotten something, `reassert` writes it again, and `said`
+//! remembers the small values for that.
 
 mod calls;
 mod connect;
@@ -12,6 +13,7 @@ mod incarnation;
 mod keys;
 mod lists;
 mod reassert;
+mod said;
 mod server;
 mod values;
 

@@ -13,6 +13,7 @@ use tracing::{error, info, warn};
 use super::Redis;
 use super::calls::Again;
 use super::incarnation::SETTLES;
+use super::said::Values;
 use crate::jobs::held::{Held, Place};
 use crate::jobs::store::{Lease, StoreError};
 
@@ -34,6 +35,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 pub(super) struct Holds {
     live: Mutex<Live>,
     recent: Mutex<Recent>,
+    pub(super) values: Values,
 }
 
 /// Jobs in hand, for as long as anybody has the lease.
@@ -86,6 +88,7 @@ impl Holds {
     /// What was let go of longer ago is forgotten here too.
     pub(super) fn tidy(&self) {
         self.recent.lock().tidy();
+        self.values.tidy();
     }
 
     fn all(&self) -> Vec<Arc<Held>> {
@@ -113,6 +116,8 @@ impl Redis {
         warn!(
             "Redis is another run than before, or another server: paid work waits until what it may have forgotten is written"
         );
+        // First, since nobody waits for it: what a request is called, and what prices were shown.
+        self.say_again(number).await;
         let mut again = self.restore_all(number).await;
         tokio::time::sleep_until(settled).await;
         // Over a connection that was there before, some may have been acknowledged after that by the server that was.
@@ -147,6 +152,15 @@ impl Redis {
         };
         stream::iter(self.holds.all()).for_each_concurrent(TOGETHER, each).await;
         again.into_inner()
+    }
+
+    /// Writes again the small values that the run of this number has not got, though they were written a moment ago.
+    async fn say_again(&self, number: u64) {
+        for value in self.holds.values.newest_first() {
+            while self.incarnation.is_at(number) && self.put_again(&value).await.is_err() {
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
     }
 
     /// Writes a job as its holder knows it, if the server knows less, and nobody else has it.

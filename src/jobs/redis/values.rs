@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use redis::Cmd;
 
 use super::calls::Again;
+use super::said::Said;
 use super::{Redis, millis};
 use crate::jobs::store::{Draw, StoreError, ValueStore};
 
@@ -23,6 +24,27 @@ impl Redis {
         script.key(self.keys.space(space)).arg(key).arg(value).arg(ttl).arg(if new { "new" } else { "" });
         self.run(&script, if new { Again::Never } else { Again::Harmless }).await
     }
+
+    /// A value that was written is remembered for a while.
+    async fn say(
+        &self,
+        place: (&str, &str),
+        value: &[u8],
+        ttl: Option<Duration>,
+        new: bool,
+    ) -> Result<Option<Vec<u8>>, StoreError> {
+        let before = self.put_value(place, value, ttl, new).await?;
+        if before.is_none() {
+            self.holds.values.said(place, value, ttl);
+        }
+        Ok(before)
+    }
+
+    /// The same again, unless there is one. A value that is there may be older, and may be newer.
+    pub(super) async fn put_again(&self, said: &Said) -> Result<(), StoreError> {
+        let Some(ttl) = said.left() else { return Ok(()) };
+        self.put_value((&said.space, &said.key), &said.value, ttl, true).await.map(drop)
+    }
 }
 
 #[async_trait]
@@ -34,7 +56,7 @@ impl ValueStore for Redis {
         value: &[u8],
         ttl: Option<Duration>,
     ) -> Result<(), StoreError> {
-        self.put_value((space, key), value, ttl, false).await.map(drop)
+        self.say((space, key), value, ttl, false).await.map(drop)
     }
 
     async fn put_new(
@@ -44,7 +66,7 @@ impl ValueStore for Redis {
         value: &[u8],
         ttl: Option<Duration>,
     ) -> Result<Option<Vec<u8>>, StoreError> {
-        self.put_value((space, key), value, ttl, true).await
+        self.say((space, key), value, ttl, true).await
     }
 
     async fn get(&self, space: &str, key: &str) -> Result<Option<Vec<u8>>, StoreError> {
