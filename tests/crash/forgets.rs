@@ -26,7 +26,7 @@ async fn rig() -> (RedisServer, Rig, Gateway) {
 
 impl Rig {
     /// Presents the payment until somebody has looked at it: while the store may have forgotten it, nobody does.
-    async fn answered(&self, at: &Gateway, purchase: &Purchase) -> Answer {
+    pub(crate) async fn answered(&self, at: &Gateway, purchase: &Purchase) -> Answer {
         let waits = ["store_away", "settlement_unknown", "job_running"];
         until("an answer that knows", async || {
             let answer = self.client.present(at.edge, purchase).await.unwrap();
@@ -36,7 +36,7 @@ impl Rig {
         .await
     }
 
-    async fn until_told(&self, by: &Gateway, purchase: &Purchase, state: State) {
+    pub(crate) async fn until_told(&self, by: &Gateway, purchase: &Purchase, state: State) {
         until(&format!("the job to be {}", state.name()), async || {
             let answer = self.client.get(by.edge, &format!("/job/{}", purchase.job)).await.unwrap();
             (answer.json()["state"] == state.name()).then_some(())
@@ -44,7 +44,7 @@ impl Rig {
         .await;
     }
 
-    async fn ends_once(
+    pub(crate) async fn ends_once(
         mut self,
         second: Gateway,
         purchase: &Purchase,
@@ -62,7 +62,7 @@ impl Rig {
     }
 }
 
-const LINES: [&str; 4] = ["verified", "signed", "answered", "settled"];
+pub(crate) const LINES: [&str; 4] = ["verified", "signed", "answered", "settled"];
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs redis-server; make test runs it"]

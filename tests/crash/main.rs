@@ -24,6 +24,9 @@ mod proved;
 mod redis_server;
 mod replicas;
 mod rig;
+mod sentinel;
+#[path = "../store/sentinels.rs"]
+mod sentinels;
 mod settings;
 mod steps;
 mod table;

@@ -28,13 +28,14 @@ pub(super) const OLDEST: (u32, u32) = (6, 0);
 /// Why the Redis store cannot be used. None of them shows the URL: it may hold a password.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// The URL does not parse, or its scheme is not one of `redis`, `rediss` and `unix`.
+    /// The URL does not parse, or its scheme is none that is known.
     #[error(
-        "the Redis URL is not usable: {0}; write redis://user:password@host:port/db, or rediss:// for TLS"
+        "the Redis URL is not usable: {0}; write redis://user:password@host:port/db, or rediss:// for TLS, or \
+         redis+sentinel://user:password@host:port,host:port/service/db"
     )]
     Url(String),
-    /// The URL or the server is for Sentinel or Cluster.
-    #[error("Redis {0} is not supported yet; give the URL of one Redis server")]
+    /// The URL or the server is for Cluster.
+    #[error("Redis {0} is not supported; give the URL of one Redis server, or of its Sentinels")]
     Unsupported(&'static str),
     /// The prefix would break the keys' hash tag.
     #[error("the Redis key prefix must not be empty or contain {{ or }}")]
@@ -87,8 +88,10 @@ pub enum OpenError {
 /// The server at `url`, and a connection to it: it was checked that it will keep what it is given, and that nothing is at
 /// `prefix` that this build would overlook.
 pub(super) async fn connect(url: &str, prefix: &str) -> Result<(Server, Fresh), OpenError> {
-    let client = Client::open(parse(url)?).map_err(|error| OpenError::Url(error.to_string()))?;
-    let server = Server::new(client);
+    let server = match url.split_once("://") {
+        Some((scheme, _)) if scheme.ends_with("+sentinel") => Server::known_to(url.parse()?),
+        _ => Server::at(Client::open(parse(url)?).map_err(|error| OpenError::Url(error.to_string()))?),
+    };
     let connecting = async {
         let mut fresh = server.reach(true).await?;
         let old =
@@ -109,9 +112,6 @@ pub(super) async fn connect(url: &str, prefix: &str) -> Result<(Server, Fresh), 
 
 fn parse(url: &str) -> Result<ConnectionInfo, OpenError> {
     let scheme = url.split_once("://").map_or("", |(scheme, _)| scheme);
-    if scheme.contains("sentinel") {
-        return Err(OpenError::Unsupported("Sentinel"));
-    }
     // A list of hosts is how Cluster nodes are written.
     let authority = url.split_once("://").map_or("", |(_, rest)| rest.split('/').next().unwrap_or(""));
     let hosts = authority.rsplit_once('@').map_or(authority, |(_, hosts)| hosts);
@@ -123,7 +123,7 @@ fn parse(url: &str) -> Result<ConnectionInfo, OpenError> {
     Ok(info.set_redis_settings(settings).set_tcp_settings(tcp()))
 }
 
-fn tcp() -> TcpSettings {
+pub(super) fn tcp() -> TcpSettings {
     let keepalive = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE / 5);
     let settings = TcpSettings::default().set_nodelay(true).set_keepalive(keepalive);
     #[cfg(target_os = "linux")]
@@ -148,12 +148,8 @@ mod tests {
 
     #[test]
     fn urls_of_other_kinds_are_refused_by_name() {
-        for (url, kind) in [
-            ("redis+sentinel://a:26379/mymaster", "Sentinel"),
-            ("rediss+sentinel://:p@a:26379,b:26379/mymaster", "Sentinel"),
-            ("redis-cluster://a:6379", "Cluster"),
-            ("redis://:p,w@a:6379,b:6379", "Cluster"),
-        ] {
+        for (url, kind) in [("redis-cluster://a:6379", "Cluster"), ("redis://:p,w@a:6379,b:6379", "Cluster")]
+        {
             assert!(matches!(parse(url), Err(OpenError::Unsupported(found)) if found == kind), "{url}");
         }
         for bad in ["", "localhost:6379", "http://localhost", "redis://", "redis://host:port"] {

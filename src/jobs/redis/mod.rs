@@ -1,7 +1,7 @@
 //! The Redis store: one server, any number of gateways.
 //!
 //! Each write is one script, so it happens whole or not at all, by the server's clock. The scripts know versions,
-//! epochs, leases and expiry, and nothing of what a state means. `connect` reads the URL, `server` says whether what is there may
+//! epochs, leases and expiry, and nothing of what a state means. `connect` reads the URL, `sentinel` one with Sentinels, `server` says whether what is there may
 //! be trusted with jobs, `connection` keeps one for each runtime, `calls` asks it in time, `keys` names things, `values` is what
 //! is no job. `incarnation` notices that the server may have forgotten something, `reassert` writes it again, and `said`
 //! remembers the small values for that.
@@ -14,6 +14,8 @@ mod keys;
 mod lists;
 mod reassert;
 mod said;
+mod scripts;
+mod sentinel;
 mod server;
 mod values;
 
@@ -23,7 +25,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use redis::{Cmd, Script, ScriptInvocation};
+use redis::{Cmd, ScriptInvocation};
 use uuid::Uuid;
 
 use super::held::{Held, Known, Place};
@@ -39,7 +41,8 @@ use connection::Connections;
 use incarnation::Incarnation;
 use keys::Keys;
 use lists::resting;
-use reassert::Holds;
+use reassert::{Holds, Restored};
+use scripts::Scripts;
 use server::Server;
 
 /// Jobs in Redis. Each runtime that asks has a connection of its own.
@@ -68,21 +71,6 @@ impl Deref for Redis {
     }
 }
 
-struct Scripts {
-    claim: Script,
-    append: Script,
-    restore: Script,
-    journal: Script,
-    forget: Script,
-    renew: Script,
-    take_over: Script,
-    put: Script,
-    range: Script,
-    count: Script,
-    draw: Script,
-    drawn: Script,
-}
-
 /// Every so many jobs of a state that will expire one tidies up, and takes twice as many that are past out of its index, and
 /// their ids.
 const TIDY_EVERY: u32 = 16;
@@ -91,11 +79,14 @@ const TIDY_EVERY: u32 = 16;
 const WRITTEN: u8 = 1;
 const FORGOTTEN: u8 = 2;
 
+/// How often a server is reminded of a job in the course of one write.
+const REMINDED: u32 = 3;
+
 /// A job as the parts that are in its hash: fixed, record, answer.
 type Found = (Option<Vec<u8>>, Option<Vec<u8>>, Option<Vec<u8>>);
 
 impl Redis {
-    /// Connects to the server at `url` (`redis://`, `rediss://`, `unix://`). Every key starts with `{prefix}`. Jobs are
+    /// Connects to the server at `url` (`redis://`, `rediss://`, `unix://`, or `redis+sentinel://`). Every key starts with `{prefix}`. Jobs are
     /// kept for `retention` after their last event. Refuses a server that may evict jobs, and a prefix with jobs
     /// that an earlier build laid out otherwise; warns of a server that a crash makes forget.
     pub async fn connect(
@@ -106,7 +97,6 @@ impl Redis {
         if prefix.is_empty() || prefix.contains(['{', '}']) {
             return Err(OpenError::Prefix);
         }
-        let script = |code| Script::new(code);
         let (server, fresh) = connect::connect(url, prefix).await?;
         let store = Redis(Arc::new(Inner {
             server,
@@ -115,20 +105,7 @@ impl Redis {
             holds: Holds::default(),
             keys: Keys::new(prefix),
             retention: retention.into(),
-            scripts: Scripts {
-                claim: script(include_str!("scripts/claim.lua")),
-                append: script(include_str!("scripts/append.lua")),
-                restore: script(include_str!("scripts/restore.lua")),
-                journal: script(include_str!("scripts/journal.lua")),
-                forget: script(include_str!("scripts/forget.lua")),
-                renew: script(include_str!("scripts/renew.lua")),
-                take_over: script(include_str!("scripts/take_over.lua")),
-                put: script(include_str!("scripts/put.lua")),
-                range: script(include_str!("scripts/range.lua")),
-                count: script(include_str!("scripts/count.lua")),
-                draw: script(include_str!("scripts/draw.lua")),
-                drawn: script(include_str!("scripts/drawn.lua")),
-            },
+            scripts: Scripts::default(),
             expiring: Default::default(),
         }));
         store.take(&store.connections.here(), fresh);
@@ -154,11 +131,21 @@ impl Redis {
     /// Runs a script that writes by a lease. A server that has forgotten the job, or the last of it, is reminded first. Whether
     /// it was written.
     async fn reminding(&self, lease: &Lease, script: &ScriptInvocation<'_>) -> Result<bool, StoreError> {
-        match self.run::<u8>(script, Again::Harmless).await? {
-            FORGOTTEN if self.remind(lease).await? => {
-                Ok(self.run::<u8>(script, Again::Harmless).await? == WRITTEN)
+        let mut reminded = Restored::No;
+        // It may forget once more, and it may be reminded by others.
+        for _ in 0..REMINDED {
+            let answer = self.run::<u8>(script, Again::Harmless).await?;
+            if answer == FORGOTTEN {
+                reminded = self.remind(lease).await?;
             }
-            answer => Ok(answer == WRITTEN),
+            if answer != FORGOTTEN || reminded == Restored::No {
+                return Ok(answer == WRITTEN);
+            }
+        }
+        match reminded {
+            Restored::Again => Err(StoreError::Away("Redis forgets what it is told".into())),
+            // It is as far as its holder knows, and this is further on.
+            Restored::Yes | Restored::No => Ok(false),
         }
     }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use futures_util::StreamExt;
 use futures_util::stream;
 use parking_lot::Mutex;
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::Redis;
 use super::calls::Again;
@@ -123,7 +123,7 @@ impl Redis {
         // Over a connection that was there before, some may have been acknowledged after that by the server that was.
         again += self.restore_all(number).await;
         self.incarnation.whole(number);
-        info!(again, "Redis is believed again");
+        info!(jobs = again, "Redis is believed again; so many jobs had to be written again");
     }
 
     /// How many jobs had to be written again.
@@ -134,13 +134,11 @@ impl Redis {
             while self.incarnation.is_at(number) {
                 match self.restore(&held).await {
                     Ok(Restored::Again) => {
-                        warn!(job = %held.id, "Redis had forgotten the last of a job; it is written again");
+                        debug!(job = %held.id, "a job was forgotten, or the last of it, and is written again");
                         again.fetch_add(1, Ordering::Relaxed);
                     }
                     Ok(Restored::Yes) => {}
-                    Ok(Restored::No) => {
-                        info!(job = %held.id, "a job is another's by now");
-                    }
+                    Ok(Restored::No) => debug!(job = %held.id, "a job is another's by now"),
                     Err(StoreError::Away(_)) => {
                         tokio::time::sleep(PAUSE).await;
                         continue;
@@ -196,17 +194,17 @@ impl Redis {
         })
     }
 
-    /// The same, for a lease whose job was found to be gone, or older than its holder knows it. Whether it is there now.
-    pub(super) async fn remind(&self, lease: &Lease) -> Result<bool, StoreError> {
+    /// The same, for a lease whose job was found to be gone, or older than its holder knows it.
+    pub(super) async fn remind(&self, lease: &Lease) -> Result<Restored, StoreError> {
         // What came to rest may be gone with good reason.
         let Some(held) = lease.held.as_ref().filter(|held| held.epoch == lease.epoch && !held.has_ended())
         else {
-            return Ok(false);
+            return Ok(Restored::No);
         };
         let restored = self.restore(held).await?;
         if restored == Restored::Again {
             warn!(job = %held.id, "Redis had forgotten the last of a job; it is written again");
         }
-        Ok(restored != Restored::No)
+        Ok(restored)
     }
 }

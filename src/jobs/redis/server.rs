@@ -1,5 +1,6 @@
 //! The server: a connection to it, and whether it may be trusted with jobs.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
@@ -7,19 +8,29 @@ use redis::{AsyncConnectionConfig, Client, ErrorKind, PushInfo, RedisError};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use super::connect::{OLDEST, OpenError, RESPONSE_TIMEOUT, refusal};
+use super::sentinel::Sentinels;
 use crate::clock::while_running;
 
 /// Commands waiting to be written to the connection, at most; further ones wait their turn.
 const PIPELINE: usize = 1024;
 
+/// Some of the Sentinels may not be there, and whom they name may not be.
+const SENTINELS_TIMEOUT: Duration = Duration::from_secs(3);
+
 /// How often a server that is not there is tried again before whoever waits is told, and how long after each try.
 const PAUSES: [Duration; 3] =
     [Duration::from_millis(50), Duration::from_millis(100), Duration::from_millis(200)];
 
-/// Where it is.
+/// Where it is, or who knows that.
 pub(super) struct Server {
-    client: Client,
+    place: Place,
+    /// What it is called.
     address: String,
+}
+
+enum Place {
+    At(Client),
+    KnownTo(Sentinels),
 }
 
 /// A connection that nobody has used yet, to a server that was found fit just now.
@@ -32,9 +43,14 @@ pub(super) struct Fresh {
 }
 
 impl Server {
-    pub(super) fn new(client: Client) -> Self {
-        let address = client.get_connection_info().addr().to_string();
-        Server { client, address }
+    pub(super) fn at(client: Client) -> Self {
+        let address = address(&client);
+        Server { place: Place::At(client), address }
+    }
+
+    pub(super) fn known_to(sentinels: Sentinels) -> Self {
+        let address = sentinels.name();
+        Server { place: Place::KnownTo(sentinels), address }
     }
 
     pub(super) fn address(&self) -> &str {
@@ -45,7 +61,10 @@ impl Server {
     pub(super) async fn reach(&self, first: bool) -> Result<Fresh, OpenError> {
         for pause in PAUSES {
             match self.connect(first).await {
-                Err(OpenError::Away { .. } | OpenError::Denied { .. }) => tokio::time::sleep(pause).await,
+                // Sentinels may name one that is a replica by now.
+                Err(OpenError::Away { .. } | OpenError::Denied { .. } | OpenError::Replica { .. }) => {
+                    tokio::time::sleep(pause).await
+                }
                 reached => return reached,
             }
         }
@@ -53,16 +72,25 @@ impl Server {
     }
 
     async fn connect(&self, first: bool) -> Result<Fresh, OpenError> {
+        let client = match &self.place {
+            Place::At(client) => Cow::Borrowed(client),
+            Place::KnownTo(sentinels) => {
+                let found = while_running(SENTINELS_TIMEOUT, sentinels.primary()).await;
+                let late = || away(&self.address, &format!("no answer within {SENTINELS_TIMEOUT:?}"));
+                Cow::Owned(found.ok_or_else(late)?.map_err(|error| refusal(&self.address, &error))?)
+            }
+        };
+        let address = address(&client);
         let (sender, pushes) = unbounded_channel();
-        let refused = |error: &RedisError| refusal(&self.address, error);
+        let refused = |error: &RedisError| refusal(&address, error);
         let config = config().set_push_sender(sender);
-        let opened = self.client.get_multiplexed_async_connection_with_config(&config).await;
+        let opened = client.get_multiplexed_async_connection_with_config(&config).await;
         let mut connection = opened.map_err(|error| refused(&error))?;
         // One question for all: CONFIG GET, which would also know, is forbidden by most hosted offers.
         let info = redis::cmd("INFO");
         let answer = while_running(RESPONSE_TIMEOUT, info.query_async::<String>(&mut connection)).await;
         let run = match answer {
-            Some(Ok(info)) => check(&self.address, &info, first)?,
+            Some(Ok(info)) => check(&address, &info, first)?,
             Some(Err(error)) if error.kind() == ErrorKind::Server(redis::ServerErrorKind::NoPerm) => {
                 if first {
                     tracing::warn!(
@@ -75,10 +103,14 @@ impl Server {
                 None
             }
             Some(Err(error)) => return Err(refused(&error)),
-            None => return Err(away(&self.address, &format!("no answer within {RESPONSE_TIMEOUT:?}"))),
+            None => return Err(away(&address, &format!("no answer within {RESPONSE_TIMEOUT:?}"))),
         };
         Ok(Fresh { connection, pushes, run })
     }
+}
+
+fn address(client: &Client) -> String {
+    client.get_connection_info().addr().to_string()
 }
 
 fn config() -> AsyncConnectionConfig {
