@@ -12,7 +12,6 @@ use redis::aio::MultiplexedConnection;
 use redis::{PushInfo, PushKind, RedisError};
 use tokio::sync::mpsc::UnboundedReceiver;
 
-use super::reassert::RECENT;
 use super::server::Fresh;
 use super::{Inner, Redis};
 use crate::by_runtime::ByRuntime;
@@ -104,21 +103,13 @@ async fn make(store: Redis, connection: Arc<Connection>) -> Result<(), StoreErro
 
 /// Waits for the end of a connection, and makes the next at once: it is to be known soon what the server forgot.
 async fn watch(store: Weak<Inner>, connection: Weak<Connection>, mut pushes: UnboundedReceiver<PushInfo>) {
-    loop {
-        let push = tokio::time::timeout(RECENT, pushes.recv()).await;
-        let Some(store) = store.upgrade().map(Redis) else { return };
-        match push {
-            Ok(Some(push)) if push.kind == PushKind::Disconnection => {
-                if let Some(connection) = connection.upgrade() {
-                    store.forget(&connection);
-                }
-                break;
+    // None comes any more, either, once it was let go of because it gave no answer.
+    while let Some(push) = pushes.recv().await {
+        if push.kind == PushKind::Disconnection {
+            if let (Some(store), Some(connection)) = (store.upgrade(), connection.upgrade()) {
+                Redis(store).forget(&connection);
             }
-            Ok(Some(_)) => {}
-            // It was let go of, because it gave no answer.
-            Ok(None) => break,
-            // Where nothing comes to rest any more, the last that did would stay.
-            Err(_) => store.holds.tidy(),
+            break;
         }
     }
     // Whether anybody asks meanwhile or not: the others wait for what this process knows, and not for long.

@@ -307,6 +307,8 @@ impl JobStore for Redis {
     async fn due(&self, limit: usize) -> Result<Vec<ClaimKey>, StoreError> {
         let mut script = self.scripts.range.key(self.keys.open());
         let ids: Vec<String> = self.run(script.arg("past").arg(limit), Again::Believed).await?;
+        // Asked again and again, also where nothing comes to rest any more. Of a server that answers nothing is lost.
+        self.holds.tidy();
         self.claims(&ids).await
     }
 

@@ -82,12 +82,13 @@ impl Holds {
         let mut recent = self.recent.lock();
         recent.all.push_back((Instant::now(), size, Arc::clone(held)));
         recent.size += size;
-        recent.tidy();
+        recent.keep(|_, size| size <= RECENT_SIZE);
     }
 
-    /// What was let go of longer ago is forgotten here too.
+    /// What was let go of longer ago is forgotten here too. Not while the server gives no answer, or is not believed: nobody
+    /// knows how long that lasts, and what it has lost by then.
     pub(super) fn tidy(&self) {
-        self.recent.lock().tidy();
+        self.recent.lock().keep(|since, _| since.elapsed() <= RECENT);
         self.values.tidy();
     }
 
@@ -99,9 +100,10 @@ impl Holds {
 }
 
 impl Recent {
-    fn tidy(&mut self) {
+    /// Lets the oldest go until it is one to keep, by when it came and how large all are.
+    fn keep(&mut self, keep: impl Fn(&Instant, usize) -> bool) {
         while let Some((since, size, _)) = self.all.front()
-            && (since.elapsed() > RECENT || self.size > RECENT_SIZE)
+            && !keep(since, self.size)
         {
             self.size -= size;
             self.all.pop_front();

@@ -52,11 +52,12 @@ impl Values {
         let mut all = self.0.lock();
         all.size += said.size();
         all.said.push_back(said);
-        all.tidy();
+        all.keep(|_, size| size <= SIZE);
     }
 
+    /// Those of longer ago are forgotten.
     pub(super) fn tidy(&self) {
-        self.0.lock().tidy();
+        self.0.lock().keep(|said, _| said.at.elapsed() <= RECENT);
     }
 
     /// The last of each key.
@@ -69,9 +70,10 @@ impl Values {
 }
 
 impl All {
-    fn tidy(&mut self) {
+    /// Lets the oldest go until it is one to keep, by itself and how large all are.
+    fn keep(&mut self, keep: impl Fn(&Said, usize) -> bool) {
         while let Some(oldest) = self.said.front()
-            && (oldest.at.elapsed() > RECENT || self.size > SIZE)
+            && !keep(oldest, self.size)
         {
             self.size -= oldest.size();
             self.said.pop_front();
