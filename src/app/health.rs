@@ -55,7 +55,8 @@ impl Health {
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         for round in (0u32..).cycle() {
             tick.tick().await;
-            let store = jobs.get("health", "probe").await.err().map(|away| away.to_string());
+            // Of jobs, since a store that may have forgotten some answers everything else.
+            let store = jobs.due(1).await.err().map(|away| away.to_string());
             let facilitator_check = self.facilitator(&*facilitator, &config, round == 0).await;
             if round % COUNT_EVERY == 0
                 && let Ok(counts) = jobs.count_by_state().await

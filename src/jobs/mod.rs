@@ -1,11 +1,12 @@
 //! Jobs: the durable record of paid work, and the stores that keep it.
 //!
 //! `job` is the record, `claim_key` what it is found by, `state` where it stands, `transition` the one table of what may happen to it, `record` its bytes, `store`
-//! what a store must offer, `archive` what becomes of jobs that a store lets go. A store knows versions, leases and bytes, never which state follows which.
+//! what a store must offer, `held` what the holder of a job has of it himself, `archive` what becomes of jobs that a store lets go. A store knows versions, leases and bytes, never which state follows which.
 
 pub mod archive;
 mod claim_key;
 pub mod embedded;
+mod held;
 pub mod job;
 #[cfg(test)]
 pub(crate) mod memory;

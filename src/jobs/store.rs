@@ -1,10 +1,12 @@
 //! What a store of jobs must offer. Two keep the promise: `embedded` (one file, one process) and
 //! `redis` (many gateways); one suite of tests runs on both.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 
+use super::held::Held;
 use super::job::Job;
 use super::record::Entry;
 use super::transition::Event;
@@ -13,13 +15,30 @@ use crate::clock::UnixMillis;
 use crate::ids::JobId;
 
 /// The right to write a job, for a while. A larger epoch makes every smaller one void.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Lease {
     /// The job, by the claim that keys its record.
     pub claim: ClaimKey,
     /// Raised by one whenever the job changes hands.
     pub epoch: u64,
+    /// All that was written of the job, where the store may forget what it acknowledged. Shared by the lease's copies.
+    pub(super) held: Option<Arc<Held>>,
 }
+
+impl Lease {
+    /// The lease of this epoch.
+    pub fn new(claim: ClaimKey, epoch: u64) -> Self {
+        Lease { claim, epoch, held: None }
+    }
+}
+
+impl PartialEq for Lease {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.claim, self.epoch) == (&other.claim, other.epoch)
+    }
+}
+
+impl Eq for Lease {}
 
 /// The outcome of [`JobStore::claim`].
 #[derive(Clone, Debug)]

@@ -12,6 +12,7 @@
 #[expect(dead_code, reason = "the chaos suite uses more of it")]
 mod client;
 mod drain;
+mod forgets;
 mod gateway;
 mod inventory;
 mod lists;
@@ -23,6 +24,9 @@ mod proved;
 mod redis_server;
 mod replicas;
 mod rig;
+mod sentinel;
+#[path = "../store/sentinels.rs"]
+mod sentinels;
 mod settings;
 mod steps;
 mod table;

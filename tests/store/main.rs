@@ -12,8 +12,11 @@ mod cut;
 mod embedded;
 mod redis;
 mod redis_connections;
+mod redis_forgets;
+mod redis_sentinel;
 mod redis_server;
 mod sample;
+mod sentinels;
 mod subject;
 mod suite;
 

@@ -1,6 +1,7 @@
 //! A `redis-server` of its own for a test, on loopback, ended with it.
 
 use std::io::{BufRead, BufReader};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use tokio::net::TcpSocket;
@@ -57,6 +58,23 @@ impl RedisServer {
             spawn(self.port, &self.directory, &self.arguments).expect("redis-server does not start again");
     }
 
+    /// What it has on disk just now: with `appendfsync always`, all it acknowledged.
+    #[allow(dead_code, reason = "for those who make it forget")]
+    pub(crate) fn remember(&self) -> tempfile::TempDir {
+        let copy = tempfile::tempdir().unwrap();
+        copy_all(self.directory.path(), copy.path());
+        copy
+    }
+
+    /// Ends the server as a crash would, and starts it again on what it had on disk then. All it acknowledged since is lost.
+    #[allow(dead_code, reason = "for those who make it forget")]
+    pub(crate) fn go_back_to(&mut self, then: &tempfile::TempDir) {
+        self.kill();
+        self.directory = tempfile::tempdir().unwrap();
+        copy_all(then.path(), self.directory.path());
+        self.start_again();
+    }
+
     /// `STOP` makes the server stand still without closing anything; `CONT` wakes it.
     pub(crate) fn signal(&self, name: &str) {
         let status =
@@ -69,6 +87,18 @@ impl Drop for RedisServer {
     fn drop(&mut self) {
         let _ = self.process.kill();
         let _ = self.process.wait();
+    }
+}
+
+fn copy_all(from: &Path, to: &Path) {
+    for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let copy = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            std::fs::create_dir(&copy).unwrap();
+            copy_all(&entry.path(), &copy);
+        } else {
+            std::fs::copy(entry.path(), copy).unwrap();
+        }
     }
 }
 

@@ -27,10 +27,11 @@ pub(super) fn store(section: &Section<'_>) -> Option<Store> {
     let url = section.optional("url", |node| {
         let text = parse::text(node)?;
         // The text may hold a password, so it is not repeated.
-        let known = ["redis://", "rediss://"]
+        let known = ["redis://", "rediss://", "redis+sentinel://", "rediss+sentinel://"]
             .iter()
             .any(|scheme| text.len() > scheme.len() && text.starts_with(scheme));
-        let fix = "write \"redis://host:6379/0\", or \"rediss://user:password@host:6379/0\" for TLS";
+        let fix = "write \"redis://host:6379/0\", or \"rediss://user:password@host:6379/0\" for TLS, or \
+            \"redis+sentinel://host:26379,host:26379/service/0\"";
         if known { Ok(SecretString::from(text)) } else { Err(Wrong::new("this is not a Redis URL", fix)) }
     });
     let prefix = section.setting("prefix", "galaksio", parse::name);

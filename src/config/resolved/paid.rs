@@ -28,7 +28,7 @@ pub enum Store {
     },
     /// Redis, for any number of gateways.
     Redis {
-        /// `redis://` or `rediss://`, with credentials.
+        /// `redis://` or `rediss://`, or one of both with `+sentinel`; with credentials.
         url: SecretString,
         /// First part of every key.
         prefix: String,

@@ -134,7 +134,7 @@ impl<'t> Tables<'t> {
         self.due.insert((head.lease_until, claim.as_str()), ())?;
         self.enter_state(&head)?;
         self.set_head(&claim, &head)?;
-        let lease = Lease { claim, epoch: head.epoch };
+        let lease = Lease::new(claim, head.epoch);
         Ok(Claim::Won(job, lease))
     }
 
@@ -204,7 +204,7 @@ impl<'t> Tables<'t> {
         head.epoch += 1;
         let epoch = head.epoch;
         self.move_lease(&claim, head, after(now, lease))?;
-        Ok(Some((job, Lease { claim, epoch })))
+        Ok(Some((job, Lease::new(claim, epoch))))
     }
 
     pub(super) fn forget(&mut self, claim: &ClaimKey, version: u64) -> Result<bool, redb::Error> {

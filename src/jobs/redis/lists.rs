@@ -2,7 +2,8 @@
 
 use redis::Cmd;
 
-use super::{Again, Redis, no_id};
+use super::calls::Again;
+use super::{Redis, no_id};
 use crate::ids::JobId;
 use crate::jobs::store::StoreError;
 use crate::jobs::{ClaimKey, State};

@@ -1,36 +1,61 @@
 //! The Redis store: one server, any number of gateways.
 //!
 //! Each write is one script, so it happens whole or not at all, by the server's clock. The scripts know versions,
-//! epochs, leases and expiry, and nothing of what a state means. `connect` checks the server, `calls` asks it in time,
-//! `keys` names things.
+//! epochs, leases and expiry, and nothing of what a state means. `connect` reads the URL, `sentinel` one with Sentinels, `server` says whether what is there may
+//! be trusted with jobs, `connection` keeps one for each runtime, `calls` asks it in time, `keys` names things, `values` is what
+//! is no job. `incarnation` notices that the server may have forgotten something, `reassert` writes it again, and `said`
+//! remembers the small values for that.
 
 mod calls;
 mod connect;
+mod connection;
+mod incarnation;
 mod keys;
 mod lists;
+mod reassert;
+mod said;
+mod scripts;
+mod sentinel;
+mod server;
+mod values;
 
+use std::ops::Deref;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use redis::{Cmd, Script};
+use redis::{Cmd, ScriptInvocation};
 use uuid::Uuid;
 
+use super::held::{Held, Known, Place};
 use super::job::{Job, Retention, SCHEMA};
 use super::record::{Entry, Parts};
-use super::store::{Appended, Claim, Draw, JobStore, Lease, Step, StoreError, ValueStore};
+use super::store::{Appended, Claim, JobStore, Lease, Step, StoreError};
 use super::{ClaimKey, State};
 use crate::ids::JobId;
 
 use calls::Again;
-use connect::Connections;
 pub use connect::OpenError;
+use connection::Connections;
+use incarnation::Incarnation;
 use keys::Keys;
 use lists::resting;
+use reassert::{Holds, Restored};
+use scripts::Scripts;
+use server::Server;
 
 /// Jobs in Redis. Each runtime that asks has a connection of its own.
-pub struct Redis {
+#[derive(Clone)]
+pub struct Redis(Arc<Inner>);
+
+/// All of it, shared with what runs in the background.
+#[doc(hidden)]
+pub struct Inner {
+    server: Server,
     connections: Connections,
+    incarnation: Incarnation,
+    holds: Holds,
     keys: Keys,
     retention: Retention,
     scripts: Scripts,
@@ -38,29 +63,30 @@ pub struct Redis {
     expiring: [AtomicU32; State::ALL.len()],
 }
 
-struct Scripts {
-    claim: Script,
-    append: Script,
-    journal: Script,
-    forget: Script,
-    renew: Script,
-    take_over: Script,
-    put: Script,
-    range: Script,
-    count: Script,
-    draw: Script,
-    drawn: Script,
+impl Deref for Redis {
+    type Target = Inner;
+
+    fn deref(&self) -> &Inner {
+        &self.0
+    }
 }
 
 /// Every so many jobs of a state that will expire one tidies up, and takes twice as many that are past out of its index, and
 /// their ids.
 const TIDY_EVERY: u32 = 16;
 
+/// What a script that writes by a lease says: done, or that the job is not there, or not as far. Anything else: another has it.
+const WRITTEN: u8 = 1;
+const FORGOTTEN: u8 = 2;
+
+/// How often a server is reminded of a job in the course of one write.
+const REMINDED: u32 = 3;
+
 /// A job as the parts that are in its hash: fixed, record, answer.
 type Found = (Option<Vec<u8>>, Option<Vec<u8>>, Option<Vec<u8>>);
 
 impl Redis {
-    /// Connects to the server at `url` (`redis://`, `rediss://`, `unix://`). Every key starts with `{prefix}`. Jobs are
+    /// Connects to the server at `url` (`redis://`, `rediss://`, `unix://`, or `redis+sentinel://`). Every key starts with `{prefix}`. Jobs are
     /// kept for `retention` after their last event. Refuses a server that may evict jobs, and a prefix with jobs
     /// that an earlier build laid out otherwise; warns of a server that a crash makes forget.
     pub async fn connect(
@@ -71,26 +97,19 @@ impl Redis {
         if prefix.is_empty() || prefix.contains(['{', '}']) {
             return Err(OpenError::Prefix);
         }
-        let script = |code| Script::new(code);
-        Ok(Redis {
-            connections: connect::connect(url, prefix).await?,
+        let (server, fresh) = connect::connect(url, prefix).await?;
+        let store = Redis(Arc::new(Inner {
+            server,
+            connections: Connections::new(Arc::default),
+            incarnation: Incarnation::default(),
+            holds: Holds::default(),
             keys: Keys::new(prefix),
             retention: retention.into(),
-            scripts: Scripts {
-                claim: script(include_str!("scripts/claim.lua")),
-                append: script(include_str!("scripts/append.lua")),
-                journal: script(include_str!("scripts/journal.lua")),
-                forget: script(include_str!("scripts/forget.lua")),
-                renew: script(include_str!("scripts/renew.lua")),
-                take_over: script(include_str!("scripts/take_over.lua")),
-                put: script(include_str!("scripts/put.lua")),
-                range: script(include_str!("scripts/range.lua")),
-                count: script(include_str!("scripts/count.lua")),
-                draw: script(include_str!("scripts/draw.lua")),
-                drawn: script(include_str!("scripts/drawn.lua")),
-            },
+            scripts: Scripts::default(),
             expiring: Default::default(),
-        })
+        }));
+        store.take(&store.connections.here(), fresh);
+        Ok(store)
     }
 
     /// Sets the end of a lease, or ends it.
@@ -98,9 +117,36 @@ impl Redis {
         // 0 means "end it" to the script; a lease so short has ended when it arrives.
         let lasts = duration.map_or(0, |duration| millis(duration).max(1));
         let mut script = self.scripts.renew.key(self.keys.job(&lease.claim));
-        script.key(self.keys.open()).arg(lease.epoch).arg(lasts);
-        let ours: bool = self.run(&script, Again::Harmless).await?;
-        Ok(if ours { Appended::Written } else { Appended::Fenced })
+        script.key(self.keys.open()).arg(lease.epoch).arg(lasts).arg(owner(lease));
+        let written = self.reminding(lease, &script).await?;
+        if let Some(held) = lease.held.as_ref().filter(|held| written && held.epoch == lease.epoch) {
+            held.lasts(lasts);
+            if lasts == 0 {
+                self.holds.let_go(held);
+            }
+        }
+        Ok(if written { Appended::Written } else { Appended::Fenced })
+    }
+
+    /// Runs a script that writes by a lease. A server that has forgotten the job, or the last of it, is reminded first. Whether
+    /// it was written.
+    async fn reminding(&self, lease: &Lease, script: &ScriptInvocation<'_>) -> Result<bool, StoreError> {
+        let mut reminded = Restored::No;
+        // It may forget once more, and it may be reminded by others.
+        for _ in 0..REMINDED {
+            let answer = self.run::<u8>(script, Again::Harmless).await?;
+            if answer == FORGOTTEN {
+                reminded = self.remind(lease).await?;
+            }
+            if answer != FORGOTTEN || reminded == Restored::No {
+                return Ok(answer == WRITTEN);
+            }
+        }
+        match reminded {
+            Restored::Again => Err(StoreError::Away("Redis forgets what it is told".into())),
+            // It is as far as its holder knows, and this is further on.
+            Restored::Yes | Restored::No => Ok(false),
+        }
     }
 
     /// Whether one more job that expires in `state` tidies up. Each state counts by itself: of two that come by turns, one
@@ -108,20 +154,6 @@ impl Redis {
     fn is_to_tidy(&self, state: State) -> bool {
         let count = State::ALL.iter().zip(&self.expiring).find(|(of, _)| **of == state);
         count.is_some_and(|(_, count)| count.fetch_add(1, Ordering::Relaxed).is_multiple_of(TIDY_EVERY))
-    }
-
-    async fn put_value(
-        &self,
-        (space, key): (&str, &str),
-        value: &[u8],
-        ttl: Option<Duration>,
-        new: bool,
-    ) -> Result<Option<Vec<u8>>, StoreError> {
-        // Redis takes no expiry of 0 from now, and a value that short-lived is never seen.
-        let ttl = ttl.map_or_else(String::new, |ttl| millis(ttl).max(1).to_string());
-        let mut script = self.scripts.put.key(self.keys.value(space, key));
-        script.key(self.keys.space(space)).arg(key).arg(value).arg(ttl).arg(if new { "new" } else { "" });
-        self.run(&script, if new { Again::Never } else { Again::Harmless }).await
     }
 }
 
@@ -137,11 +169,14 @@ impl JobStore for Redis {
             script.arg("owner").arg(&owner).arg("id").arg(ours.id.to_string());
             script.arg("version").arg(ours.version).arg("schema").arg(ours.schema);
             script.arg("state").arg(ours.state.name());
-            script.arg("fixed").arg(Parts::fixed(&ours)).arg("record").arg(Parts::record(&ours));
-            let answer: Vec<Option<Vec<u8>>> = self.run(&script, Again::Harmless).await?;
+            let (fixed, record) = (Parts::fixed(&ours), Parts::record(&ours));
+            script.arg("fixed").arg(&fixed).arg("record").arg(&record);
+            let answer: Vec<Option<Vec<u8>>> = self.run(&script, Again::Believed).await?;
             match answer.as_slice() {
                 [Some(outcome)] if outcome == b"won" => {
-                    let lease = Lease { claim: ours.claim.clone(), epoch: 1 };
+                    let (at, lines) = (Place::of(&ours, None), Vec::new());
+                    let known = Known { at, record, answer: None, lines, lease: millis(lease).max(1) };
+                    let lease = self.holds.take(Held::new(&ours, owner, 1, fixed, known));
                     return Ok(Claim::Won(ours, lease));
                 }
                 // Another job has this id.
@@ -161,28 +196,37 @@ impl JobStore for Redis {
         };
         let keep_until = job.keep_until(self.retention);
         let tidied = if keep_until.is_some() && self.is_to_tidy(job.state) { TIDY_EVERY * 2 } else { 0 };
-        let answer = Parts::answer(job, steps);
+        let (record, answer) = (Parts::record(job), Parts::answer(job, steps));
+        let lines: Vec<Vec<u8>> = steps.iter().map(Entry::line).collect();
         // None may be left of an attempt that failed. While it runs, there is none that it does not have.
         let no_answer = job.answer.is_none() && job.state.at_rest();
         let mut script = self.scripts.append.key(self.keys.job(&lease.claim));
         script.key(self.keys.id(job.id)).key(self.keys.open());
         script.arg(lease.epoch).arg(before).arg(keep_until.map_or_else(String::new, |at| at.to_string()));
-        script.arg(tidied).arg(if no_answer { "answer" } else { "" });
-        script.arg("version").arg(job.version).arg("record").arg(Parts::record(job));
+        script.arg(tidied).arg(if no_answer { "answer" } else { "" }).arg(owner(lease));
+        script.arg("version").arg(job.version).arg("record").arg(&record);
         script.arg("schema").arg(job.schema).arg("state").arg(job.state.name());
         if job.state.at_rest() {
             let rest = self.keys.rest(job.state);
             script.key(&rest).arg("rest").arg(&rest).arg("lease").arg(0);
         }
-        if let Some(answer) = answer {
+        if let Some(answer) = &answer {
             script.arg("answer").arg(answer);
         }
         // Up to the last one: a range without an end would count on past it.
-        for (version, step) in (before + 1..=job.version).zip(steps) {
-            script.arg(version).arg(Entry::line(step));
+        for (version, line) in (before + 1..=job.version).zip(&lines) {
+            script.arg(version).arg(line);
         }
-        let written: bool = self.run(&script, Again::Harmless).await?;
-        Ok(if written { Appended::Written } else { Appended::Fenced })
+        if !self.reminding(lease, &script).await? {
+            return Ok(Appended::Fenced);
+        }
+        if let Some(held) = lease.held.as_ref().filter(|held| held.epoch == lease.epoch) {
+            held.wrote(Place::of(job, keep_until), record, answer, no_answer, lines);
+            if job.state.at_rest() {
+                self.holds.let_go(held);
+            }
+        }
+        Ok(Appended::Written)
     }
 
     async fn renew(&self, lease: &Lease, duration: Duration) -> Result<Appended, StoreError> {
@@ -192,15 +236,26 @@ impl JobStore for Redis {
     async fn take_over(&self, claim: &ClaimKey, lease: Duration) -> Result<Option<(Job, Lease)>, StoreError> {
         let mut script = self.scripts.take_over.key(self.keys.job(claim));
         script.key(self.keys.open());
-        script.arg(Uuid::new_v4().to_string()).arg(millis(lease)).arg(SCHEMA);
-        let answer: Vec<Option<Vec<u8>>> = self.run(&script, Again::Harmless).await?;
+        let owner = Uuid::new_v4().to_string();
+        script.arg(&owner).arg(millis(lease)).arg(SCHEMA);
+        let answer: Vec<Option<Vec<u8>>> = self.run(&script, Again::Believed).await?;
         match answer.iter().map(Option::as_deref).collect::<Vec<_>>().as_slice() {
             [Some(b"held")] => Ok(None),
-            [Some(b"taken"), Some(epoch), fixed, record, answer] => {
+            [Some(b"taken"), Some(epoch), fixed, record, answer, lines @ ..] => {
                 let epoch = std::str::from_utf8(epoch).ok().and_then(|epoch| epoch.parse().ok());
                 let epoch =
                     epoch.ok_or_else(|| StoreError::Unreadable("an epoch that is no number".into()))?;
-                Ok(Some((join(*fixed, *record, *answer)?, Lease { claim: claim.clone(), epoch })))
+                let job = join(*fixed, *record, *answer)?;
+                let whole = |part: &Option<&[u8]>| part.unwrap_or_default().to_vec();
+                let known = Known {
+                    at: Place::of(&job, job.keep_until(self.retention)),
+                    record: whole(record),
+                    answer: answer.map(<[u8]>::to_vec),
+                    lines: lines.iter().flatten().map(|line| line.to_vec()).collect(),
+                    lease: millis(lease).max(1),
+                };
+                let lease = self.holds.take(Held::new(&job, owner, epoch, whole(fixed), known));
+                Ok(Some((job, lease)))
             }
             [Some(b"schema"), Some(schema)] => {
                 let schema = String::from_utf8_lossy(schema);
@@ -219,7 +274,7 @@ impl JobStore for Redis {
     async fn by_claim(&self, claim: &ClaimKey) -> Result<Option<Job>, StoreError> {
         let mut command = redis::cmd("HMGET");
         command.arg(self.keys.job(claim)).arg(&["fixed", "record", "answer"]);
-        let (fixed, record, answer): Found = self.query(&command, Again::Harmless).await?;
+        let (fixed, record, answer): Found = self.query(&command, Again::Believed).await?;
         match record {
             Some(record) => join(fixed.as_deref(), Some(&record), answer.as_deref()).map(Some),
             None => Ok(None),
@@ -227,7 +282,7 @@ impl JobStore for Redis {
     }
 
     async fn by_id(&self, id: JobId) -> Result<Option<Job>, StoreError> {
-        let claim: Option<String> = self.query(&Cmd::get(self.keys.id(id)), Again::Harmless).await?;
+        let claim: Option<String> = self.query(&Cmd::get(self.keys.id(id)), Again::Believed).await?;
         match claim {
             // It is tidied away some time after its job has expired.
             Some(claim) => Ok(self.by_claim(&ClaimKey::stored(&claim)).await?.filter(|job| job.id == id)),
@@ -251,7 +306,9 @@ impl JobStore for Redis {
 
     async fn due(&self, limit: usize) -> Result<Vec<ClaimKey>, StoreError> {
         let mut script = self.scripts.range.key(self.keys.open());
-        let ids: Vec<String> = self.run(script.arg("past").arg(limit), Again::Harmless).await?;
+        let ids: Vec<String> = self.run(script.arg("past").arg(limit), Again::Believed).await?;
+        // Asked again and again, also where nothing comes to rest any more. Of a server that answers nothing is lost.
+        self.holds.tidy();
         self.claims(&ids).await
     }
 
@@ -310,71 +367,18 @@ impl JobStore for Redis {
     }
 }
 
-#[async_trait]
-impl ValueStore for Redis {
-    async fn put(
-        &self,
-        space: &str,
-        key: &str,
-        value: &[u8],
-        ttl: Option<Duration>,
-    ) -> Result<(), StoreError> {
-        self.put_value((space, key), value, ttl, false).await.map(drop)
-    }
-
-    async fn put_new(
-        &self,
-        space: &str,
-        key: &str,
-        value: &[u8],
-        ttl: Option<Duration>,
-    ) -> Result<Option<Vec<u8>>, StoreError> {
-        self.put_value((space, key), value, ttl, true).await
-    }
-
-    async fn get(&self, space: &str, key: &str) -> Result<Option<Vec<u8>>, StoreError> {
-        self.query(&Cmd::get(self.keys.value(space, key)), Again::Harmless).await
-    }
-
-    async fn list(&self, space: &str) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
-        let mut script = self.scripts.range.key(self.keys.space(space));
-        script.arg("future").arg(-1);
-        let keys: Vec<String> = self.run(&script, Again::Harmless).await?;
-        if keys.is_empty() {
-            return Ok(Vec::new());
-        }
-        let names: Vec<String> = keys.iter().map(|key| self.keys.value(space, key)).collect();
-        let values: Vec<Option<Vec<u8>>> = self.query(&Cmd::mget(names), Again::Harmless).await?;
-        // What has expired in between has no value any more.
-        Ok(keys.into_iter().zip(values).filter_map(|(key, value)| Some((key, value?))).collect())
-    }
-
-    async fn add(&self, space: &str, key: &str, delta: i64) -> Result<i64, StoreError> {
-        self.query(&Cmd::incr(self.keys.counter(space, key), delta), Again::Never).await
-    }
-
-    async fn draw(&self, space: &str, key: &str, slice: &str, draw: Draw) -> Result<Option<u64>, StoreError> {
-        let mut script = self.scripts.draw.key(self.keys.slices(space, key));
-        let most = |size: u64| size.min(Draw::MOST);
-        script.arg(slice).arg(most(draw.wanted)).arg(draw.least.min(Draw::MOST + 1)).arg(most(draw.limit));
-        // Redis takes no expiry of 0 from now.
-        script.arg(millis(draw.ttl).max(1));
-        let granted: i64 = self.run(&script, Again::Harmless).await?;
-        Ok(u64::try_from(granted).ok())
-    }
-
-    async fn drawn(&self, space: &str, key: &str) -> Result<u64, StoreError> {
-        let script = self.scripts.drawn.key(self.keys.slices(space, key));
-        self.run(&script, Again::Harmless).await
-    }
-}
-
 /// The job whose parts were found.
 fn join(fixed: Option<&[u8]>, record: Option<&[u8]>, answer: Option<&[u8]>) -> Result<Job, StoreError> {
     match (fixed, record) {
         (Some(fixed), Some(record)) => Parts::join(fixed, record, answer),
         _ => Err(StoreError::Unreadable("a job without one of its parts".into())),
     }
+}
+
+/// What tells this lease from another of its epoch, if that is known.
+fn owner(lease: &Lease) -> &str {
+    let held = lease.held.as_ref().filter(|held| held.epoch == lease.epoch);
+    held.map_or("", |held| held.owner.as_str())
 }
 
 fn no_id() -> StoreError {

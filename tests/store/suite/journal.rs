@@ -37,17 +37,17 @@ pub(crate) async fn a_wrong_version_is_fenced(s: &Subject) {
         let outcome = s.store.append(&lease, &signed, &wrong).await.unwrap();
         assert_eq!(outcome, Appended::Fenced, "version {version}");
     }
-    let unknown = Lease { claim: job(2, s.now()).claim, epoch: 1 };
+    let unknown = Lease::new(job(2, s.now()).claim, 1);
     assert_eq!(s.store.append(&unknown, &signed, &right).await.unwrap(), Appended::Fenced);
     assert_eq!(s.store.renew(&unknown, LONG).await.unwrap(), Appended::Fenced);
     s.store.release(&unknown).await.unwrap();
     let (_, another) = win(&*s.store, &job(3, s.now()), LONG).await;
-    let same_version = Lease { claim: another.claim, epoch: lease.epoch };
+    let same_version = Lease::new(another.claim, lease.epoch);
     assert_eq!(s.store.append(&same_version, &signed, &right).await.unwrap(), Appended::Fenced);
     let first = at.apply(&Event::Verified, at.updated).unwrap();
     assert_eq!(s.store.append(&same_version, &Event::Verified, &first).await.unwrap(), Appended::Fenced);
     for epoch in [0, 2] {
-        let other = Lease { claim: lease.claim.clone(), epoch };
+        let other = Lease::new(lease.claim.clone(), epoch);
         assert_eq!(s.store.append(&other, &signed, &right).await.unwrap(), Appended::Fenced);
     }
     // Nothing of it was written, and the right one still is.
@@ -84,7 +84,7 @@ pub(crate) async fn several_steps_are_written_at_once_or_not_at_all(s: &Subject)
     for (steps, job) in [(&signed[..1], &jobs[2]), (&signed[..], &jobs[1]), (&signed[..], &jobs[3])] {
         assert_eq!(s.store.append_all(&lease, steps, job).await.unwrap(), Appended::Fenced);
     }
-    let stolen = Lease { epoch: 2, ..lease.clone() };
+    let stolen = Lease::new(lease.claim.clone(), 2);
     assert_eq!(s.store.append_all(&stolen, &signed, &jobs[2]).await.unwrap(), Appended::Fenced);
     assert_eq!(text(&s.store.by_claim(&at.claim).await.unwrap().unwrap()), text(&at));
     assert!(s.store.journal(&at.claim).await.unwrap().is_empty(), "half of it was written");

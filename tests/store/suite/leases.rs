@@ -82,7 +82,7 @@ pub(crate) async fn a_released_lease_writes_nothing(s: &Subject) {
     assert_eq!(s.store.renew(&lease, LONG).await.unwrap(), Appended::Fenced);
     s.store.release(&lease).await.unwrap();
     let (_, heir) = s.other.take_over(&at.claim, LONG).await.unwrap().unwrap();
-    assert_eq!(heir, Lease { claim: at.claim.clone(), epoch: 2 });
+    assert_eq!(heir, Lease::new(at.claim.clone(), 2));
     append(&*s.other, &heir, &Event::Verified, &at).await;
 }
 

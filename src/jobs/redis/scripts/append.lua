@@ -1,19 +1,25 @@
 -- Writes a later version of a job and the journal lines that made it, if the lease and the version allow it.
 -- KEYS: job, id, open, where it rests if it does
--- ARGV: epoch, version before, expiry in ms or '', entries to tidy away, a field that goes or '',
+-- ARGV: epoch, version before, expiry in ms or '', entries to tidy away, a field that goes or '', owner or '',
 --   'version', version, 'record', record, further fields and values
--- Returns 1 if written, now or by the same call before; 0 if fenced.
-local job = redis.call('HMGET', KEYS[1], 'epoch', 'version', 'lease', 'id', 'rest')
+-- Returns 1 if written, now or by the same call before; 0 if fenced; 2 if the job is not there, or not as far.
+local job = redis.call('HMGET', KEYS[1], 'epoch', 'version', 'lease', 'id', 'rest', 'owner')
 if job[1] ~= ARGV[1] then
+  return job[1] and tonumber(job[1]) > tonumber(ARGV[1]) and 0 or 2
+end
+if ARGV[6] ~= '' and job[6] ~= ARGV[6] then
   return 0
 end
-if job[2] == ARGV[7] and redis.call('HGET', KEYS[1], 'record') == ARGV[9] then
+if job[2] == ARGV[8] and redis.call('HGET', KEYS[1], 'record') == ARGV[10] then
   return 1
 end
-if job[2] ~= ARGV[2] or job[3] == '0' then
+if job[2] ~= ARGV[2] then
+  return tonumber(job[2]) < tonumber(ARGV[2]) and 2 or 0
+end
+if job[3] == '0' then
   return 0
 end
-redis.call('HSET', KEYS[1], unpack(ARGV, 6))
+redis.call('HSET', KEYS[1], unpack(ARGV, 7))
 if ARGV[5] ~= '' then
   redis.call('HDEL', KEYS[1], ARGV[5])
 end

@@ -1,8 +1,11 @@
 -- Prolongs a lease that was neither lost nor given back; a lease of 0 ms gives it back.
--- KEYS: job, open    ARGV: epoch, lease in ms
--- Returns 1 if it was ours, 0 if not.
-local job = redis.call('HMGET', KEYS[1], 'epoch', 'lease', 'rest', 'id')
-if job[1] ~= ARGV[1] or job[2] == '0' then
+-- KEYS: job, open    ARGV: epoch, lease in ms, owner or ''
+-- Returns 1 if it was ours, 0 if not, 2 if the job is not there, or was not ours yet.
+local job = redis.call('HMGET', KEYS[1], 'epoch', 'lease', 'rest', 'id', 'owner')
+if job[1] ~= ARGV[1] then
+  return job[1] and tonumber(job[1]) > tonumber(ARGV[1]) and 0 or 2
+end
+if job[2] == '0' or (ARGV[3] ~= '' and job[5] ~= ARGV[3]) then
   return 0
 end
 local lease = '0'

@@ -1,7 +1,7 @@
 -- Takes a job whose lease has ended, unless its record is of a schema the caller cannot read.
 -- KEYS: job, open    ARGV: owner, lease in ms, the newest schema it reads
--- Returns {'taken', epoch, fixed, record, answer}, {'held'}, or {'schema', schema}.
-local job = redis.call('HMGET', KEYS[1], 'epoch', 'lease', 'owner', 'schema', 'rest', 'id')
+-- Returns {'taken', epoch, fixed, record, answer, a journal line for each version}, {'held'}, or {'schema', schema}.
+local job = redis.call('HMGET', KEYS[1], 'epoch', 'lease', 'owner', 'schema', 'rest', 'id', 'version')
 if not job[1] then
   return {'held'}
 end
@@ -25,4 +25,8 @@ if job[3] ~= ARGV[1] then
   end
 end
 local found = redis.call('HMGET', KEYS[1], 'fixed', 'record', 'answer')
-return {'taken', epoch, found[1], found[2], found[3]}
+local taken = {'taken', epoch, found[1], found[2], found[3]}
+for version = 1, tonumber(job[7]) do
+  taken[5 + version] = redis.call('HGET', KEYS[1], string.format('%d', version))
+end
+return taken
