@@ -39,6 +39,7 @@ use super::*;
 use crate::chain::{ChainError, Head, Income, Proof, Sought};
 use crate::facilitator::{FacilitatorError, PaymentRequest, Settlement, Supported, Verdict};
 use crate::jobs::Shortfall;
+use crate::jobs::job::Retention;
 use crate::jobs::{Answer, Embedded, Job, Kept, State};
 use crate::money::Amount;
 use crate::providers::Purse;
@@ -111,9 +112,18 @@ impl Stage {
         max_jobs: usize,
         guards: impl FnOnce(Arc<dyn crate::jobs::ValueStore>, Clock, Arc<Metrics>) -> Arc<Guards>,
     ) -> Self {
+        Stage::storing(max_jobs, RETENTION.into(), guards)
+    }
+
+    /// With a store that keeps what is finished for as long as this.
+    pub(super) fn storing(
+        max_jobs: usize,
+        retention: Retention,
+        guards: impl FnOnce(Arc<dyn crate::jobs::ValueStore>, Clock, Arc<Metrics>) -> Arc<Guards>,
+    ) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let clock = Clock::manual(NOW * 1000);
-        let embedded = Embedded::open(&directory.path().join("jobs.redb"), RETENTION, clock.clone()).unwrap();
+        let embedded = Embedded::open(&directory.path().join("jobs.redb"), retention, clock.clone()).unwrap();
         let store = Arc::new(Trap::new(embedded));
         let facilitator = Arc::new(Fake::default());
         let wallet = Wallet::new(KEY.into(), "1", vec![usdc(), fine()]).unwrap();
