@@ -3,6 +3,7 @@
 //!
 //! What must hold whatever the order is in [`World::check`].
 
+mod audit;
 mod bank;
 mod limits;
 mod names;
