@@ -11,6 +11,7 @@ mod once;
 mod owed;
 mod refunds;
 mod truth;
+mod webhooks;
 
 use std::sync::atomic::AtomicBool;
 
