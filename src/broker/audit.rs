@@ -1,12 +1,13 @@
 //! The settlement audit: what a facilitator says is settled is looked for on the chain.
 //!
 //! A facilitator that says "settled" and settles nothing would have everything for free. Each payment it says so of is
-//! looked for once its block must be final; the first that is not there ends the trust in it. What is not looked at when
+//! looked for once its block must be final; the first that is not there ends the trust in it. It is told by its nonce: the transaction
+//! that the facilitator names may be another payment's, here or at another gateway. What is not looked at when
 //! a process ends is looked at by another, which finds it in the records: see `marks`.
 
 mod marks;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ use tracing::{error, warn};
 
 use super::Broker;
 use super::settlement::payment_request;
-use crate::chain::{Head, Income, Proof, Sought};
+use crate::chain::{Head, Proof, Sought, Spent};
 use crate::clock::UnixSeconds;
 use crate::ids::JobId;
 use crate::jobs::Job;
@@ -36,8 +37,8 @@ const GRACE: UnixSeconds = 60;
 /// Payments that wait to be looked for, at most: the oldest are given up then.
 const MOST: usize = 100_000;
 
-/// Transfers that nobody claimed, kept for those who may yet, at most.
-const MOST_INCOME: usize = 100_000;
+/// Payments that nobody asked for, kept for those who may yet, at most.
+const MOST_SPENT: usize = 100_000;
 
 /// Payments looked for one by one at once.
 const TOGETHER: usize = 8;
@@ -68,13 +69,12 @@ pub struct Audit {
 /// A token on a network, and who is paid in it.
 type Payee = (Network, Address, Address);
 
-/// What a payee received.
+/// What a payee received of those who are said to have paid.
 #[derive(Debug)]
 struct Seen {
     /// Up to this block.
     last: u64,
-    /// Each of these may stand for one payment.
-    income: Vec<Income>,
+    spent: Vec<Spent>,
 }
 
 /// What is made of one payment.
@@ -161,7 +161,7 @@ impl Audit {
             let payee = (settled.network, settled.sought.asset, settled.sought.to);
             by_payee.entry(payee).or_default().push(settled);
         }
-        // Nobody waits for their income.
+        // Nobody waits for what they received.
         self.payees.retain(|payee, _| by_payee.contains_key(payee));
         for (payee, waiting) in by_payee {
             let rest = match self.broker.chains.last_final(payee.0).await {
@@ -184,14 +184,17 @@ impl Audit {
         let seen = self
             .payees
             .entry(payee)
-            .or_insert_with(|| Seen { last: height.unwrap_or(last.number), income: Vec::new() });
+            .or_insert_with(|| Seen { last: height.unwrap_or(last.number), spent: Vec::new() });
         if seen.last < last.number {
-            match self.broker.chains.income(network, asset, to, seen.last + 1..=last.number).await {
-                Some(Ok(income)) => {
+            let payers: BTreeSet<Address> = waiting.iter().map(|settled| settled.sought.from).collect();
+            let payers: Vec<Address> = payers.into_iter().collect();
+            let blocks = seen.last + 1..=last.number;
+            match self.broker.chains.spent(network, asset, to, &payers, blocks).await {
+                Some(Ok(spent)) => {
                     seen.last = last.number;
-                    seen.income.extend(income);
-                    let over = seen.income.len().saturating_sub(MOST_INCOME);
-                    seen.income.drain(..over);
+                    seen.spent.extend(spent);
+                    let over = seen.spent.len().saturating_sub(MOST_SPENT);
+                    seen.spent.drain(..over);
                 }
                 Some(Err(why)) => warn!(%network, %why, "what was received cannot be read"),
                 None => {}
@@ -200,15 +203,11 @@ impl Audit {
         let mut rest = Vec::new();
         let mut doubtful = Vec::new();
         for settled in waiting {
-            // Each stands for one payment, or one transfer could vouch for many.
-            let place = seen.income.iter().position(|income| {
-                income.transaction.to_string().eq_ignore_ascii_case(&settled.transaction)
-                    && income.from == settled.sought.from
-                    && income.value == settled.sought.value
-            });
+            let Sought { from, nonce, value, .. } = settled.sought;
+            let place = seen.spent.iter().position(|spent| *spent == Spent { from, nonce, value });
             match place {
                 Some(place) => {
-                    seen.income.swap_remove(place);
+                    seen.spent.swap_remove(place);
                     self.broker.metrics.audited(Audited::Found);
                 }
                 // Without a height, what was read may begin behind it.

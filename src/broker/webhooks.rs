@@ -10,8 +10,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use async_trait::async_trait;
+use bytes::Bytes;
 use futures_util::{StreamExt, stream};
-use http::{HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tracing::{info, warn};
@@ -20,7 +22,7 @@ use super::{Broker, description};
 use crate::clock::{UnixMillis, rfc3339};
 use crate::ids::JobId;
 use crate::jobs::{Job, StoreError};
-use crate::outgoing::Fetch;
+use crate::outgoing::{Fetch, FetchError};
 use crate::telemetry::Told;
 
 pub use secret::{BadSecret, WebhookSecret};
@@ -29,10 +31,14 @@ pub use secret::{BadSecret, WebhookSecret};
 const PENDING: &str = "webhooks";
 /// The store's space: by that and the number of a try, whoever makes it.
 const TRIES: &str = "webhook-tries";
+/// The store's space: by that, the words that are told.
+const WORDS: &str = "webhook-words";
 /// How long a webhook is kept, whatever becomes of its job.
 const KEPT: Duration = Duration::from_secs(7 * 86_400);
 /// A try is somebody's for so long: three times what it may take. After a crash it is made again.
 const TRYING: Duration = Duration::from_secs(30);
+/// What was told is known for so long after it is over: one who stood still meanwhile may tell it again.
+const LINGERS: Duration = Duration::from_secs(600);
 /// What is over is forgotten at once.
 const GONE: Duration = Duration::from_millis(1);
 /// Between two looks at what is to be told.
@@ -98,8 +104,22 @@ impl Broker {
 /// The background service that tells them.
 pub struct Webhooks {
     broker: Arc<Broker>,
-    fetch: Fetch,
+    post: Box<dyn Post>,
     room: WebhookRoom,
+}
+
+/// How a message gets to its URL.
+#[async_trait]
+pub(super) trait Post: Send + Sync {
+    /// The status of the answer.
+    async fn post(&self, url: &str, headers: HeaderMap, json: Bytes) -> Result<StatusCode, FetchError>;
+}
+
+#[async_trait]
+impl Post for Fetch {
+    async fn post(&self, url: &str, headers: HeaderMap, json: Bytes) -> Result<StatusCode, FetchError> {
+        Fetch::post(self, url, headers, json).await
+    }
 }
 
 /// Whether a store holds as many webhooks as it may.
@@ -116,7 +136,11 @@ impl WebhookRoom {
 impl Webhooks {
     /// Tells what `broker` was asked to have told, by way of `fetch`, which knows whom it may call.
     pub fn new(broker: Arc<Broker>, fetch: Fetch, room: WebhookRoom) -> Self {
-        Webhooks { broker, fetch, room }
+        Webhooks::by(broker, Box::new(fetch), room)
+    }
+
+    pub(super) fn by(broker: Arc<Broker>, post: Box<dyn Post>, room: WebhookRoom) -> Self {
+        Webhooks { broker, post, room }
     }
 
     /// Looks and tells, again and again, until dropped.
@@ -155,10 +179,11 @@ impl Webhooks {
         let Some(mut pending) = jobs.get(PENDING, key).await?.as_deref().and_then(parse) else {
             return Ok(());
         };
-        if pending.body.is_none() {
+        let fresh = pending.body.is_none();
+        if fresh {
             let Some(job) = jobs.by_id(pending.job).await? else { return Ok(()) };
             if job.attempt != pending.attempt {
-                return self.forget(key).await;
+                return self.forget(key, None).await;
             }
             if !job.state.at_rest() {
                 return Ok(());
@@ -172,7 +197,14 @@ impl Webhooks {
         if ours.is_some() {
             return Ok(());
         }
-        // The same words in every try, whatever becomes of the job.
+        // The same words in every try, whatever becomes of the job: those of whoever was first to come so far, though he or we stood
+        // still since the job was read.
+        if fresh && let Some(body) = &pending.body {
+            let said = jobs.put_new(WORDS, key, body.as_bytes(), Some(KEPT)).await?;
+            if let Some(said) = said.and_then(|said| String::from_utf8(said).ok()) {
+                pending.body = Some(said);
+            }
+        }
         self.broker.write(&pending).await?;
         self.tell(key, pending).await
     }
@@ -198,7 +230,7 @@ impl Webhooks {
                 if told == Told::GivenUp {
                     warn!(webhook = key, tries = pending.tries, ?outcome, "a webhook is given up");
                 }
-                self.forget(key).await
+                self.forget(key, pending.body.as_deref()).await
             }
         }
     }
@@ -212,11 +244,14 @@ impl Webhooks {
         let headers = headers.into_iter().filter_map(|(name, value)| {
             Some((HeaderName::from_static(name), HeaderValue::try_from(value).ok()?))
         });
-        let status = self.fetch.post(&pending.webhook.url, headers.collect(), body.into()).await;
+        let status = self.post.post(&pending.webhook.url, headers.collect(), body.into()).await;
         status.map(|status| status.as_u16()).map_err(|error| error.to_string())
     }
 
-    async fn forget(&self, key: &str) -> Result<(), StoreError> {
+    async fn forget(&self, key: &str, body: Option<&str>) -> Result<(), StoreError> {
+        if let Some(body) = body {
+            self.broker.jobs.put(WORDS, key, body.as_bytes(), Some(LINGERS)).await?;
+        }
         self.broker.jobs.put(PENDING, key, b"", Some(GONE)).await
     }
 }

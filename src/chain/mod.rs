@@ -5,7 +5,7 @@
 //! pool        several endpoints, in order of health, each failing over to the next
 //! heads       where the chain stands; endpoints that are stale, behind or lie are left out
 //! proof       what the chain proves about one authorization
-//! income      what a payee received in a range of blocks
+//! income      what a payee received in a range of blocks, and by which nonces
 //! outlays     what an account paid in a range of blocks
 //! check       whether the chain and its tokens are what the configuration says
 //! mined       waiting for transactions, one look for everybody
@@ -41,7 +41,7 @@ use secrecy::ExposeSecret;
 
 pub use check::Misfit;
 pub use heads::Head;
-pub use income::Income;
+pub use income::{Income, Spent};
 pub use outlays::Outlay;
 pub use proof::{Proof, Since, Sought, Unpaid};
 
@@ -201,6 +201,18 @@ pub trait Prove: Send + Sync {
         blocks: RangeInclusive<u64>,
     ) -> Option<Result<Vec<Income>, ChainError>>;
 
+    /// What these payers spent on a payee in these blocks; see [`Chain::spent`]. `None`, too, where that is not to be had at once.
+    async fn spent(
+        &self,
+        _network: Network,
+        _asset: Address,
+        _to: Address,
+        _payers: &[Address],
+        _blocks: RangeInclusive<u64>,
+    ) -> Option<Result<Vec<Spent>, ChainError>> {
+        None
+    }
+
     /// The newest height that is known of this network, without asking.
     fn height(&self, network: Network) -> Option<u64>;
 
@@ -226,6 +238,17 @@ impl Prove for Chains {
         blocks: RangeInclusive<u64>,
     ) -> Option<Result<Vec<Income>, ChainError>> {
         Some(self.of(network)?.income(asset, to, blocks).await)
+    }
+
+    async fn spent(
+        &self,
+        network: Network,
+        asset: Address,
+        to: Address,
+        payers: &[Address],
+        blocks: RangeInclusive<u64>,
+    ) -> Option<Result<Vec<Spent>, ChainError>> {
+        Some(self.of(network)?.spent(asset, to, payers, blocks).await)
     }
 
     fn height(&self, network: Network) -> Option<u64> {

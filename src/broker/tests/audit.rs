@@ -48,8 +48,8 @@ fn named() -> B256 {
     B256::repeat_byte(0xfe)
 }
 
-fn received() -> Income {
-    Income { transaction: named(), from: Address::repeat_byte(0xbb), value: Amount::new(PRICE) }
+fn received(number: u8) -> Spent {
+    Spent { from: Address::repeat_byte(0xbb), nonce: B256::repeat_byte(number), value: Amount::new(PRICE) }
 }
 
 /// A facilitator that names a whole hash.
@@ -64,7 +64,7 @@ async fn what_was_received_is_found_with_one_question() {
     let mut audit = Audit::new(Arc::clone(&stage.broker));
     for number in 1..=5 {
         assert_eq!(stage.sell(stage.sale(number, &[])).await.reason, Reason::Paid);
-        stage.chain.income.lock().push((82, received()));
+        stage.chain.spent.lock().push((82, received(number)));
     }
     audit.round().await;
     // Nothing is final yet.
@@ -83,7 +83,7 @@ async fn a_payment_of_no_known_height_is_found_though_it_is_final_already() {
     settles(&stage);
     stage.chain.unseen.store(true, Ordering::Relaxed);
     assert_eq!(stage.sell(stage.sale(1, &[])).await.reason, Reason::Paid);
-    stage.chain.income.lock().push((81, received()));
+    stage.chain.spent.lock().push((81, received(1)));
     stage.final_block(90, NOW + 4);
     let mut audit = Audit::new(Arc::clone(&stage.broker));
     audit.round().await;
@@ -93,7 +93,7 @@ async fn a_payment_of_no_known_height_is_found_though_it_is_final_already() {
     stage.shows(1, 0, 0);
 }
 
-/// One transfer vouches for one payment, whatever hash the facilitator names.
+/// One transfer vouches for one payment, though the facilitator names its hash for both.
 #[tokio::test(start_paused = true)]
 async fn the_first_payment_that_is_missing_ends_the_trust() {
     let stage = Stage::audited();
@@ -102,7 +102,7 @@ async fn the_first_payment_that_is_missing_ends_the_trust() {
     for number in 1..=2 {
         assert_eq!(stage.sell(stage.sale(number, &[])).await.reason, Reason::Paid);
     }
-    stage.chain.income.lock().push((82, received()));
+    stage.chain.spent.lock().push((82, received(1)));
     stage.final_block(82, NOW + 4);
     audit.round().await;
     stage.shows(1, 0, 1);
@@ -120,6 +120,25 @@ async fn the_first_payment_that_is_missing_ends_the_trust() {
     assert!(distrusted[0].contains("final block 101"), "{distrusted:?}");
     audit.round().await;
     assert_eq!(stage.facilitator.distrusted.lock().len(), 1, "told once");
+}
+
+/// Each gateway sees a transfer that was made, and a transaction that is named: only one of them sold what it paid for.
+#[tokio::test(start_paused = true)]
+async fn one_transfer_vouches_for_one_payment_at_all_gateways() {
+    let stage = Stage::audited();
+    settles(&stage);
+    let other = stage.another(|broker| broker);
+    assert_eq!(stage.sell(stage.sale(1, &[])).await.reason, Reason::Paid);
+    let said = Said::of(Arc::clone(&other).sell(Box::new(stage.sale(2, &[])), ()).await);
+    assert_eq!(said.reason, Reason::Paid);
+    stage.chain.spent.lock().push((82, received(1)));
+    stage.final_block(101, NOW + 61);
+    stage.chain.says(open_at(101, NOW + 61));
+    Audit::new(Arc::clone(&stage.broker)).round().await;
+    stage.shows(1, 0, 0);
+    Audit::new(other).round().await;
+    let distrusted = stage.facilitator.distrusted.lock().clone();
+    assert!(distrusted.len() == 1 && distrusted[0].contains(&stage.job(2).await.id.to_string()));
 }
 
 #[tokio::test(start_paused = true)]
@@ -161,7 +180,7 @@ async fn without_a_chain_nothing_is_looked_for_and_while_it_is_away_nothing_is_f
     *stage.chain.last.lock() = None;
     audit.round().await;
     stage.shows(0, 0, 1);
-    stage.chain.income.lock().push((90, received()));
+    stage.chain.spent.lock().push((90, received(1)));
     stage.final_block(100, NOW + 100);
     audit.round().await;
     stage.shows(1, 0, 0);
@@ -177,7 +196,7 @@ async fn a_payment_that_was_proved_before_it_was_final_is_looked_for_again() {
     let mut audit = Audit::new(Arc::clone(&stage.broker));
     audit.round().await;
     stage.shows(0, 0, 1);
-    stage.chain.income.lock().push((81, received()));
+    stage.chain.spent.lock().push((81, received(1)));
     stage.final_block(82, NOW + 4);
     audit.round().await;
     stage.shows(1, 0, 0);
@@ -185,7 +204,7 @@ async fn a_payment_that_was_proved_before_it_was_final_is_looked_for_again() {
 
 impl Stage {
     /// A sale whose job's id was made when the stage's clock began.
-    fn timed(&self, number: u8, steps: &[Do]) -> Sale {
+    pub(super) fn timed(&self, number: u8, steps: &[Do]) -> Sale {
         let mut bytes = [0; 16];
         bytes[..6].copy_from_slice(&(NOW * 1000).to_be_bytes()[2..]);
         (bytes[6], bytes[8], bytes[15]) = (0x70, 0x80, number);
@@ -226,7 +245,7 @@ async fn what_a_process_leaves_behind_is_looked_for_by_another() {
     assert_eq!(stage.broker.audits.jobs().len(), 2);
 
     // One is there, and the other was never made.
-    stage.chain.income.lock().push((82, received()));
+    stage.chain.spent.lock().push((82, received(1)));
     stage.final_block(101, NOW + 61);
     stage.chain.says(open_at(101, NOW + 61));
     next.round().await;

@@ -36,9 +36,10 @@ use serde_json::value::RawValue;
 use tokio::sync::Notify;
 
 use super::*;
-use crate::chain::{ChainError, Head, Income, Proof, Sought};
+use crate::chain::{ChainError, Head, Income, Proof, Sought, Spent};
 use crate::facilitator::{FacilitatorError, PaymentRequest, Settlement, Supported, Verdict};
 use crate::jobs::Shortfall;
+use crate::jobs::job::Retention;
 use crate::jobs::{Answer, Embedded, Job, Kept, State};
 use crate::money::Amount;
 use crate::providers::Purse;
@@ -111,9 +112,18 @@ impl Stage {
         max_jobs: usize,
         guards: impl FnOnce(Arc<dyn crate::jobs::ValueStore>, Clock, Arc<Metrics>) -> Arc<Guards>,
     ) -> Self {
+        Stage::storing(max_jobs, RETENTION.into(), guards)
+    }
+
+    /// With a store that keeps what is finished for as long as this.
+    pub(super) fn storing(
+        max_jobs: usize,
+        retention: Retention,
+        guards: impl FnOnce(Arc<dyn crate::jobs::ValueStore>, Clock, Arc<Metrics>) -> Arc<Guards>,
+    ) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let clock = Clock::manual(NOW * 1000);
-        let embedded = Embedded::open(&directory.path().join("jobs.redb"), RETENTION, clock.clone()).unwrap();
+        let embedded = Embedded::open(&directory.path().join("jobs.redb"), retention, clock.clone()).unwrap();
         let store = Arc::new(Trap::new(embedded));
         let facilitator = Arc::new(Fake::default());
         let wallet = Wallet::new(KEY.into(), "1", vec![usdc(), fine()]).unwrap();
@@ -238,7 +248,7 @@ pub(super) struct Oracle {
     /// The final block, for those who ask for it.
     pub(super) last: Mutex<Option<Head>>,
     /// What was received, by block.
-    pub(super) income: Mutex<Vec<(u64, Income)>>,
+    pub(super) spent: Mutex<Vec<(u64, Spent)>>,
     /// Nobody has looked at it yet.
     pub(super) unseen: std::sync::atomic::AtomicBool,
 }
@@ -273,15 +283,27 @@ impl Prove for Oracle {
 
     async fn income(
         &self,
+        _: Network,
+        _: Address,
+        _: Address,
+        _: RangeInclusive<u64>,
+    ) -> Option<Result<Vec<Income>, ChainError>> {
+        None
+    }
+
+    async fn spent(
+        &self,
         network: Network,
         asset: Address,
         to: Address,
+        payers: &[Address],
         blocks: RangeInclusive<u64>,
-    ) -> Option<Result<Vec<Income>, ChainError>> {
+    ) -> Option<Result<Vec<Spent>, ChainError>> {
         assert_eq!((network, asset, to), (usdc().network, usdc().address, Address::repeat_byte(0xcc)));
-        let income = self.income.lock();
-        let within = income.iter().filter(|(block, _)| blocks.contains(block));
-        Some(Ok(within.map(|(_, income)| *income).collect()))
+        assert_eq!(payers, [Address::repeat_byte(0xbb)]);
+        let spent = self.spent.lock();
+        let within = spent.iter().filter(|(block, _)| blocks.contains(block));
+        Some(Ok(within.map(|(_, spent)| *spent).collect()))
     }
 
     fn height(&self, _: Network) -> Option<u64> {

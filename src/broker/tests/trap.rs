@@ -23,6 +23,8 @@ pub(in crate::broker) struct Trap {
     no_values: AtomicBool,
     /// How long each call takes.
     uneven: Uneven,
+    /// The next new value of this space waits until the test says so.
+    held: Mutex<Option<(&'static str, Arc<Notify>)>>,
 }
 
 /// Lets things take a while of their own. None, until it is given a seed.
@@ -78,6 +80,7 @@ impl Trap {
             away: false.into(),
             no_values: false.into(),
             uneven: Uneven::default(),
+            held: Mutex::default(),
         }
     }
 
@@ -96,6 +99,13 @@ impl Trap {
 
     pub(super) fn go_away(&self, away: bool) {
         self.away.store(away, Ordering::SeqCst);
+    }
+
+    /// The next new value of this space is written when what is returned is notified: whoever writes it stands still.
+    pub(super) fn hold(&self, space: &'static str) -> Arc<Notify> {
+        let until = Arc::new(Notify::new());
+        *self.held.lock() = Some((space, Arc::clone(&until)));
+        until
     }
 
     /// Every call takes a while of its own from now on, there and back, so that callers meet in an order that `seed` decides.
@@ -252,6 +262,10 @@ impl ValueStore for Trap {
         value: &[u8],
         ttl: Option<Duration>,
     ) -> Result<Option<Vec<u8>>, StoreError> {
+        let held = self.held.lock().take_if(|(of, _)| *of == space);
+        if let Some((_, until)) = held {
+            until.notified().await;
+        }
         let inner = Arc::clone(&self.inner);
         let space = space.to_owned();
         let key = key.to_owned();

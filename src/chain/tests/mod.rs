@@ -2,6 +2,7 @@
 
 mod check;
 mod fake;
+mod income;
 mod outlays;
 mod proof;
 

@@ -3,11 +3,15 @@
 //!
 //! What must hold whatever the order is in [`World::check`].
 
+mod audit;
+mod bank;
 mod limits;
 mod names;
 mod once;
 mod owed;
+mod refunds;
 mod truth;
+mod webhooks;
 
 use std::sync::atomic::AtomicBool;
 
@@ -50,6 +54,12 @@ pub(super) struct World {
     seed: u64,
 }
 
+/// So many orders, or as many as `PROPTEST_CASES` says.
+pub(super) fn orders(least: u64) -> std::ops::Range<u64> {
+    let told = std::env::var("PROPTEST_CASES").ok();
+    0..told.map_or(least, |cases| cases.parse().unwrap())
+}
+
 /// Says which order it was that failed.
 pub(super) struct Of(pub(super) &'static str, pub(super) u64);
 
@@ -75,7 +85,18 @@ impl World {
         guards: impl Fn(Arc<dyn crate::jobs::ValueStore>, Clock, Arc<Metrics>) -> Arc<Guards>,
         change: impl Fn(Broker, &Arc<Trap>) -> Broker,
     ) -> World {
-        let stage = Stage::new();
+        World::on(Stage::new(), seed, gateways, knows, guards, change)
+    }
+
+    /// On a stage of its own.
+    pub(super) fn on(
+        stage: Stage,
+        seed: u64,
+        gateways: usize,
+        knows: bool,
+        guards: impl Fn(Arc<dyn crate::jobs::ValueStore>, Clock, Arc<Metrics>) -> Arc<Guards>,
+        change: impl Fn(Broker, &Arc<Trap>) -> Broker,
+    ) -> World {
         let mut chance = seeded(seed);
         let gateways = (0..gateways)
             .map(|_| {
@@ -182,6 +203,31 @@ impl World {
         })
     }
 
+    /// What a process does, begun within so many milliseconds, until it is killed, wherever it is then.
+    pub(super) fn lives(
+        &self,
+        within: u64,
+        does: impl Future<Output = ()> + Send + 'static,
+    ) -> tokio::task::JoinHandle<()> {
+        let (pause, life) = (self.any(within), self.one_of(&[50, 300, 8_000, 8_000]));
+        let life = self.any(life);
+        tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_millis(pause)).await;
+            let _ = tokio::time::timeout(Duration::from_millis(life), does).await;
+        })
+    }
+
+    /// The jobs' clock goes on as the world's does, until this is ended.
+    pub(super) fn ticks(&self) -> tokio::task::JoinHandle<()> {
+        let clock = self.stage.clock.clone();
+        tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                clock.advance(100);
+            }
+        })
+    }
+
     /// Everything that waits for nothing but time comes to its end.
     pub(super) async fn rest(&self) {
         for _ in 0..9 {
@@ -233,7 +279,10 @@ impl World {
             // The one lie that is known: of a job that is held nobody knows that one who is cut off settles it from memory.
             let held = self.cut_off.load(Ordering::SeqCst) && said.reason == Reason::ProviderFailed;
             // Of two requests with one payment, one may fail while the other buys.
-            let no = !held && (said.charged == Some(Charged::No) || said.status == 402);
+            // Who has its money back did not pay in the end: `refunds` looks whether that is so.
+            let no = !held
+                && said.reason != Reason::Refunded
+                && (said.charged == Some(Charged::No) || said.status == 402);
             assert!(
                 !no || !before || self.together,
                 "order {seed}: {number} is told that it did not pay: {said:?}"

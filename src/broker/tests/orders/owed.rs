@@ -4,7 +4,7 @@ use super::*;
 
 /// What a client got of an answer.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Got {
+pub(super) enum Got {
     Whole,
     /// The first stream of it broke off.
     Broke,
@@ -16,6 +16,11 @@ enum Got {
 }
 
 fn keeping(seed: u64, gateways: usize, folder: &tempfile::TempDir) -> World {
+    keeping_on(Stage::new(), seed, gateways, folder)
+}
+
+/// On a stage of its own.
+pub(super) fn keeping_on(stage: Stage, seed: u64, gateways: usize, folder: &tempfile::TempDir) -> World {
     let together = [0, 9, 20, 1 << 20][seed as usize % 4];
     let change = |broker: Broker, trap: &Arc<Trap>| {
         let limits = ResultLimits {
@@ -28,12 +33,17 @@ fn keeping(seed: u64, gateways: usize, folder: &tempfile::TempDir) -> World {
         let clock = broker.clock.clone();
         broker.keeping(Results::new(limits, clock, Arc::default(), Some(trap.clone())))
     };
-    World::with(seed, gateways, true, Guards::lax, change)
+    World::on(stage, seed, gateways, true, Guards::lax, change)
 }
 
 impl World {
     /// Presents it and reads what comes, or leaves in the middle.
-    fn read(&self, sale: Sale, within: u64, got: &Arc<Mutex<Vec<(u8, Got)>>>) -> tokio::task::JoinHandle<()> {
+    pub(super) fn read(
+        &self,
+        sale: Sale,
+        within: u64,
+        got: &Arc<Mutex<Vec<(u8, Got)>>>,
+    ) -> tokio::task::JoinHandle<()> {
         let number = sale.payment.authorization.nonce[0];
         let (broker, got) = (Arc::clone(&self.gateway().broker), Arc::clone(got));
         let (pause, leaves, slow) = (self.any(within), self.any(4) == 0, self.any(800));
