@@ -68,6 +68,7 @@ impl Chain {
         }
         Ok(found)
     }
+
     /// The authorizations that `payers` spent on transfers of the token `asset` to `to` in these blocks; of the newest, if there
     /// are too many. As good as [`Chain::income`], from the first endpoint that answers.
     pub async fn spent(

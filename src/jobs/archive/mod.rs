@@ -2,17 +2,19 @@
 //!
 //! A folder of `2026-01-02-….jsonl` files. Each file is one process's, written for a day at most and never again after the
 //! process has ended or a write has failed: so an unfinished last line is the only damage a crash can do, and what should
-//! have been on it is still in the store. A job may be on two lines, of a process that died before the store let it go and
-//! of the one that came after; they are the same. `keeper` moves jobs from the store to here. Nothing here removes a line.
+//! have been on it is still in the store. A job may be on two lines, of a process that died or was forestalled before the store let it go
+//! and of the one that came after; where its record has moved on in between, the later version counts. `keeper` moves jobs from the
+//! store to here. Nothing here removes a line.
 
 mod keeper;
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use uuid::Uuid;
@@ -63,6 +65,19 @@ pub enum ArchiveError {
 struct Line {
     job: Job,
     journal: Vec<Entry>,
+}
+
+/// As much of a line as tells it from others of the same job.
+#[derive(Deserialize)]
+struct Mark {
+    job: Version,
+}
+
+#[derive(Deserialize)]
+struct Version {
+    id: JobId,
+    version: u64,
+    schema: u16,
 }
 
 /// The file that this process writes.
@@ -124,7 +139,7 @@ impl Archive {
     }
 }
 
-/// Gives every job of the archive in `folder` to `each`, once. An archive that is not there is empty. Blocks.
+/// Gives every job of the archive in `folder` to `each`, once, as its last version is. An archive that is not there is empty. Blocks.
 pub fn read(folder: &Path, mut each: impl FnMut(Job, Vec<Entry>)) -> Result<(), ArchiveError> {
     let mut files = match fs::read_dir(folder) {
         Ok(files) => files
@@ -136,28 +151,41 @@ pub fn read(folder: &Path, mut each: impl FnMut(Job, Vec<Entry>)) -> Result<(), 
     };
     files.retain(|path| path.extension().is_some_and(|ending| ending == ENDING));
     files.sort();
-    let mut seen = HashSet::new();
+    let mut last: HashMap<JobId, u64> = HashMap::new();
+    lines(&files, |Mark { job: Version { id, version, schema } }| {
+        let last = last.entry(id).or_default();
+        *last = version.max(*last);
+        schema
+    })?;
+    // What was written since the look before is of the store still, or is looked at next time.
+    lines(&files, |Line { job, journal }| {
+        let schema = job.schema;
+        if last.get(&job.id) == Some(&job.version) {
+            last.remove(&job.id);
+            each(job, journal);
+        }
+        schema
+    })
+}
+
+/// Every finished line of these files; `each` says the schema of its job.
+fn lines<T: DeserializeOwned>(files: &[PathBuf], mut each: impl FnMut(T) -> u16) -> Result<(), ArchiveError> {
     for path in files {
-        let mut file = BufReader::new(File::open(&path).map_err(io_error(&path))?);
+        let mut file = BufReader::new(File::open(path).map_err(io_error(path))?);
         let mut text = Vec::new();
         for line in 1.. {
             text.clear();
-            file.read_until(b'\n', &mut text).map_err(io_error(&path))?;
+            file.read_until(b'\n', &mut text).map_err(io_error(path))?;
             // The end; or a line that was never finished, whose jobs the store still has.
             if text.last() != Some(&b'\n') {
                 break;
             }
             let wrong = |why: String| ArchiveError::Line { path: path.clone(), line, why };
-            let Line { job, journal } = serde_json::from_slice(&text)
+            let read = serde_json::from_slice(&text)
                 .map_err(|error| wrong(format!("it is damaged at column {}", error.column())))?;
-            if !Job::reads(job.schema) {
-                return Err(wrong(format!(
-                    "it is of schema {}; this version reads up to {SCHEMA}",
-                    job.schema
-                )));
-            }
-            if seen.insert(job.id) {
-                each(job, journal);
+            let schema = each(read);
+            if !Job::reads(schema) {
+                return Err(wrong(format!("it is of schema {schema}; this version reads up to {SCHEMA}")));
             }
         }
     }
@@ -176,4 +204,30 @@ fn stripped(mut job: Job) -> Job {
     (job.client.payload, job.client.requirements) = (RawValue::NULL.to_owned(), RawValue::NULL.to_owned());
     job.client.quote_id = None;
     job
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::jobs::sample;
+
+    #[test]
+    fn of_a_job_that_is_on_several_lines_the_last_version_is_read() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let (first, other) = (sample::job(1), sample::job(2));
+        let later = Job { version: 2, ..first.clone() };
+        let mut expected = [(first.id, 2), (other.id, other.version)];
+        expected.sort();
+        for (day, jobs) in
+            (0..).zip([vec![first.clone()], vec![later.clone()], vec![first], vec![later, other]])
+        {
+            // A process each, and so a file.
+            let lines = jobs.into_iter().map(|job| (job, Vec::new())).collect();
+            Archive::new(folder.path().to_owned()).append(lines, day * 86_400_000).unwrap();
+        }
+        let mut found = Vec::new();
+        read(folder.path(), |job, _| found.push((job.id, job.version))).unwrap();
+        found.sort();
+        assert_eq!(found, expected);
+    }
 }

@@ -122,15 +122,17 @@ impl Town {
         found
     }
 
-    /// Who archives a job again, since whoever did it first has died, writes the same.
+    /// Who archives a job again, since whoever did it first has died, writes the same, unless it has moved on since.
     fn check_archive(&self, seed: u64) {
-        let mut lines: HashMap<String, String> = HashMap::new();
+        let mut lines: HashMap<(String, u64), String> = HashMap::new();
         for file in std::fs::read_dir(self.archive()).into_iter().flatten() {
             let text = std::fs::read_to_string(file.unwrap().path()).unwrap();
             for line in text.lines() {
-                let id = line.split("\"id\":").nth(1).unwrap().chars().take(40).collect();
-                let first = lines.entry(id).or_insert_with(|| line.to_owned());
-                assert_eq!(first, line, "order {seed}: archived twice, and not the same");
+                let read: serde_json::Value = serde_json::from_str(line).unwrap();
+                let (id, version) = (&read["job"]["id"], &read["job"]["version"]);
+                let key = (id.as_str().unwrap().to_owned(), version.as_u64().unwrap());
+                let first = lines.entry(key).or_insert_with(|| line.to_owned());
+                assert_eq!(first, line, "order {seed}: one version archived twice, and not the same");
             }
         }
     }
