@@ -43,11 +43,16 @@ impl Buyers {
     }
 
     fn sign_share(&self, address: SocketAddr, path: &str, count: usize) -> Vec<Bytes> {
-        let unpaid = Bytes::from(request(address, path, ""));
-        let (_, challenges) = exchange(address, vec![unpaid; count], ASKING, |message, _| challenge(message));
+        let unpaid = vec![unpaid(address, path); count];
+        let (_, challenges) = exchange(address, unpaid, ASKING, |message, _| challenge(message));
         let turns = self.0.iter().cycle();
         challenges.iter().zip(turns).map(|(challenge, buyer)| pay(buyer, challenge, address, path)).collect()
     }
+}
+
+/// What is asked before it is paid for.
+pub(crate) fn unpaid(address: SocketAddr, path: &str) -> Bytes {
+    Bytes::from(request(address, path, ""))
 }
 
 fn challenge(message: &Message) -> Challenge {

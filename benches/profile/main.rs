@@ -56,11 +56,14 @@ const CONNECTIONS: usize = 32;
 struct Arguments {
     /// The gateway's program
     galaksio: PathBuf,
-    /// Sales of each kind on each store; each has a challenge of its own before it
+    /// Sales of each kind on each store
     #[arg(long, default_value_t = 3_000)]
     sales: usize,
+    /// Challenges on each store: more ask for a price than pay it
+    #[arg(long, default_value_t = 40_000)]
+    asked: usize,
     /// Requests passed on, on each store
-    #[arg(long, default_value_t = 12_000)]
+    #[arg(long, default_value_t = 40_000)]
     passed_on: usize,
     /// Given by cargo
     #[arg(long, hide = true)]
@@ -76,6 +79,8 @@ fn main() {
         let free = format!("GET /free HTTP/1.1\r\nHost: {}\r\nUser-Agent: profile\r\n\r\n", gateway.address);
         let free = vec![Bytes::from(free); arguments.passed_on];
         load::exchange(gateway.address, free, CONNECTIONS, |answer, _| assert_eq!(answer.status(), 404));
+        let unpaid = vec![buyers::unpaid(gateway.address, "/run"); arguments.asked];
+        load::exchange(gateway.address, unpaid, CONNECTIONS, |answer, _| assert_eq!(answer.status(), 402));
         for path in ["/work", "/run"] {
             let paid = buyers.sign(gateway.address, path, arguments.sales);
             load::send(gateway.address, paid, CONNECTIONS);
