@@ -3,7 +3,7 @@
 //! This process draws a slice of it from the store and spends out of that, without asking anybody, for [`USE`] at most.
 //! A slice counts in the store for an hour longer than it may be spent from, so in no hour is more spent than the limit.
 //! One that is used up, or too old, is given back but for what was spent of it. What a process that died had drawn
-//! counts as spent: nobody knows better, and it is a small part of the limit. What somebody still had in hand when its slice
+//! counts as spent: nobody knows better, and it is a very small part of the limit. What somebody still had in hand when its slice
 //! was given back counts as spent until he is done, and what he did not spend is given back then.
 
 use std::collections::HashMap;
@@ -25,9 +25,9 @@ pub(super) const HOUR: Duration = Duration::from_secs(3600);
 pub(super) const USE: Duration = Duration::from_secs(60);
 /// What was taken is spent within this time, or not at all.
 pub(super) const HOLD: Duration = Duration::from_secs(300);
-/// A slice is this part of the limit, unless more is needed at once: so small that a gateway that dies again and again
-/// does not use the limit up by dying.
-const PARTS: u64 = 64;
+/// A slice is this part of the limit, unless more is needed at once: so small that gateways that die hundreds of times in
+/// an hour do not use the limit up by dying, and still three seconds of the limit at its full pace.
+const PARTS: u64 = 1024;
 
 pub(super) struct Rate {
     store: Arc<dyn ValueStore>,

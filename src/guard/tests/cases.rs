@@ -9,7 +9,7 @@ const LIMIT: u64 = 1_000;
 #[tokio::test]
 async fn all_of_a_limit_can_be_spent_and_no_more() {
     // Large enough for several sales in a slice.
-    const LIMIT: u64 = 4_000;
+    const LIMIT: u64 = 64_000;
     let clock = Clock::manual(NOW);
     let store = Moody::new(&clock);
     let rates: Vec<_> =
@@ -21,7 +21,7 @@ async fn all_of_a_limit_can_be_spent_and_no_more() {
     }
     // Most sales ask nobody.
     assert!(store.inner.writes() < 160, "{} writes", store.inner.writes());
-    for rate in rates.iter().cycle().take(440) {
+    for rate in rates.iter().cycle().take(9_000) {
         if let Ok(mut allowance) = rate.take(7).await {
             allowance.spend(7);
             spent += 7;
@@ -35,6 +35,19 @@ async fn all_of_a_limit_can_be_spent_and_no_more() {
         rate.tend().await;
         assert!(!rate.lacks(7), "there is enough again");
     }
+}
+
+#[tokio::test]
+async fn dying_again_and_again_does_not_use_a_limit_up() {
+    const LIMIT: u64 = 64_000;
+    let clock = Clock::manual(NOW);
+    let store = Moody::new(&clock);
+    let rate = || Rate::new(store.clone(), clock.clone(), "spend".to_owned(), LIMIT);
+    for _ in 0..500 {
+        // Gone without a word, as in a kill: it had spent one unit.
+        rate().take(1).await.unwrap().spend(1);
+    }
+    drop(rate().take(LIMIT / 2).await.unwrap());
 }
 
 #[tokio::test]
