@@ -50,21 +50,18 @@ use self::stubs::Stubs;
 
 /// Connections, each with one request at a time.
 const CONNECTIONS: usize = 32;
+/// Sales of each kind on each store.
+const SALES: usize = 3_000;
+/// Challenges on each store: more ask for a price than pay it.
+const CHALLENGES: usize = 40_000;
+/// Requests passed on, on each store.
+const PASSED_ON: usize = 40_000;
 
 /// Puts a build under load.
 #[derive(Clone, Debug, Parser)]
 struct Arguments {
     /// The gateway's program
     galaksio: PathBuf,
-    /// Sales of each kind on each store
-    #[arg(long, default_value_t = 3_000)]
-    sales: usize,
-    /// Challenges on each store: more ask for a price than pay it
-    #[arg(long, default_value_t = 40_000)]
-    asked: usize,
-    /// Requests passed on, on each store
-    #[arg(long, default_value_t = 40_000)]
-    passed_on: usize,
     /// Given by cargo
     #[arg(long, hide = true)]
     bench: bool,
@@ -77,12 +74,12 @@ fn main() {
     let gateways = Gateways::start(&arguments.galaksio, &stubs);
     for gateway in [&gateways.on_redis, &gateways.on_file] {
         let free = format!("GET /free HTTP/1.1\r\nHost: {}\r\nUser-Agent: profile\r\n\r\n", gateway.address);
-        let free = vec![Bytes::from(free); arguments.passed_on];
+        let free = vec![Bytes::from(free); PASSED_ON];
         load::exchange(gateway.address, free, CONNECTIONS, |answer, _| assert_eq!(answer.status(), 404));
-        let unpaid = vec![buyers::unpaid(gateway.address, "/run"); arguments.asked];
+        let unpaid = vec![buyers::unpaid(gateway.address, "/run"); CHALLENGES];
         load::exchange(gateway.address, unpaid, CONNECTIONS, |answer, _| assert_eq!(answer.status(), 402));
         for path in ["/work", "/run"] {
-            let paid = buyers.sign(gateway.address, path, arguments.sales);
+            let paid = buyers.sign(gateway.address, path, SALES);
             load::send(gateway.address, paid, CONNECTIONS);
         }
     }
