@@ -195,11 +195,13 @@ pub trait Prove: Send + Sync {
     /// What a payee received in these blocks; see [`Chain::income`].
     async fn income(
         &self,
-        network: Network,
-        asset: Address,
-        to: Address,
-        blocks: RangeInclusive<u64>,
-    ) -> Option<Result<Vec<Income>, ChainError>>;
+        _network: Network,
+        _asset: Address,
+        _to: Address,
+        _blocks: RangeInclusive<u64>,
+    ) -> Option<Result<Vec<Income>, ChainError>> {
+        None
+    }
 
     /// What these payers spent on a payee in these blocks; see [`Chain::spent`]. `None`, too, where that is not to be had at once.
     async fn spent(

@@ -1,7 +1,6 @@
 //! Refunds against a chain that keeps its own count of what was transferred.
 
 use std::collections::HashMap;
-use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -11,7 +10,7 @@ use parking_lot::Mutex;
 use serde_json::value::to_raw_value;
 
 use super::*;
-use crate::chain::{ChainError, Head, Income, Proof, Unpaid};
+use crate::chain::{ChainError, Head, Proof, Unpaid};
 use crate::facilitator::{FacilitatorError, PaymentRequest, Settlement, Supported, Verdict};
 use crate::guard::Frozen;
 use crate::ids::JobId;
@@ -83,16 +82,6 @@ impl Prove for World {
 
     async fn last_final(&self, _: Network) -> Option<Result<Head, ChainError>> {
         Some(Ok(Head { number: 5, hash: B256::ZERO, time: NOW }))
-    }
-
-    async fn income(
-        &self,
-        _: Network,
-        _: Address,
-        _: Address,
-        _: RangeInclusive<u64>,
-    ) -> Option<Result<Vec<Income>, ChainError>> {
-        None
     }
 
     fn height(&self, _: Network) -> Option<u64> {

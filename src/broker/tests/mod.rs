@@ -36,7 +36,7 @@ use serde_json::value::RawValue;
 use tokio::sync::Notify;
 
 use super::*;
-use crate::chain::{ChainError, Head, Income, Proof, Sought, Spent};
+use crate::chain::{ChainError, Head, Proof, Sought, Spent};
 use crate::facilitator::{FacilitatorError, PaymentRequest, Settlement, Supported, Verdict};
 use crate::jobs::Shortfall;
 use crate::jobs::job::Retention;
@@ -279,16 +279,6 @@ impl Prove for Oracle {
     async fn last_final(&self, _: Network) -> Option<Result<Head, ChainError>> {
         self.says.lock().as_ref()?;
         Some(self.last.lock().ok_or(ChainError::Away("as told".into())))
-    }
-
-    async fn income(
-        &self,
-        _: Network,
-        _: Address,
-        _: Address,
-        _: RangeInclusive<u64>,
-    ) -> Option<Result<Vec<Income>, ChainError>> {
-        None
     }
 
     async fn spent(

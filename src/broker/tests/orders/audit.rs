@@ -138,16 +138,6 @@ impl Prove for Street {
         Some(Ok(self.final_of(self.head())))
     }
 
-    async fn income(
-        &self,
-        _: Network,
-        _: Address,
-        _: Address,
-        _: RangeInclusive<u64>,
-    ) -> Option<Result<Vec<Income>, ChainError>> {
-        None
-    }
-
     async fn spent(
         &self,
         _: Network,

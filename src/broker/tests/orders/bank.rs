@@ -156,16 +156,6 @@ impl Prove for Bank {
         Some(Ok(self.head().1))
     }
 
-    async fn income(
-        &self,
-        _: Network,
-        _: Address,
-        _: Address,
-        _: RangeInclusive<u64>,
-    ) -> Option<Result<Vec<Income>, ChainError>> {
-        None
-    }
-
     fn height(&self, _: Network) -> Option<u64> {
         None
     }

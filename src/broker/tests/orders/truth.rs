@@ -61,16 +61,6 @@ impl Prove for Truth {
         None
     }
 
-    async fn income(
-        &self,
-        _: Network,
-        _: Address,
-        _: Address,
-        _: RangeInclusive<u64>,
-    ) -> Option<Result<Vec<Income>, ChainError>> {
-        None
-    }
-
     fn height(&self, _: Network) -> Option<u64> {
         self.knows.then_some(77)
     }
