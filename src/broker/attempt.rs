@@ -12,7 +12,7 @@ use super::stop::{Again, Stop, failure};
 use super::work::{WorkError, WorkFault};
 use super::{Broker, Limits, Sale};
 use crate::facilitator::Verdict;
-use crate::jobs::job::{ClientLeg, ONE_PART, PARTS};
+use crate::jobs::job::{ClientLeg, Failure, ONE_PART, PARTS};
 use crate::jobs::{Claim, Event, Job, State, StoreError};
 use crate::reason::{Charged, Problem, Reason};
 use crate::telemetry;
@@ -28,7 +28,9 @@ impl Broker {
     /// A future is as large as all that it may ever wait for, and is copied whole wherever it goes: what is rare, or
     /// large, is in an allocation of its own here and below.
     pub async fn sell(self: Arc<Self>, mut sale: Box<Sale>, guard: impl Send + 'static) -> Delivery {
+        let withdrawn = sale.work.withdrawn();
         if !sale.names.is_empty()
+            && withdrawn.is_none()
             && let Some(delivery) = Box::pin(self.hold_names(&mut sale)).await
         {
             return delivery;
@@ -44,7 +46,8 @@ impl Broker {
             Ok(Claim::Taken(job)) => {
                 // Waiting for another's work takes no slot: one payment, sent often, must not take them all.
                 drop(slot);
-                match Box::pin(self.seen_before(&sale.payment, Some(&sale.sold), job)).await {
+                let sold = withdrawn.is_none().then_some(&sale.sold);
+                match Box::pin(self.seen_before(&sale.payment, sold, job)).await {
                     Again::Answer(delivery) => return *delivery,
                     // That may have taken a while.
                     Again::GoOn(job, lease, slot) => {
@@ -82,6 +85,9 @@ impl Broker {
     }
 
     async fn attempt(&self, journal: &Journal, mut sale: Box<Sale>, owes: bool) -> Delivery {
+        if let Some(reason) = sale.work.withdrawn() {
+            return Box::pin(self.end(journal, failure(reason, reason.text()))).await;
+        }
         let job = journal.job().await;
         let flow = match job.state {
             // Begun upfront, so it goes on upfront, whatever the reason was.
@@ -99,7 +105,12 @@ impl Broker {
         if job.state == State::Claimed {
             match self.lost_a_name(&sale.names).await {
                 Ok(false) => {}
-                Ok(true) => return Box::pin(self.interrupted_by_another(journal)).await,
+                Ok(true) => {
+                    // Repeated, it finds the other's answer.
+                    let failure =
+                        failure(Reason::Interrupted, "another payment is used for the same request");
+                    return Box::pin(self.end(journal, failure)).await;
+                }
                 Err(away) => return Stop::Journal(away.into()).into_delivery(),
             }
         }
@@ -116,10 +127,8 @@ impl Broker {
         outcome.unwrap_or_else(|stop| stop.into_delivery())
     }
 
-    /// Another payment took over what this one is called while it was away. Nothing was spent, so it ends; repeated, it
-    /// finds the other's answer.
-    async fn interrupted_by_another(&self, journal: &Journal) -> Delivery {
-        let failure = failure(Reason::Interrupted, "another payment is used for the same request");
+    /// Nothing was spent, so it ends.
+    async fn end(&self, journal: &Journal, failure: Failure) -> Delivery {
         match journal.record(Event::Rejected { failure }).await {
             Ok(job) => Delivery::of_rest(&job, true),
             Err(error) => Stop::from(error).into_delivery(),

@@ -253,7 +253,8 @@ impl Broker {
                     job = self.bring_to_rest(taken, lease).await;
                 }
             }
-            let rests = job.state.is_decided() && (job.state != State::Voided || sold.is_none());
+            let ends = |job: &Job| sold.is_none() || was_challenged(job);
+            let rests = job.state.is_decided() && (job.state != State::Voided || ends(&job));
             if rests || job.answered_first() {
                 let mut delivery = self.of_rest(&job, may_release(payment, &job)).await;
                 // In the header that this client looks for.
@@ -262,7 +263,7 @@ impl Broker {
             }
             match self.take_orphan(&job.claim).await {
                 Ok(Some((taken, lease))) if taken.state == State::Voided => {
-                    let Some(sold) = sold.cloned() else {
+                    let Some(sold) = sold.filter(|_| !was_challenged(&taken)).cloned() else {
                         // Should this fail, it lapses.
                         let _ = self.jobs.release(&lease).await;
                         job = taken;
@@ -378,6 +379,11 @@ pub fn charged_so_far(job: &Job) -> Charged {
         State::Claimed | State::Working => Charged::No,
         _ => charged(job),
     }
+}
+
+/// Whether the client was told to pay anew, and so may have: this payment must not be taken any more.
+fn was_challenged(job: &Job) -> bool {
+    job.state == State::Voided && failed_by(job).status() == 402
 }
 
 fn failed_by(job: &Job) -> Reason {

@@ -72,7 +72,9 @@ pub use idempotency::{IdempotencyKey, NameSort, NamedRoute, RequestName};
 pub use recovery::Recovery;
 pub use results::{KeptAnswer, NotKept, ResultLimits, Results};
 pub use webhooks::{BadSecret, Webhook, WebhookRoom, WebhookSecret, Webhooks};
-pub use work::{Another, BodyStream, FILES, PassedOn, Product, ProviderWork, Work, WorkError, WorkFault};
+pub use work::{
+    Another, BodyStream, FILES, PassedOn, Product, ProviderWork, Withdrawn, Work, WorkError, WorkFault,
+};
 
 /// A payment, as it was presented with a request.
 #[derive(Clone, Debug)]

@@ -52,10 +52,30 @@ pub trait Work: Send {
         None
     }
 
+    /// Why it is not sold after all. Its payment is told to buy nothing, and is claimed all the same: a copy of it that is still on
+    /// its way must not buy what its client pays for anew.
+    fn withdrawn(&self) -> Option<Reason> {
+        None
+    }
+
     /// Leaves it to somebody else before it was begun, because whoever was to do it may not be paid. `None`: there is nobody
     /// else, and it is as it was.
     async fn passed_on(&mut self) -> Option<PassedOn> {
         None
+    }
+}
+
+/// Work that is not sold after all, for this reason.
+pub struct Withdrawn(pub Reason);
+
+#[async_trait]
+impl Work for Withdrawn {
+    async fn perform(self: Box<Self>, _: &Job, _: &dyn Purse, _: Duration) -> Result<Product, WorkError> {
+        Err(WorkError::new(self.0, self.0.text()))
+    }
+
+    fn withdrawn(&self) -> Option<Reason> {
+        Some(self.0)
     }
 }
 

@@ -167,13 +167,14 @@ fn a_jump_of_the_price_withdraws_the_quote() {
             answer.expect(402, "quote_withdrawn", Some("no"), Some("new_payment"));
             assert_eq!(answer.json()["accepts"][0]["maxAmountRequired"], "672", "a price that holds");
             assert_eq!(stage.movements(), before);
-            // It was not claimed: the same nonce buys by the new price.
-            let offer = answer.offer(version);
-            let again = payer.pay_as(&offer, |authorization| {
-                authorization.nonce = payment.authorization.nonce;
-            });
+            // Its client pays anew, and is charged once, though the price falls and a copy of the first arrives.
+            let again = payer.pay(&answer.offer(version));
             let answer = client.send(&request.clone().paid(&again)).await;
             assert_eq!(answer.status, 200, "{answer:?}");
+            stage.sandbox().faults.set_price(Service::Merit, 10_000);
+            tokio::time::sleep(Duration::from_millis(1_100)).await;
+            let answer = client.send(&request.clone().paid(&payment)).await;
+            answer.expect(402, "quote_withdrawn", Some("no"), Some("new_payment"));
         });
         assert_eq!(stage.balance(payer.address()), 100_000_000 - 672);
     }

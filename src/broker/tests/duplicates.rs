@@ -38,6 +38,46 @@ async fn fifty_at_once_are_one_sale() {
     assert_eq!((fresh, stage.log.runs(), stage.log.paid(), stage.facilitator.moved()), (1, 1, 1, 1));
 }
 
+/// Two copies, and the price rose for one of them: whichever is claimed first decides for both.
+#[tokio::test(start_paused = true)]
+async fn who_is_told_to_pay_anew_is_not_charged_for_a_copy() {
+    let withdrawn = |stage: &Stage| {
+        let mut sale = stage.sale(1, &[PAY]);
+        sale.work = Box::new(Withdrawn(Reason::QuoteWithdrawn));
+        sale
+    };
+    let stage = Stage::new();
+    let said = stage.sell(withdrawn(&stage)).await;
+    assert!(said.is(Reason::QuoteWithdrawn, Charged::No) && said.status == 402, "{said:?}");
+    for _ in 0..2 {
+        let said = stage.sell(stage.sale(1, &[PAY])).await;
+        assert!(said.is(Reason::QuoteWithdrawn, Charged::No) && said.status == 402, "{said:?}");
+    }
+    assert_eq!((stage.log.runs(), stage.facilitator.asked()), (0, 0));
+    assert_eq!(stage.state(1).await, State::Voided);
+
+    let stage = Stage::new();
+    let selling = stage.start(stage.sale(1, &[PAY, Do::Wait]));
+    stage.log.begun.notified().await;
+    let copy = stage.start(withdrawn(&stage));
+    stage.log.gate.notify_one();
+    for said in [selling.await.unwrap(), copy.await.unwrap()] {
+        assert_eq!((said.status, said.body.as_str()), (200, "run 1"), "{said:?}");
+    }
+    assert_eq!((stage.log.runs(), stage.facilitator.moved()), (1, 1));
+
+    // Upfront, and nobody knows whether it has settled: it goes on, and no 402 is told.
+    let stage = Stage::new();
+    stage.facilitator.says(&[Settle::Silent]);
+    *stage.facilitator.for_ever.lock() = Some(Settle::Silent);
+    let said = stage.sell(stage.upfront(1, &[PAY])).await;
+    assert!(said.is(Reason::SettlementUnknown, Charged::Unknown), "{said:?}");
+    let mut copy = stage.upfront(1, &[PAY]);
+    copy.work = Box::new(Withdrawn(Reason::QuoteWithdrawn));
+    let said = stage.sell(copy).await;
+    assert!(said.status == 503 && said.charged == Some(Charged::Unknown), "{said:?}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn another_request_with_the_same_payment_is_refused() {
     let stage = Stage::new();

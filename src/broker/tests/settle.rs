@@ -58,7 +58,7 @@ async fn a_sale_is_recorded_step_by_step() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_payment_that_does_not_verify_buys_nothing_and_may_try_again() {
+async fn a_payment_that_does_not_verify_buys_nothing_and_may_try_again_if_its_client_was_told_so() {
     use crate::facilitator::Verdict::Invalid;
     let invalid = Ok(Invalid { reason: "insufficient_funds".into(), message: None });
     let table = [
@@ -75,7 +75,12 @@ async fn a_payment_that_does_not_verify_buys_nothing_and_may_try_again() {
         assert_eq!(stage.state(number).await, State::Voided);
 
         let said = stage.sell(stage.sale(number, &[PAY])).await;
-        assert_eq!((said.reason, stage.job(number).await.attempt), (Reason::Paid, 2));
+        let then = match status {
+            // It may have paid anew by now.
+            402 => (reason, 1),
+            _ => (Reason::Paid, 2),
+        };
+        assert_eq!((said.reason, stage.job(number).await.attempt), then);
     }
 }
 

@@ -111,10 +111,10 @@ async fn a_payer_who_did_not_pay_once_pays_first_from_then_on() {
     let said = stage.sell(stage.after(2, &[])).await;
     assert!(said.is(Reason::PaymentRejected, Charged::No), "{said:?}");
     assert_eq!(stage.log.runs(), 1, "no work without the money");
-    let said = stage.sell(stage.after(2, &[])).await;
+    let said = stage.sell(stage.after(3, &[])).await;
     assert_eq!((said.reason, said.receipt), (Reason::Paid, Some(Version::V2)));
     // Others are trusted as before.
-    assert_eq!(stage.sell(stage.after_for(0xbc, 3)).await.reason, Reason::Trusted);
+    assert_eq!(stage.sell(stage.after_for(0xbc, 4)).await.reason, Reason::Trusted);
 }
 
 #[tokio::test(start_paused = true)]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::app_work::AppWork;
 use super::request::{self, Asked};
 use super::{Inner, Rule};
-use crate::broker::{BatchWork, Delivery, Presented, ProviderWork, Sale, Work};
+use crate::broker::{BatchWork, Delivery, Presented, ProviderWork, Sale, Withdrawn, Work};
 use crate::config::resolved::{BrokeredWork, LARGEST_KEPT};
 use crate::gate::{self, Admission, Decision, Missing};
 use crate::guard::BornLoss;
@@ -73,7 +73,9 @@ impl Inner {
             return refused(Reason::QuoteInvalid);
         }
         let chosen = match self.choose(rule, asked, &admission).await {
-            Ok(chosen) => chosen,
+            Ok(chosen) => Ok(chosen),
+            // Claimed first: told this, the client pays anew.
+            Err(problem) if problem.reason.status() == 402 => Err(problem.reason),
             Err(problem) => return Ok(Admitted::Not(problem.charged(Charged::No))),
         };
         let presented = asked.present(payment, admission.requirement.asset.clone())?;
@@ -263,7 +265,7 @@ impl Inner {
         verified: &Verified,
         admission: Admission,
         payment: Presented,
-        chosen: Option<Chosen>,
+        chosen: Result<Option<Chosen>, Reason>,
     ) -> Result<Sale, Problem> {
         let resource = Resource {
             url: asked.url.as_str().to_owned(),
@@ -272,7 +274,8 @@ impl Inner {
         };
         let requirements = verified.requirements(&resource).ok_or(Reason::PaymentNetwork)?;
         let mut sold = admission.sold(asked.size());
-        let (offer, loss) = match chosen {
+        let withdrawn = chosen.as_ref().err().copied();
+        let (offer, loss) = match chosen.unwrap_or_default() {
             None => (None, None),
             Some(Chosen { provider, operation, offer, loss, passed_over }) => {
                 if !passed_over.is_empty() {
@@ -284,13 +287,15 @@ impl Inner {
             }
         };
         let content = asked.content.as_deref().cloned().or_else(|| asked.files.first().cloned());
-        let (kind, work): (_, Box<dyn Work>) = match (rule.work, asked.ask.clone(), content) {
-            (Some(work), Some(ask), Some(content)) => {
+        let kind = match rule.work {
+            None => JobKind::App,
+            Some(BrokeredWork::Store) => JobKind::Store,
+            Some(BrokeredWork::Run) => JobKind::Run,
+        };
+        let work: Box<dyn Work> = match (withdrawn, rule.work, asked.ask.clone(), content) {
+            (Some(reason), ..) => Box::new(Withdrawn(reason)),
+            (None, Some(_), Some(ask), Some(content)) => {
                 let provider = self.parts.providers.get(&sold.provider).ok_or(Reason::NoProvider)?.clone();
-                let kind = match work {
-                    BrokeredWork::Store => JobKind::Store,
-                    BrokeredWork::Run => JobKind::Run,
-                };
                 let jobs: Arc<dyn JobStore> = Arc::clone(self.parts.broker.jobs());
                 let work = ProviderWork {
                     provider,
@@ -319,11 +324,11 @@ impl Inner {
                     },
                 };
                 match asked.files.is_empty() {
-                    true => (kind, Box::new(work)),
-                    false => (kind, Box::new(BatchWork { work, files: asked.files.clone() })),
+                    true => Box::new(work),
+                    false => Box::new(BatchWork { work, files: asked.files.clone() }),
                 }
             }
-            (None, ..) => (JobKind::App, Box::new(self.app_work(asked)?)),
+            (None, None, ..) => Box::new(self.app_work(asked)?),
             _ => return Err(Reason::Internal.into()),
         };
         Ok(Sale {
