@@ -16,6 +16,9 @@ use super::site::Site;
 /// Longer than any test: a call stalled by this never goes on.
 const FOREVER: Duration = Duration::from_secs(3600);
 
+/// How many refunds are paid, at most, before their payer is killed: it has to come so far in time.
+const KILLED_WITHIN: usize = 300;
+
 impl Site {
     /// Pays all that is owed by these books. The gateways have ended, and nobody has the store open.
     pub(crate) async fn pay_back(&self, seed: u64, books: &Books) {
@@ -44,7 +47,7 @@ impl Site {
 
     /// SIGKILL for the command, at one of its calls of the facilitator: with the refund paid, or not.
     async fn killed_while_paying(&self, dice: &mut Dice, owed: usize) {
-        let (before, paid) = (dice.below(owed), dice.below(2) == 0);
+        let (before, paid) = (dice.below(owed.min(KILLED_WITHIN)), dice.below(2) == 0);
         println!("the payer of {owed} refunds is killed after {before}; the next is paid: {paid}");
         let faults = &self.sandbox.faults;
         let struck = faults.fired(Service::Facilitator) + before as u64 + 1;
