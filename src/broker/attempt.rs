@@ -28,6 +28,7 @@ impl Broker {
     /// A future is as large as all that it may ever wait for, and is copied whole wherever it goes: what is rare, or
     /// large, is in an allocation of its own here and below.
     pub async fn sell(self: Arc<Self>, mut sale: Box<Sale>, guard: impl Send + 'static) -> Delivery {
+        // Its names are left to whoever pays anew.
         let withdrawn = sale.work.withdrawn();
         if !sale.names.is_empty()
             && withdrawn.is_none()

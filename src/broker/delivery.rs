@@ -253,8 +253,8 @@ impl Broker {
                     job = self.bring_to_rest(taken, lease).await;
                 }
             }
-            let ends = |job: &Job| sold.is_none() || was_challenged(job);
-            let rests = job.state.is_decided() && (job.state != State::Voided || ends(&job));
+            let begins_anew = job.state == State::Voided && sold.is_some() && !was_challenged(&job);
+            let rests = job.state.is_decided() && !begins_anew;
             if rests || job.answered_first() {
                 let mut delivery = self.of_rest(&job, may_release(payment, &job)).await;
                 // In the header that this client looks for.

@@ -23,7 +23,7 @@ impl Broker {
 
     /// Takes from the wallet's limits what the work will cost, before anybody is charged or paid. Where no more may be spent
     /// with one provider, another does it whom the payment covers. Where a limit refuses all the same, the job is voided: the
-    /// same payment may try again.
+    /// same payment may try again, but for one whose quote is withdrawn.
     pub(super) async fn reserve(&self, journal: &Journal, sale: &mut Sale) -> Result<(), Stop> {
         let job = journal.job().await;
         loop {

@@ -68,7 +68,6 @@ async fn who_is_told_to_pay_anew_is_not_charged_for_a_copy() {
 
     // Upfront, and nobody knows whether it has settled: it goes on, and no 402 is told.
     let stage = Stage::new();
-    stage.facilitator.says(&[Settle::Silent]);
     *stage.facilitator.for_ever.lock() = Some(Settle::Silent);
     let said = stage.sell(stage.upfront(1, &[PAY])).await;
     assert!(said.is(Reason::SettlementUnknown, Charged::Unknown), "{said:?}");
