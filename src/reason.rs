@@ -193,10 +193,12 @@ reasons! {
     Uncollected = "uncollected", 402, NewPayment, "the work was done but the payment could not be collected; the result is withheld, and what this wallet buys may be settled before the work from now on";
 
     // Work that failed
-    /// The provider failed or refused.
-    ProviderFailed = "provider_failed", 502, NewPayment, "the provider could not do the work";
-    /// The provider took too long.
-    ProviderTimeout = "provider_timeout", 504, NewPayment, "the provider took too long";
+    /// The provider failed or refused, and was not paid.
+    ProviderFailed = "provider_failed", 502, SamePayment, "the provider could not do the work";
+    /// The provider took too long, and was not paid.
+    ProviderTimeout = "provider_timeout", 504, SamePayment, "the provider took too long";
+    /// The provider may have been paid for work that nobody has: it is not begun again for this payment, and not charged.
+    ProviderLost = "provider_lost", 502, NewPayment, "the work was lost with the provider; this payment is not charged for it";
     /// The work failed after the client was charged: a refund is due.
     RefundDue = "refund_due", 502, Never, "the work failed after it was paid for; a refund is due";
     /// The work failed after the client was charged, and the client has its money back.

@@ -20,7 +20,7 @@ use crate::ids::JobId;
 use crate::jobs::job::Sold;
 use crate::jobs::{ClaimKey, Event, Job, Kept, State};
 use crate::money::Amount;
-use crate::reason::{Charged, Problem, Reason, Retry};
+use crate::reason::{Charged, Problem, Reason};
 use crate::x402::{Receipt, Version};
 
 const FIRST_POLL: Duration = Duration::from_millis(25);
@@ -166,12 +166,10 @@ impl Delivery {
             State::RefundDue => failed(Reason::RefundDue, Charged::Yes),
             State::Refunded => failed(Reason::Refunded, Charged::No),
             State::Uncollected => failed(Reason::Uncollected, Charged::No),
+            // The same payment starts nothing any more.
+            State::Held | State::ProviderLost => failed(Reason::ProviderLost, Charged::No),
+            State::Voided if !job.provider.is_empty() => failed(Reason::ProviderLost, Charged::No),
             State::Voided => failed(failed_by(job), Charged::No),
-            // It stays as it is: the same payment starts nothing any more.
-            State::Held | State::ProviderLost => match failed_by(job) {
-                reason if reason.retry() == Retry::SamePayment => failed(Reason::ProviderFailed, Charged::No),
-                reason => failed(reason, Charged::No),
-            },
             _ => Delivery::unfinished(job),
         }
     }
@@ -253,7 +251,7 @@ impl Broker {
                     job = self.bring_to_rest(taken, lease).await;
                 }
             }
-            let begins_anew = job.state == State::Voided && sold.is_some() && !was_challenged(&job);
+            let begins_anew = job.state == State::Voided && sold.is_some() && !job.buys_nothing();
             let rests = job.state.is_decided() && !begins_anew;
             if rests || job.answered_first() {
                 let mut delivery = self.of_rest(&job, may_release(payment, &job)).await;
@@ -263,7 +261,7 @@ impl Broker {
             }
             match self.take_orphan(&job.claim).await {
                 Ok(Some((taken, lease))) if taken.state == State::Voided => {
-                    let Some(sold) = sold.filter(|_| !was_challenged(&taken)).cloned() else {
+                    let Some(sold) = sold.filter(|_| !taken.buys_nothing()).cloned() else {
                         // Should this fail, it lapses.
                         let _ = self.jobs.release(&lease).await;
                         job = taken;
@@ -379,11 +377,6 @@ pub fn charged_so_far(job: &Job) -> Charged {
         State::Claimed | State::Working => Charged::No,
         _ => charged(job),
     }
-}
-
-/// Whether the client was told to pay anew, and so may have: this payment must not be taken any more.
-fn was_challenged(job: &Job) -> bool {
-    job.state == State::Voided && failed_by(job).status() == 402
 }
 
 fn failed_by(job: &Job) -> Reason {

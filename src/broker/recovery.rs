@@ -289,7 +289,7 @@ impl Broker {
         let job = journal.job().await;
         // A payment that may be with the provider is not made again, so the same client payment buys nothing any more.
         let failure = if job.provider.iter().any(|payment| payment.fate == Fate::Open) {
-            failure(Reason::ProviderFailed, "interrupted after a payment to the provider was signed")
+            failure(Reason::ProviderLost, "interrupted after a payment to the provider was signed")
         } else {
             failure(Reason::Interrupted, Reason::Interrupted.text())
         };

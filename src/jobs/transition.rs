@@ -11,7 +11,7 @@
 //!     ▼                    │   a signature open  ▶ Held ─ ProvedSpent ▶ ProviderLost
 //!   Voided ◀───────────────┘                          ├── ProvedUnspent ▶ Voided
 //!                                                     └── Answered ▶ Settling (written late)
-//!     └─ Reopened ▶ Claimed (attempt + 1)
+//!     └─ Reopened ▶ Claimed (attempt + 1; not where the client was told to pay anew)
 //!
 //!  upfront:  Claimed ─SettleFirst▶ SettlingUpfront ─Settled▶ WorkingSettled ─Answered▶ Completed
 //!                                        └ Refused ▶ Voided        └ WorkFailed ▶ RefundDue
@@ -83,6 +83,7 @@ use super::State;
 use super::job::{Answer, Failure, Fate, Job, Kept, ProviderPayment, Refund, SCHEMA, Shortfall, Sold};
 use crate::clock::{UnixMillis, UnixSeconds};
 use crate::money::Amount;
+use crate::reason::{Reason, Retry};
 use crate::x402::{B256, Receipt};
 use serde::{Deserialize, Serialize};
 
@@ -371,9 +372,17 @@ impl Job {
             (RefundDue, Event::RefundLapsed) if self.open_refund().is_some() => RefundDue,
             (RefundDue, Event::Refunded { .. }) if self.open_refund().is_some() => Refunded,
 
-            (Voided, Event::Reopened { .. }) if self.attempt < u32::MAX => Claimed,
+            (Voided, Event::Reopened { .. }) if !self.buys_nothing() && self.attempt < u32::MAX => Claimed,
             _ => return None,
         })
+    }
+
+    /// Whether the client was told to pay anew, and so may have: no copy of this payment is taken any more. What a provider
+    /// may have been paid for was held first, and its client was told so.
+    pub fn buys_nothing(&self) -> bool {
+        let code = self.failure.as_ref().map(|failure| failure.code.as_str());
+        let told = code.and_then(Reason::from_code).map(Reason::retry);
+        self.state == State::Voided && (told == Some(Retry::NewPayment) || !self.provider.is_empty())
     }
 
     /// One signature per step and attempt: a second would be a second spend.

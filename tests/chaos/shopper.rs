@@ -135,8 +135,8 @@ impl Outcome {
             self.bought.push(answer.body.clone());
             return true;
         }
-        if answer.status == StatusCode::PAYMENT_REQUIRED {
-            assert_ne!(charged, "yes", "a challenge to a client that was charged: {json}");
+        if answer.status == StatusCode::PAYMENT_REQUIRED || retry == "new_payment" {
+            assert_ne!(charged, "yes", "told to pay anew, who was charged: {json}");
             self.asked_again = true;
             return true;
         }

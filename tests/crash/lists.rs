@@ -46,7 +46,7 @@ async fn held_and_settling_jobs_are_listed() {
     let list = rig.listed("held").await;
     assert_eq!(list.len(), 1, "{list:#?}");
     assert_eq!(list[0]["jobId"], held.job.to_string());
-    assert_eq!(list[0]["failure"], "provider_failed");
+    assert_eq!(list[0]["failure"], "provider_lost");
     let payment = &list[0]["provider"][0];
     assert_eq!((&payment["name"], &payment["fate"]), (&"merit-systems".into(), &"open".into()));
     // The nonce leads to the money.

@@ -145,7 +145,7 @@ fn check(step: &Step, answer: &Answer) {
     let expected = match step.then {
         Then::Redone | Then::Kept => (200, None, None, None),
         Then::Trusted => return check_trusted(step, answer),
-        Then::Held => (502, Some("provider_failed"), Some("no"), Some("new_payment")),
+        Then::Held => (502, Some("provider_lost"), Some("no"), Some("new_payment")),
         Then::Unknown => (503, Some("settlement_unknown"), Some("unknown"), Some("same_payment")),
         Then::Refund => (502, Some("refund_due"), Some("yes"), Some("never")),
     };

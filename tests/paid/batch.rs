@@ -261,7 +261,7 @@ fn nothing_stored_is_not_charged() {
         let refuses = Rule::always(Fault::Status(400)).at("/upload").after();
         stage.sandbox().faults.add(Service::OpenX402, refuses);
         let answer = client.send(&paid).await;
-        answer.expect(502, "provider_failed", Some("no"), Some("new_payment"));
+        answer.expect(502, "provider_failed", Some("no"), Some("same_payment"));
         assert_eq!(stage.sandbox().requests.count(Service::OpenX402, "/upload"), 3, "each was tried");
         assert_eq!(stage.movements(), before);
         stage.sandbox().faults.clear(Service::OpenX402);
@@ -279,9 +279,9 @@ fn nothing_stored_is_not_charged() {
         let paid = request.clone().paid(&client.sign(&request, &payer, Version::V2).await);
         stage.sandbox().faults.add(Service::OpenX402, Rule::next(1, Fault::AskAgain).at("/pin").paid());
         let answer = client.send(&paid).await;
-        answer.expect(502, "provider_failed", Some("no"), Some("new_payment"));
+        answer.expect(502, "provider_lost", Some("no"), Some("new_payment"));
         job_in(&client, &answer, "held").await;
-        client.send(&paid).await.expect(502, "provider_failed", Some("no"), Some("new_payment"));
+        client.send(&paid).await.expect(502, "provider_lost", Some("no"), Some("new_payment"));
     });
     assert_eq!((stage.sales(), stage.purchases(Service::OpenX402)), (0, 1));
 }

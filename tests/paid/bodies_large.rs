@@ -360,7 +360,7 @@ fn an_upload_that_fails_uses_up_nothing() {
             let paid = request.clone().paid(&client.sign(&request, &payer, Version::V2).await);
             stage.sandbox().faults.add(Service::OpenX402, Rule::always(fault).at("/upload"));
             let before = stage.movements();
-            client.send(&paid).await.expect(502, "provider_failed", Some("no"), Some("new_payment"));
+            client.send(&paid).await.expect(502, "provider_failed", Some("no"), Some("same_payment"));
             assert_eq!(stage.movements(), before);
             stage.sandbox().faults.clear(Service::OpenX402);
             assert_eq!(client.send(&paid).await.status, 200, "{fault:?}");

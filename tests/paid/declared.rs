@@ -151,7 +151,7 @@ fn a_bad_answer_after_the_payment_holds_the_job() {
             let before = stage.movements();
             for _ in 0..2 {
                 let answer = client.send(&paid).await;
-                answer.expect(502, "provider_failed", Some("no"), Some("new_payment"));
+                answer.expect(502, "provider_lost", Some("no"), Some("new_payment"));
                 assert_eq!(state(&client, &answer).await, "held", "row {row}");
             }
             assert_eq!(stage.movements(), before, "row {row}");
@@ -194,7 +194,7 @@ fn other_terms_than_quoted_are_not_paid() {
             changed.store(1, Ordering::SeqCst);
             let before = stage.movements();
             let answer = client.send(&forth("1").paid(&payment)).await;
-            answer.expect(502, "provider_failed", Some("no"), Some("new_payment"));
+            answer.expect(502, "provider_failed", Some("no"), Some("same_payment"));
             assert_eq!(
                 (state(&client, &answer).await.as_str(), seller.payments()),
                 ("voided", 0),
@@ -222,7 +222,7 @@ fn it_takes_the_money_and_fails() {
             stage.sandbox().faults.add(Service::OpenX402, Rule::always(fault).paid().after());
             for _ in 0..2 {
                 let answer = client.send(&paid).await;
-                answer.expect(502, "provider_failed", Some("no"), Some("new_payment"));
+                answer.expect(502, "provider_lost", Some("no"), Some("new_payment"));
                 assert_eq!(state(&client, &answer).await, "held", "{fault:?}");
             }
         });

@@ -91,7 +91,7 @@ fn not_replaced((seller, away): (Seller, Arc<AtomicBool>), setup: Setup) {
         away.store(true, Ordering::SeqCst);
         let before = stage.movements();
         let answer = client.send(&request.paid(&payment)).await;
-        answer.expect(502, "provider_failed", Some("no"), Some("new_payment"));
+        answer.expect(502, "provider_failed", Some("no"), Some("same_payment"));
         assert_eq!(stage.movements(), before);
     });
 }
@@ -108,7 +108,7 @@ fn who_takes_the_money_and_fails_is_not_replaced_but_left_alone() {
     stage.run(async {
         for _ in 0..3 {
             let answer = client.buy(&Request::run("1"), &payer, Version::V2).await;
-            answer.expect(502, "provider_failed", Some("no"), Some("new_payment"));
+            answer.expect(502, "provider_lost", Some("no"), Some("new_payment"));
             let job = job(&client, &answer).await;
             assert_eq!((&job["state"], &job["passedOver"]), (&json!("held"), &Value::Null));
         }

@@ -149,10 +149,13 @@ fn whatever_a_provider_does_when_it_is_bought_from() {
             let paid = forth().paid(&client.sign(&forth(), &payer, Version::V2).await);
             turned.store(1, Ordering::SeqCst);
             let before = stage.movements();
+            let (code, retry, state) = match is_paid {
+                true => ("provider_lost", "new_payment", "held"),
+                false => ("provider_failed", "same_payment", "voided"),
+            };
             for _ in 0..2 {
                 let answer = client.send(&paid).await;
-                answer.expect(502, "provider_failed", Some("no"), Some("new_payment"));
-                let state = if is_paid { "held" } else { "voided" };
+                answer.expect(502, code, Some("no"), Some(retry));
                 assert_eq!(job(&client, &answer).await["state"], state, "{row}");
             }
             assert_eq!(stage.movements(), before, "{row}: charged");

@@ -28,7 +28,7 @@ fn killed_while_the_provider_is_paid() {
     let killed = Killed::at(Setup::new(), Service::OpenX402, "/pin", false);
     // Whether the signature was spent, nobody can tell: it is neither charged for nor paid for again.
     killed.is_answered_by_both(|answer| {
-        answer.expect(502, "provider_failed", Some("no"), Some("new_payment"));
+        answer.expect(502, "provider_lost", Some("no"), Some("new_payment"));
         assert!(!answer.is_challenge());
     });
     assert_eq!(killed.money(), (0, 0));
@@ -38,7 +38,7 @@ fn killed_while_the_provider_is_paid() {
 fn killed_after_the_provider_was_paid() {
     let killed = Killed::at(Setup::new(), Service::OpenX402, "/pin", true);
     killed.is_answered_by_both(|answer| {
-        answer.expect(502, "provider_failed", Some("no"), Some("new_payment"));
+        answer.expect(502, "provider_lost", Some("no"), Some("new_payment"));
         assert!(!answer.is_challenge());
     });
     assert_eq!(killed.money(), (0, 1));

@@ -342,7 +342,7 @@ fn one_that_is_not_whole_is_never_given_as_if_it_were() {
         let gateway = stage.gateway();
         stage.run(async {
             let answer = gateway.client().buy(&forth("1"), &Payer::new(), Version::V2).await;
-            answer.expect(502, "provider_failed", Some("no"), Some("new_payment"));
+            answer.expect(502, "provider_lost", Some("no"), Some("new_payment"));
         });
         assert_eq!((stage.sales(), seller.payments()), (0, 1));
     }
@@ -487,7 +487,7 @@ fn one_larger_than_its_provider_may_give_is_refused_or_cut_off() {
             let paid = forth("1").paid(&client.sign(&forth("1"), &payer, Version::V2).await);
             match framing {
                 Framing::Length => {
-                    client.send(&paid).await.expect(502, "provider_failed", Some("no"), Some("new_payment"));
+                    client.send(&paid).await.expect(502, "provider_lost", Some("no"), Some("new_payment"));
                 }
                 Framing::Chunks => {
                     let answer = client.open(&paid).await;
@@ -502,7 +502,7 @@ fn one_larger_than_its_provider_may_give_is_refused_or_cut_off() {
         // And so it stays, once that is on record.
         gateway.end();
         let (at_rest, status, code) = match framing {
-            Framing::Length => ("held", 502, "provider_failed"),
+            Framing::Length => ("held", 502, "provider_lost"),
             Framing::Chunks => ("completed", 410, "not_kept"),
         };
         assert_eq!(stage.jobs().into_iter().collect::<Vec<_>>(), [(at_rest, 1)]);

@@ -198,8 +198,8 @@ async fn nothing_stored_is_nothing_charged() {
         ([Fails(Fault::Refused); 5], Reason::ProviderFailed, State::Voided),
         ([Fails(Fault::Timeout); 5], Reason::ProviderTimeout, State::Voided),
         ([Fails(Fault::Guarded(Reason::BudgetSpent)); 5], Reason::BudgetSpent, State::Voided),
-        ([Takes(Fault::Broken); 5], Reason::ProviderFailed, State::Held),
-        ([Hangs; 5], Reason::ProviderTimeout, State::Held),
+        ([Takes(Fault::Broken); 5], Reason::ProviderLost, State::Held),
+        ([Hangs; 5], Reason::ProviderLost, State::Held),
     ] {
         let stage = Stage::new();
         let (sale, seller) = sale(&stage, does).await;

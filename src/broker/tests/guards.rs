@@ -126,7 +126,7 @@ async fn a_freeze_stops_a_signature_that_was_recorded_from_being_handed_out_agai
     freeze(&stage).await;
     stage.log.gate.notify_one();
     let said = begun.await.unwrap();
-    assert!(said.is(Reason::ProviderFailed, Charged::No), "{said:?}");
+    assert!(said.is(Reason::ProviderLost, Charged::No), "{said:?}");
     assert_eq!((stage.log.paid(), stage.state(1).await), (1, State::Held));
 }
 
@@ -147,7 +147,7 @@ async fn once_too_much_is_lost_clients_are_charged_first() {
     let stage = stage(Money { spend_per_hour: 1 << 40, provider_spend_per_hour: 1 << 40, ..tight() });
     // Paid a provider, and then the work failed: held, so it may be gone.
     let lost = stage.sell(stage.sale(1, &[PAY, Do::Fail(Reason::ProviderFailed)])).await;
-    assert!(lost.is(Reason::ProviderFailed, Charged::No), "{lost:?}");
+    assert!(lost.is(Reason::ProviderLost, Charged::No), "{lost:?}");
     assert_eq!(stage.sell(stage.sale(2, &[PAY])).await.reason, Reason::Paid);
     assert_eq!(stage.events(2).await, ["settle_first", "settled", "signed", "answered"]);
     // What is not bought costs us nothing: it is done as the client signed it.

@@ -117,7 +117,7 @@ async fn of_several_payments_each_is_proven_by_itself() {
         stage.chain.says(open());
         let steps = [&TWO[..], &[Do::Fail(Reason::ProviderFailed)]].concat();
         let said = stage.sell(stage.sale(1, &steps)).await;
-        assert!(said.is(Reason::ProviderFailed, Charged::No), "{said:?}");
+        assert!(said.is(Reason::ProviderLost, Charged::No), "{said:?}");
         stage.chain.says_of_clients(lapsed());
         stage.proves(says).await;
         stage.recover().await;

@@ -181,7 +181,7 @@ async fn one_that_was_paid_is_not_replaced() {
     let b = Seller::new("b", 1, Does::Works);
     for _ in 0..2 {
         let said = stage.sell(sale(&stage, &[&a, &b]).await).await;
-        assert!(said.is(Reason::ProviderFailed, Charged::No), "{said:?}");
+        assert!(said.is(Reason::ProviderLost, Charged::No), "{said:?}");
     }
     let job = stage.job(1).await;
     assert_eq!((job.state, job.provider.len(), job.quote.passed_over.len()), (State::Held, 1, 0));

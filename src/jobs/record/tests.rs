@@ -199,7 +199,8 @@ fn journal_lines_keep_the_event_and_its_time_but_no_answer_body() {
 #[test]
 fn no_event_changes_what_is_fixed() {
     for state in State::ALL {
-        let provider = vec![ProviderPayment { fate: Fate::Open, ..sample::payment("z", 1, 200) }];
+        let payment = ProviderPayment { fate: Fate::Open, ..sample::payment("z", 1, 200) };
+        let provider = if state == State::Voided { Vec::new() } else { vec![payment] };
         let job = Job { state, provider, ..sample::job(1) };
         let mut allowed = 0;
         for event in sample::events(sample::payment("a", 1, 1)) {

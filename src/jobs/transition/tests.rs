@@ -91,6 +91,7 @@ fn is_final(job: &Job) -> bool {
         State::Completed => !job.is_given_once(),
         // What it cost may have to be proven yet.
         State::Refunded | State::Uncollected => !job.signature_open(),
+        State::Voided => job.buys_nothing(),
         _ => false,
     }
 }
@@ -111,6 +112,9 @@ fn check_job(job: &Job) {
     if matches!(job.state, Voided | Claimed | SettlingUpfront) {
         assert!(!has(Fate::Open), "started again, or given up, with a spendable signature: {job:?}");
         assert!(!has(Fate::Spent), "the money spent on it is forgotten: {job:?}");
+    }
+    if matches!(job.state, Claimed | SettlingUpfront) {
+        assert!(job.provider.is_empty(), "begun again, after a provider may have been paid: {job:?}");
     }
     if matches!(job.state, Held) {
         assert!(has(Fate::Open), "held for nothing: {job:?}");
@@ -328,8 +332,33 @@ fn a_signature_is_spendable_until_it_lapses_or_is_resolved() {
     assert!(held.signature_spendable(lapses - 1));
     let voided = at(&held, &Event::ProvedUnspent);
     assert!(!voided.signature_spendable(0), "a cancelled signature is dead before it lapses");
-    let again = at(&voided, &Event::Reopened { sold: sample::sold() });
-    assert_eq!(again.signed_for("a"), None, "a new attempt signs anew");
+}
+
+#[test]
+fn who_was_told_to_pay_anew_is_not_charged_for_this_payment() {
+    let reopened = Event::Reopened { sold: sample::sold() };
+    let failed = |reason: Reason| Failure {
+        code: reason.code().to_owned(),
+        message: reason.text().to_owned(),
+        status: reason.status(),
+    };
+    for reason in Reason::ALL {
+        let voided = sample::job(1).apply(&Event::Rejected { failure: failed(*reason) }, NOW).unwrap();
+        let told = reason.retry() == Retry::NewPayment;
+        assert_eq!(voided.apply(&reopened, NOW).is_err(), told, "{}", reason.code());
+    }
+    // While it was held its client was told so, whatever the work failed by.
+    let mut job = sample::job(1);
+    for event in [
+        Event::Verified,
+        Event::Signed { payment: sample::payment("a", 1, 1) },
+        Event::WorkFailed { failure: failed(Reason::Interrupted) },
+        Event::ProvedUnspent,
+    ] {
+        job = job.apply(&event, NOW).unwrap();
+    }
+    assert_eq!(job.state, State::Voided);
+    assert!(job.apply(&reopened, NOW).is_err());
 }
 
 #[test]

@@ -25,7 +25,7 @@ use crate::jobs::ClaimKey;
 use crate::outgoing::BoxError;
 use crate::providers::{Arriving, Fault, Pays, Provider};
 use crate::proxy::RequestBodyError;
-use crate::reason::{Problem, Reason};
+use crate::reason::{Charged, Problem, Reason};
 use crate::x402::Payment;
 
 /// Ends a provider's upload early.
@@ -298,13 +298,14 @@ impl Inner {
             (Some(Err(error)), _) => {
                 tracing::warn!(%error, provider = name, "a body could not be passed on");
                 self.parts.metrics.provider_performed(name, "receive", Some(error.fault), began.elapsed());
-                return Err(match error.fault {
-                    Fault::Timeout => Problem::new(Reason::ProviderTimeout),
-                    _ => Problem::new(Reason::ProviderFailed),
-                });
+                let reason = match error.fault {
+                    Fault::Timeout => Reason::ProviderTimeout,
+                    _ => Reason::ProviderFailed,
+                };
+                return Err(Problem::new(reason).charged(Charged::No));
             }
             // It was satisfied before it had everything.
-            (Some(Ok(_)), _) => return Err(Reason::ProviderFailed.into()),
+            (Some(Ok(_)), _) => return Err(Problem::new(Reason::ProviderFailed).charged(Charged::No)),
             (None, _) => return Err(Reason::Internal.into()),
         };
         Ok((Data::Received(Received { handle, size }), digest))

@@ -8,7 +8,7 @@
 //! the chain himself is in `tests/chain`.
 //!
 //! One lie is known, and left out where the store may be away for one gateway alone: a job that is held is answered "not
-//! charged" though the gateway that is cut off may be settling it from memory. It ends as completed, or as a refund due.
+//! charged, pay anew" though the gateway that is cut off may be settling it from memory. It ends as completed, or as a refund due.
 
 mod bounds;
 mod records;
@@ -20,8 +20,8 @@ use std::collections::HashMap;
 use std::fmt::Write as _;
 
 use crate::broker::delivery::{Delivery, DeliveryBody};
-use crate::jobs::State;
 use crate::jobs::job::Fate;
+use crate::jobs::{Job, State};
 use crate::money::Amount;
 use crate::reason::{Charged, Reason, Retry};
 
@@ -192,10 +192,16 @@ fn changed(table: &Table, from: &World, to: &World) -> Option<String> {
     let stays = (before.state, &before.answer) == (after.state, &after.answer);
     let receipt = before.receipt.is_none() || after.receipt.is_some();
     let kept = before.provider.len() <= after.provider.len();
-    match (is_end && !stays, receipt && kept) {
-        (false, true) => None,
-        (true, _) => Some(format!("{} became {}", before.state.name(), after.state.name())),
-        (_, false) => Some("what was paid is forgotten".to_owned()),
+    let pays_anew = |job: &Job| Delivery::of_rest(job, true).reason.retry() == Retry::NewPayment;
+    // 4: who was told to pay anew is told so again, but for the one lie.
+    let collected = matches!(after.state, State::Settling | State::Completed | State::RefundDue);
+    let cut_off = before.state == State::Held && collected;
+    let told = before.state.at_rest() && pays_anew(before) && !pays_anew(after);
+    match (is_end && !stays, receipt && kept, told && !cut_off) {
+        (false, true, false) => None,
+        (true, ..) => Some(format!("{} became {}", before.state.name(), after.state.name())),
+        (_, false, _) => Some("what was paid is forgotten".to_owned()),
+        (_, _, true) => Some(format!("told to pay anew, and the job is {}", after.state.name())),
     }
 }
 
@@ -308,7 +314,7 @@ fn every_reachable_world_keeps_the_promises() {
 fn whatever_is_taken_away_is_missed() {
     for (broken, found) in [
         (Break::Epochs, "told 402 and charged Some(No), with the payment on its way"),
-        (Break::Fences, "what was paid is forgotten"),
+        (Break::Fences, "told to pay anew, and the job is voided"),
         (Break::RecordAfterSending, "a payment left that is not on record"),
         (Break::VoidWhileSpendable, "booked as never taken"),
         (Break::BelieveRefusals, "told 402 and charged Some(No), with the payment on its way"),

@@ -115,7 +115,9 @@ impl Steps<'_> {
         };
         let job = self.table.job(record);
         let again = match job.state {
-            State::Voided if job.attempt < self.bounds.attempts && !world.lapsed => At::Reopen,
+            State::Voided if job.attempt < self.bounds.attempts && !world.lapsed && !job.buys_nothing() => {
+                At::Reopen
+            }
             State::SettlingUpfront => At::Settle { fresh: false },
             _ => return,
         };

@@ -141,7 +141,7 @@ fn event(job: &Job, ev: Ev) -> Event {
             Event::AnsweredInPart { answer: sample::answer(b"{}"), shortfall: sample::shortfall(steps) }
         }
         Ev::WorkFailed if job.signature_open() => {
-            Event::WorkFailed { failure: because(Reason::ProviderFailed) }
+            Event::WorkFailed { failure: because(Reason::ProviderLost) }
         }
         Ev::WorkFailed => Event::WorkFailed { failure: because(Reason::Interrupted) },
         Ev::HandedOut => Event::HandedOut,

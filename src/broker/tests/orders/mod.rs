@@ -277,7 +277,7 @@ impl World {
             let yes = said.receipt.is_some() || said.charged == Some(Charged::Yes);
             assert!(!yes || *moved, "order {seed}: {number} is told that it paid: {said:?}");
             // The one lie that is known: of a job that is held nobody knows that one who is cut off settles it from memory.
-            let held = self.cut_off.load(Ordering::SeqCst) && said.reason == Reason::ProviderFailed;
+            let held = self.cut_off.load(Ordering::SeqCst) && said.reason == Reason::ProviderLost;
             // Of two requests with one payment, one may fail while the other buys.
             // Who has its money back did not pay in the end: `refunds` looks whether that is so.
             let no = !held

@@ -67,7 +67,7 @@ async fn named_alike(seed: u64, gateways: usize, crosswise: bool, hard: bool) {
             let said = Said::of(tokio::time::timeout(EVER, answer).await.unwrap());
             let waits = round > 0 && names.len() == 1 && said.reason == Reason::JobRunning;
             // Whoever stood still when its provider was paid may find that its job is held: it buys nothing any more.
-            let held = hard && said.reason == Reason::ProviderFailed && world.is_held(number).await;
+            let held = hard && said.reason == Reason::ProviderLost && world.is_held(number).await;
             last.push((number, names, said));
             assert!(last.last().unwrap().2.status == 200 || waits || held, "order {seed}: {last:?}");
         }
