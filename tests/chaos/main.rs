@@ -123,6 +123,7 @@ async fn run(seed: u64, site: Site, replicas: usize, size: Size) {
     site.until_quiet().await;
     site.close().await;
     let books = site.audit(&*site.open().await, &outcomes).await;
+    println!("seed {seed}: {books:?}, before anything is paid back");
     site.pay_back(seed, &books).await;
     let paid = site.audit(&*site.open().await, &outcomes).await;
     assert_eq!((paid.refunds_due, paid.refunded), (0, books.refunds_due), "paid otherwise than owed");
