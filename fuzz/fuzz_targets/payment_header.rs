@@ -41,7 +41,7 @@ fn try_check(payment: Payment) {
     };
     let domain = Domain::new(&requirement.asset);
     let window = Window { now: 1_800_000_000, needed: 60 };
-    if let Ok(verified) = check(payment, &requirement, &domain, window) {
+    if let Ok(verified) = check(&payment, &requirement, &domain, window) {
         let is_65_bytes = verified.payment().signature().len() == 65;
         assert_eq!(is_65_bytes, verified.signature() == SignatureCheck::Recovered);
     }

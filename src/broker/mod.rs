@@ -106,11 +106,11 @@ pub struct Sale {
     /// The payment.
     pub payment: Presented,
     /// The decoded payment, verbatim.
-    pub payload: Box<RawValue>,
+    pub payload: Arc<RawValue>,
     /// What it pays.
     pub requirement: Requirement,
     /// The same as the facilitator is to be shown it.
-    pub requirements: Box<RawValue>,
+    pub requirements: Arc<RawValue>,
     /// The quote's job id: taken if it is free. `None` for v1, which echoes nothing.
     pub job: Option<JobId>,
     /// The client's own name for the request, if it gave one.

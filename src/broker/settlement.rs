@@ -5,9 +5,9 @@
 //! may be what a *successful* earlier settle looks like from outside. Anything else leaves the payment unsettled-or-not
 //! until the identical settle succeeds, or the chain proves it one way or the other.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use serde_json::value::RawValue;
 use tracing::{error, warn};
 
 use super::Broker;
@@ -105,11 +105,10 @@ impl Broker {
 
 /// The body of `/verify` and `/settle` for this job: the same bytes every time.
 pub(super) fn payment_request(job: &Job) -> PaymentRequest {
-    let verbatim = |raw: &RawValue| raw.to_owned();
     PaymentRequest {
         x402_version: job.client.version,
-        payment_payload: verbatim(&job.client.payload),
-        payment_requirements: verbatim(&job.client.requirements),
+        payment_payload: Arc::clone(&job.client.payload),
+        payment_requirements: Arc::clone(&job.client.requirements),
         payer: Some(job.requester),
         network: Some(job.client.requirement.asset.network),
     }

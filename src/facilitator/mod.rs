@@ -10,6 +10,7 @@ mod pool;
 pub use self::http::HttpFacilitator;
 pub use self::pool::{Pool, reset, tripped};
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -25,9 +26,9 @@ pub struct PaymentRequest {
     /// The payment's version.
     pub x402_version: Version,
     /// The client's payload, verbatim.
-    pub payment_payload: Box<RawValue>,
+    pub payment_payload: Arc<RawValue>,
     /// The one requirement it was matched with; for v2 equal to the payload's `accepted` as JSON.
-    pub payment_requirements: Box<RawValue>,
+    pub payment_requirements: Arc<RawValue>,
     /// Who pays, as far as whoever asks knows: no answer may say another.
     #[serde(skip)]
     pub payer: Option<Address>,

@@ -1,5 +1,6 @@
 //! The job: one paid piece of work, and the durable record of both its legs.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -52,7 +53,7 @@ pub struct Job {
     /// Where it stands.
     pub state: State,
     /// The payment we take.
-    pub client: ClientLeg,
+    pub client: Arc<ClientLeg>,
     /// What was sold.
     pub quote: Sold,
     /// Every payment we signed for it, in order. Entries are never removed.
@@ -108,9 +109,9 @@ pub struct ClientLeg {
     /// When the authorization lapses.
     pub valid_before: UnixSeconds,
     /// The decoded payload, verbatim, for the facilitator.
-    pub payload: Box<RawValue>,
+    pub payload: Arc<RawValue>,
     /// The requirement as the facilitator is to be shown it, verbatim.
-    pub requirements: Box<RawValue>,
+    pub requirements: Arc<RawValue>,
     /// The unguessable quote id that a v2 payment echoed; never published on chain.
     pub quote_id: Option<String>,
     /// The chain's height when it was claimed, where that was known: a payment is looked for from there on.

@@ -5,6 +5,7 @@
 //! What a record says must not reach an error or a log: it holds signed payments and answers.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -82,7 +83,7 @@ impl Parts {
     /// What stays as it was claimed.
     pub(super) fn fixed(job: &Job) -> Vec<u8> {
         let Job { id, fingerprint, kind, requester, created, .. } = *job;
-        let (claim, client) = (Cow::Borrowed(&job.claim), Cow::Borrowed(&job.client));
+        let (claim, client) = (Cow::Borrowed(&job.claim), Cow::Borrowed(&*job.client));
         json(&Fixed { id, claim, fingerprint, kind, requester, created, client })
     }
 
@@ -138,7 +139,7 @@ impl Parts {
             version: at.version,
             attempt: at.attempt,
             state: at.state,
-            client: fixed.client.into_owned(),
+            client: Arc::new(fixed.client.into_owned()),
             quote: at.quote.into_owned(),
             provider: at.provider.into_owned(),
             answer,

@@ -1,6 +1,8 @@
 //! Jobs and events for unit tests, and for the tests and benchmarks of the stores, which read this file too: so it
 //! names only what is public, by `crate::` paths.
 
+use std::sync::Arc;
+
 use serde_json::value::RawValue;
 
 use crate::ids::JobId;
@@ -37,7 +39,7 @@ pub(crate) fn job(number: u64) -> Job {
         version: 0,
         attempt: 1,
         state: State::Claimed,
-        client: ClientLeg {
+        client: Arc::new(ClientLeg {
             version: Version::V2,
             requirement: Requirement {
                 asset: asset(),
@@ -47,11 +49,11 @@ pub(crate) fn job(number: u64) -> Job {
                 flow: PaymentFlow::Authorization,
             },
             valid_before: 1_700_000_120,
-            payload: RawValue::from_string(r#"{ "signature":"0x00" }"#.into()).unwrap(),
-            requirements: RawValue::from_string(r#"{"scheme":"exact"}"#.into()).unwrap(),
+            payload: RawValue::from_string(r#"{ "signature":"0x00" }"#.into()).unwrap().into(),
+            requirements: RawValue::from_string(r#"{"scheme":"exact"}"#.into()).unwrap().into(),
             quote_id: Some("q-1".into()),
             height: Some(20_000_000),
-        },
+        }),
         quote: sold(),
         provider: Vec::new(),
         answer: None,

@@ -156,8 +156,8 @@ impl Payer {
         let odd = |_| RefundError::Unpayable(Unpayable::Record("its form"));
         Ok(PaymentRequest {
             x402_version: Version::V2,
-            payment_requirements: to_raw_value(&payload["accepted"]).map_err(odd)?,
-            payment_payload: to_raw_value(&payload).map_err(odd)?,
+            payment_requirements: to_raw_value(&payload["accepted"]).map_err(odd)?.into(),
+            payment_payload: to_raw_value(&payload).map_err(odd)?.into(),
             payer: Some(authorization.from),
             network: Some(requirement.asset.network),
         })

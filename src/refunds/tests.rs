@@ -14,7 +14,7 @@ use crate::chain::{ChainError, Head, Proof, Unpaid};
 use crate::facilitator::{FacilitatorError, PaymentRequest, Settlement, Supported, Verdict};
 use crate::guard::Frozen;
 use crate::ids::JobId;
-use crate::jobs::job::Fate;
+use crate::jobs::job::{ClientLeg, Fate};
 use crate::jobs::{Claim, ClaimKey, Embedded, Event, Shortfall, sample};
 use crate::money::Amount;
 use crate::telemetry::Metrics;
@@ -184,9 +184,9 @@ impl Stage {
         let mut job = sample::job(u64::from(number));
         job.claim = ClaimKey::new(&usdc(), signed.from, nonce);
         job.requester = signed.from;
-        job.client.payload = to_raw_value(&requirement.paid_v2(&resource(), &signed, &signature)).unwrap();
-        job.client.requirement = requirement;
-        job.client.valid_before = signed.valid_before;
+        let client = Arc::make_mut(&mut job.client);
+        client.payload = to_raw_value(&requirement.paid_v2(&resource(), &signed, &signature)).unwrap().into();
+        (client.requirement, client.valid_before) = (requirement, signed.valid_before);
         self.world.transfers.lock().insert(nonce, (signed.to, signed.value, true));
         let now = self.payer.clock.now_millis();
         (job.created, job.updated) = (now, now);
@@ -377,6 +377,9 @@ async fn a_frozen_wallet_signs_and_sends_nothing() {
 
 #[tokio::test]
 async fn what_the_client_did_not_pay_here_is_not_paid_back() {
+    fn leg(job: &mut Job) -> &mut ClientLeg {
+        Arc::make_mut(&mut job.client)
+    }
     let stage = Stage::new();
     let thief = Address::repeat_byte(0x66);
     let refused = async |number: u8, change: fn(&mut Job)| {
@@ -389,13 +392,16 @@ async fn what_the_client_did_not_pay_here_is_not_paid_back() {
     // Records that somebody wrote to who can write to the store.
     let record = |what| Unpayable::Record(what);
     assert_eq!(refused(1, |job| job.requester = Address::repeat_byte(0x66)).await, record("the payer"));
-    let more = refused(2, |job| job.client.requirement.amount = Amount::new(1_000_000)).await;
+    let more = refused(2, |job| leg(job).requirement.amount = Amount::new(1_000_000)).await;
     assert_eq!(more, record("the amount"));
-    let payee = refused(3, |job| job.client.requirement.pay_to = Address::repeat_byte(0x66)).await;
+    let payee = refused(3, |job| leg(job).requirement.pay_to = Address::repeat_byte(0x66)).await;
     assert_eq!(payee, record("the payee"));
-    let token = refused(4, |job| job.client.requirement.asset.address = Address::repeat_byte(0x66)).await;
+    let token = refused(4, |job| leg(job).requirement.asset.address = Address::repeat_byte(0x66)).await;
     assert_eq!(token, record("the token"));
-    assert_eq!(refused(5, |job| job.client.payload = to_raw_value("{}").unwrap()).await, record("its form"));
+    assert_eq!(
+        refused(5, |job| leg(job).payload = to_raw_value("{}").unwrap().into()).await,
+        record("its form")
+    );
     // A payment that is on the chain, from the thief to himself.
     let own = refused(6, |job| {
         let requirement = Requirement { pay_to: Address::repeat_byte(0x66), ..requirement() };
@@ -403,8 +409,7 @@ async fn what_the_client_did_not_pay_here_is_not_paid_back() {
             crate::x402::Authorization { nonce: job.claim.nonce().unwrap(), ..authorization(&requirement) };
         let signature = Domain::new(&usdc()).sign(&payer(), &signed).unwrap();
         let paid = requirement.paid_v2(&resource(), &signed, &signature);
-        job.client.payload = to_raw_value(&paid).unwrap();
-        job.client.requirement = requirement;
+        (leg(job).payload, leg(job).requirement) = (to_raw_value(&paid).unwrap().into(), requirement);
     });
     assert_eq!(own.await, Unpayable::Payee(thief));
 

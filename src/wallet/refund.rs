@@ -51,6 +51,8 @@ impl Wallet {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::jobs::{Event, sample};
     use crate::money::Amount;
@@ -120,7 +122,7 @@ mod tests {
         let others = Job { refunds: vec![old_key.clone()], ..job.clone() };
         assert_eq!(wallet().sign_refund(&others, &old_key), Err(WalletError::NotOurs));
         let mut foreign = job.clone();
-        foreign.client.requirement.asset.version = "3".into();
+        Arc::make_mut(&mut foreign.client).requirement.asset.version = "3".into();
         assert!(matches!(wallet().sign_refund(&foreign, refund), Err(WalletError::Asset(..))));
     }
 }

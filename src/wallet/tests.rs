@@ -92,8 +92,8 @@ fn payment_is_right_for_the_seller_and_lasts_until_our_deadline() {
         assert_eq!(payment.fate, Fate::Open);
         let headers = HeaderMap::from_iter([(header.name, header.value)]);
         let sent = Payment::from_headers(&headers, 32 * 1024).unwrap().unwrap();
-        let window = Window { now: NOW, needed: 6 };
-        let verified = check(sent, &requirement(), &Domain::new(&usdc()), window).unwrap();
+        let (window, wanted) = (Window { now: NOW, needed: 6 }, requirement());
+        let verified = check(&sent, &wanted, &Domain::new(&usdc()), window).unwrap();
         let signed = verified.payment().authorization();
         assert_eq!((signed.nonce, signed.valid_after), (payment.nonce, 0));
     }

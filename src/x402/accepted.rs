@@ -1,6 +1,8 @@
 //! `accepted`: the requirement a v2 client says it was offered. It is the client's word until it is
 //! compared with what was really offered, field by field.
 
+use std::sync::Arc;
+
 use serde_json::value::RawValue;
 
 use super::json::{Malformed, Object, digits, excerpt};
@@ -24,7 +26,7 @@ pub struct Accepted {
     /// `extra`, parsed.
     pub extra: Extra,
     /// The entry itself, verbatim: for v2 this is also the requirement the facilitator is shown.
-    pub raw: Box<RawValue>,
+    pub raw: Arc<RawValue>,
     /// Whether the entry has keys that no entry of ours has.
     foreign_keys: bool,
 }
@@ -71,7 +73,7 @@ impl Accepted {
             pay_to: Address::from(object.required_hex("payTo")?),
             max_timeout_seconds: object.required_integer("maxTimeoutSeconds")?,
             extra: object.get("extra").map(Extra::parse).transpose()?.unwrap_or_default(),
-            raw: raw.to_owned(),
+            raw: raw.to_owned().into(),
             foreign_keys: !object.has_only(&KEYS),
         })
     }

@@ -24,10 +24,10 @@ pub struct Window {
 
 /// A payment that matches its requirement, and is signed by its payer as far as that can be known here.
 /// Made by [`check`] only.
-#[derive(Clone, Debug)]
-pub struct Verified {
-    payment: Payment,
-    requirement: Requirement,
+#[derive(Clone, Copy, Debug)]
+pub struct Verified<'a> {
+    payment: &'a Payment,
+    requirement: &'a Requirement,
     signature: SignatureCheck,
 }
 
@@ -128,16 +128,16 @@ impl CheckError {
 /// Checks `payment` against the one `requirement` it is to meet, cheapest first. The scheme was checked in
 /// decoding. For version 2, `accepted` must be an echo of the requirement; that its quote is ours is the
 /// caller's to check. `domain` is that of `requirement.asset`.
-pub fn check(
-    payment: Payment,
-    requirement: &Requirement,
+pub fn check<'a>(
+    payment: &'a Payment,
+    requirement: &'a Requirement,
     domain: &Domain,
     window: Window,
-) -> Result<Verified, CheckError> {
-    check_terms(&payment, requirement)?;
-    check_window(&payment, requirement, window)?;
-    let signature = check_signature(&payment, domain)?;
-    Ok(Verified { payment, requirement: requirement.clone(), signature })
+) -> Result<Verified<'a>, CheckError> {
+    check_terms(payment, requirement)?;
+    check_window(payment, requirement, window)?;
+    let signature = check_signature(payment, domain)?;
+    Ok(Verified { payment, requirement, signature })
 }
 
 fn check_terms(payment: &Payment, requirement: &Requirement) -> Result<(), CheckError> {
@@ -196,15 +196,15 @@ fn check_signature(payment: &Payment, domain: &Domain) -> Result<SignatureCheck,
     Ok(SignatureCheck::Recovered)
 }
 
-impl Verified {
+impl<'a> Verified<'a> {
     /// The payment.
-    pub fn payment(&self) -> &Payment {
-        &self.payment
+    pub fn payment(&self) -> &'a Payment {
+        self.payment
     }
 
     /// What it pays.
-    pub fn requirement(&self) -> &Requirement {
-        &self.requirement
+    pub fn requirement(&self) -> &'a Requirement {
+        self.requirement
     }
 
     /// Whether the signature is known to be the payer's.

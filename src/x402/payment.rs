@@ -4,6 +4,7 @@
 //! as it came, cannot disagree. Whether it pays for anything is [`super::check()`]'s question.
 
 use std::fmt;
+use std::sync::Arc;
 
 use http::header::{HeaderMap, HeaderName};
 use serde_json::value::RawValue;
@@ -27,7 +28,7 @@ pub struct Payment {
     resource: Option<Box<RawValue>>,
     extensions: Option<Box<RawValue>>,
     identifier: Option<String>,
-    raw: Box<RawValue>,
+    raw: Arc<RawValue>,
 }
 
 /// Why a request carries no payment that can be understood.
@@ -170,7 +171,7 @@ impl Payment {
         let identifier = read_identifier(&object)?;
         let resource = object.get("resource").map(ToOwned::to_owned);
         let extensions = object.get("extensions").map(ToOwned::to_owned);
-        let raw = RawValue::from_string(text).map_err(|_| Malformed::new("not JSON"))?;
+        let raw = RawValue::from_string(text).map_err(|_| Malformed::new("not JSON"))?.into();
         Ok(Payment {
             version,
             network,
@@ -225,7 +226,7 @@ impl Payment {
     }
 
     /// The decoded JSON, verbatim, for the facilitator.
-    pub fn raw(&self) -> &RawValue {
+    pub fn raw(&self) -> &Arc<RawValue> {
         &self.raw
     }
 }

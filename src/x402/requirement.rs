@@ -3,6 +3,8 @@
 //! Optional fields are left out, never null: the legacy client throws a challenge away for a null, for a
 //! missing `mimeType` or `description`, and for one network it does not know.
 
+use std::sync::Arc;
+
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
@@ -101,15 +103,15 @@ impl Resource {
     }
 }
 
-impl Verified {
+impl Verified<'_> {
     /// `paymentRequirements` for the facilitator. Version 2: the client's `accepted`, verbatim, since some
     /// facilitators compare the two as whole objects. `None` if the network has no v1 name.
-    pub fn requirements(&self, resource: &Resource) -> Option<Box<RawValue>> {
+    pub fn requirements(&self, resource: impl FnOnce() -> Resource) -> Option<Arc<RawValue>> {
         let Some(Accepted { raw, .. }) = self.payment().accepted() else {
-            let entry = self.requirement().to_v1(resource)?;
-            return serde_json::value::to_raw_value(&entry).ok();
+            let entry = self.requirement().to_v1(&resource())?;
+            return serde_json::value::to_raw_value(&entry).ok().map(Arc::from);
         };
-        Some(raw.clone())
+        Some(Arc::clone(raw))
     }
 }
 
@@ -143,7 +145,7 @@ mod tests {
         let raw = serde_json::value::to_raw_value(&written).unwrap();
         let payment = crate::x402::Payment::from_json(&raw, crate::x402::Version::V2).unwrap();
         let window = crate::x402::Window { now: NOW, needed: 6 };
-        let verified = crate::x402::check(payment, &requirement, &domain, window).unwrap();
+        let verified = crate::x402::check(&payment, &requirement, &domain, window).unwrap();
         assert_eq!(verified.signature(), crate::x402::SignatureCheck::Recovered);
     }
 

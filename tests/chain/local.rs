@@ -119,8 +119,8 @@ impl Payment {
         };
         PaymentRequest {
             x402_version: version,
-            payment_payload: to_raw_value(&payload).unwrap(),
-            payment_requirements: to_raw_value(&requirement).unwrap(),
+            payment_payload: to_raw_value(&payload).unwrap().into(),
+            payment_requirements: to_raw_value(&requirement).unwrap().into(),
             payer: None,
             network: None,
         }

@@ -112,7 +112,7 @@ fn own(fresh: &Job) -> [Event; 4] {
 async fn books(store: &Arc<dyn JobStore>, folder: Option<PathBuf>) -> Vec<(&'static str, i128)> {
     let books = collect(&**store, folder).await.unwrap();
     assert_eq!(books.check(), []);
-    let asset = job(1, START).client.requirement.asset;
+    let asset = job(1, START).client.requirement.asset.clone();
     Account::ALL.map(|account| (account.name(), books.balance(&asset, account).unwrap())).to_vec()
 }
 
@@ -136,7 +136,7 @@ async fn old_jobs_leave_and_the_books_stay(home: Home) {
     }
     // Its payment is not lapsed though it is long done: it can still be presented.
     let mut payable = job(9, OLD);
-    payable.client.valid_before = START / 1000;
+    Arc::make_mut(&mut payable.client).valid_before = START / 1000;
     stay.push(sold(&*store, &payable).await);
     let before = books(&store, None).await;
 

@@ -6,13 +6,16 @@
 #[path = "../../src/jobs/sample.rs"]
 mod base;
 
+use std::sync::Arc;
+
 use galaksio::clock::UnixMillis;
 use galaksio::jobs::{Claim, Event, Job, JobStore, Lease};
 
 /// A fresh claim made at `now`, whose payment is told apart by `number`.
 pub(crate) fn job(number: u64, now: UnixMillis) -> Job {
     let mut job = base::job(number);
-    (job.created, job.updated, job.client.valid_before) = (now, now, now / 1000);
+    (job.created, job.updated) = (now, now);
+    Arc::make_mut(&mut job.client).valid_before = now / 1000;
     job
 }
 

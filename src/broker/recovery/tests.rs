@@ -1,5 +1,6 @@
 //! What depends on the time, with a clock that is set by hand; `tests/crash` has the rest, with real processes.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
@@ -65,7 +66,7 @@ fn upfront_job() -> Job {
         version: 0,
         attempt: 1,
         state: State::Claimed,
-        client: ClientLeg {
+        client: Arc::new(ClientLeg {
             version: Version::V2,
             requirement: Requirement {
                 asset,
@@ -75,11 +76,11 @@ fn upfront_job() -> Job {
                 flow: PaymentFlow::Upfront,
             },
             valid_before: START + VALID,
-            payload: raw(),
-            requirements: raw(),
+            payload: raw().into(),
+            requirements: raw().into(),
             quote_id: None,
             height: None,
-        },
+        }),
         quote: Sold {
             provider: "app".to_owned(),
             operation: "/hello".to_owned(),

@@ -168,8 +168,8 @@ impl Stage {
         };
         Sale {
             payment: presented(number),
-            payload: RawValue::from_string(format!("{{\"nonce\":{number}}}")).unwrap(),
-            requirements: RawValue::from_string(r#"{"scheme":"exact"}"#.into()).unwrap(),
+            payload: RawValue::from_string(format!("{{\"nonce\":{number}}}")).unwrap().into(),
+            requirements: RawValue::from_string(r#"{"scheme":"exact"}"#.into()).unwrap().into(),
             requirement,
             job: Some(JobId::new()),
             key: None,

@@ -33,7 +33,7 @@ fn client(url: Uri, timeout: Duration) -> HttpFacilitator {
 }
 
 fn payment() -> PaymentRequest {
-    let raw = |value: Value| serde_json::value::to_raw_value(&value).unwrap();
+    let raw = |value: Value| serde_json::value::to_raw_value(&value).unwrap().into();
     PaymentRequest {
         x402_version: Version::V2,
         payment_payload: raw(json!({

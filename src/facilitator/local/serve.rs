@@ -88,8 +88,8 @@ async fn answer(
     let network = echo(&call.payment_requirements, "/network");
     let request = PaymentRequest {
         x402_version: call.x402_version,
-        payment_payload: call.payment_payload,
-        payment_requirements: call.payment_requirements,
+        payment_payload: call.payment_payload.into(),
+        payment_requirements: call.payment_requirements.into(),
         payer: None,
         network: None,
     };

@@ -143,8 +143,8 @@ fn payment(number: u32) -> PaymentRequest {
     let raw = |value: Value| serde_json::value::to_raw_value(&value).unwrap();
     PaymentRequest {
         x402_version: Version::V2,
-        payment_payload: raw(json!({ "payload": number })),
-        payment_requirements: raw(json!({ "scheme": "exact", "network": "eip155:84532" })),
+        payment_payload: raw(json!({ "payload": number })).into(),
+        payment_requirements: raw(json!({ "scheme": "exact", "network": "eip155:84532" })).into(),
         payer: None,
         network: None,
     }

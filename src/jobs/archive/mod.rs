@@ -13,6 +13,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -201,8 +202,10 @@ fn io_error(path: &Path) -> impl Fn(io::Error) -> ArchiveError {
 /// after a payment has lapsed.
 fn stripped(mut job: Job) -> Job {
     job.answer = None;
-    (job.client.payload, job.client.requirements) = (RawValue::NULL.to_owned(), RawValue::NULL.to_owned());
-    job.client.quote_id = None;
+    let client = Arc::make_mut(&mut job.client);
+    (client.payload, client.requirements) =
+        (RawValue::NULL.to_owned().into(), RawValue::NULL.to_owned().into());
+    client.quote_id = None;
     job
 }
 

@@ -50,14 +50,14 @@ prop_compose! {
         valid_before in any::<u64>(),
         payload in raw_json(),
         requirements in raw_json(),
-    ) -> crate::jobs::job::ClientLeg {
-        let mut client = sample::job(0).client;
+    ) -> ClientLeg {
+        let mut client = ClientLeg::clone(&sample::job(0).client);
         client.version = if v1 { Version::V1 } else { Version::V2 };
         client.requirement.flow = if upfront { PaymentFlow::Upfront } else { PaymentFlow::Authorization };
         client.requirement.amount = Amount::new(amount);
         client.valid_before = valid_before;
-        client.payload = payload;
-        client.requirements = requirements;
+        client.payload = payload.into();
+        client.requirements = requirements.into();
         client
     }
 }
@@ -91,7 +91,7 @@ prop_compose! {
                     ..sample::refund(attempt, 9)
                 })
                 .collect(),
-            client, kind, requester, created, updated, version, attempt, state, provider, answer,
+            client: client.into(), kind, requester, created, updated, version, attempt, state, provider, answer,
             ..sample::job(0)
         }
     }

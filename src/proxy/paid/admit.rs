@@ -79,7 +79,7 @@ impl Inner {
             Err(problem) => return Ok(Admitted::Not(problem.charged(Charged::No))),
         };
         let presented = asked.present(payment, admission.requirement.asset.clone())?;
-        Ok(Admitted::Sale(Box::new(self.sale(rule, asked, &verified, admission, presented, chosen)?)))
+        Ok(Admitted::Sale(Box::new(self.sale(rule, asked, verified, &admission, presented, chosen)?)))
     }
 
     /// The gate's decision, with whatever it turns out to need.
@@ -123,7 +123,7 @@ impl Inner {
         }
     }
 
-    fn check(&self, payment: &Payment, admission: &Admission) -> Result<Verified, CheckError> {
+    fn check<'a>(&self, payment: &'a Payment, admission: &'a Admission) -> Result<Verified<'a>, CheckError> {
         let requirement = &admission.requirement;
         let needed = match requirement.flow {
             PaymentFlow::Authorization => self.paid.work_timeout + self.paid.settle_margin,
@@ -138,7 +138,7 @@ impl Inner {
                 &made
             }
         };
-        check(payment.clone(), requirement, domain, window)
+        check(payment, requirement, domain, window)
     }
 
     /// Why brokered work on these terms is not sold just now: what the wallet may not do, or what leaves too little.
@@ -262,17 +262,17 @@ impl Inner {
         &self,
         rule: &Rule,
         asked: &Asked,
-        verified: &Verified,
-        admission: Admission,
+        verified: Verified<'_>,
+        admission: &Admission,
         payment: Presented,
         chosen: Result<Option<Chosen>, Reason>,
     ) -> Result<Sale, Problem> {
-        let resource = Resource {
+        let resource = || Resource {
             url: asked.url.as_str().to_owned(),
             description: rule.description.clone(),
             mime_type: rule.mime_type.clone(),
         };
-        let requirements = verified.requirements(&resource).ok_or(Reason::PaymentNetwork)?;
+        let requirements = verified.requirements(resource).ok_or(Reason::PaymentNetwork)?;
         let mut sold = admission.sold(asked.size());
         let withdrawn = chosen.as_ref().err().copied();
         let (offer, loss) = match chosen.unwrap_or_default() {
@@ -303,7 +303,7 @@ impl Inner {
                     ask,
                     content,
                     offer: offer.clone().ok_or(Reason::Internal)?,
-                    at_most: self.at_most(&admission),
+                    at_most: self.at_most(admission),
                     passed_over: sold.passed_over.clone(),
                     quotes: Arc::clone(&self.parts.quotes),
                     files: jobs,
@@ -333,8 +333,8 @@ impl Inner {
         };
         Ok(Sale {
             payment,
-            payload: verified.payment().raw().to_owned(),
-            requirement: admission.requirement,
+            payload: Arc::clone(verified.payment().raw()),
+            requirement: admission.requirement.clone(),
             requirements,
             job: admission.job,
             key: asked.idempotency_key()?,

@@ -210,7 +210,7 @@ async fn audited(seed: u64, lies: u64) {
     for number in numbers {
         for _ in 0..1 + world.any(3) {
             let mut sale = world.stage.timed(number, &[]);
-            sale.payload = RawValue::from_string(format!("{{\"nonce\":{number}}}")).unwrap();
+            sale.payload = RawValue::from_string(format!("{{\"nonce\":{number}}}")).unwrap().into();
             tasks.push(world.present(sale, within));
         }
     }

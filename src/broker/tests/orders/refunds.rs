@@ -204,7 +204,7 @@ async fn pay_all(payer: Payer) {
 /// A payment as clients write it, which is what refunds are held against.
 fn written(mut sale: Sale) -> Sale {
     let paid = sale.requirement.paid_v2(&resource(), &sale.payment.authorization, &[0; 65]);
-    sale.payload = to_raw_value(&paid).unwrap();
+    sale.payload = to_raw_value(&paid).unwrap().into();
     sale
 }
 
