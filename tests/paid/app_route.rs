@@ -65,6 +65,11 @@ fn what_the_app_calls_an_error_is_passed_on_and_not_charged() {
                 assert_eq!(stage.sandbox().requests.count(Service::App, &path) % 2, 0);
             }
         }
+        // Its 402 would be taken for ours.
+        let request = Request::get("/status/402");
+        let answer = client.buy(&request, &payer, Version::V2).await;
+        answer.expect(502, "app_failed", Some("no"), Some("same_payment"));
+        assert!(!answer.is_challenge());
         assert_eq!(stage.movements(), 0);
         let request = Request::get("/status/204");
         let answer = client.buy(&request, &payer, Version::V2).await;

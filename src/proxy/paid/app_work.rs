@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use http::Response;
 use http::header::{AGE, ALT_SVC, DATE, PROXY_AUTHENTICATE, SET_COOKIE, WWW_AUTHENTICATE};
 use http::request::Parts;
+use http::{Response, StatusCode};
 use http_body::Body as _;
 use http_body_util::BodyExt;
 
@@ -45,6 +45,10 @@ impl Work for AppWork {
             WorkError::new(problem.reason, message)
         })?;
         let status = response.status();
+        // It would be taken for ours, which says that this payment buys nothing.
+        if status == StatusCode::PAYMENT_REQUIRED {
+            return Err(WorkError::new(Reason::AppFailed, "the app asks to be paid itself"));
+        }
         let product = product(response, result_max).await?;
         // As the x402 reference servers do: what the app calls an error is not charged for.
         if status.is_client_error() || status.is_server_error() {
