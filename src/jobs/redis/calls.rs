@@ -91,13 +91,13 @@ impl Redis {
     where
         F: Future<Output = Result<T, RedisError>>,
     {
+        // After whoever else has something to ask by now: what is asked together leaves in one write.
+        tokio::task::yield_now().await;
         let live = self.live(connection).await.map_err(Failed::Store)?.ok_or(Failed::Unsent)?;
         if again == Again::Believed {
             // Asked with the connection in hand: it was made before anybody could ask over it.
             self.incarnation.believed().map_err(Failed::Store)?;
         }
-        // After whoever else has something to ask by now: what is asked together leaves in one write.
-        tokio::task::yield_now().await;
         once(live.connection.clone()).await.map_err(|error| {
             if live.is_spoilt_by(&error) {
                 self.forget(connection);
