@@ -101,6 +101,11 @@ impl Answer {
         self.status.is_server_error() && self.json()["retry"] == "same_payment"
     }
 
+    /// Whether the gateway says that the client's money did not move.
+    pub(super) fn says_uncharged(&self) -> bool {
+        self.json()["charged"] == "no"
+    }
+
     /// `Retry-After`, if it is in seconds.
     pub(super) fn retry_after(&self) -> Option<Duration> {
         self.headers.get(RETRY_AFTER)?.to_str().ok()?.parse().ok().map(Duration::from_secs)

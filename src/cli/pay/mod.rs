@@ -176,17 +176,19 @@ pub(super) async fn present(
     payment: &Payment,
     clock: &Clock,
 ) -> anyhow::Result<Answer> {
-    let mut last = String::new();
+    let (mut last, mut uncharged) = (String::new(), None);
     for attempt in 1..=MAX_ATTEMPTS {
         let wait = match client.send(order, Some(payment.header()), "sending, paid").await {
             Ok(answer) if answer.wants_same_payment() => {
                 last = answer.error();
-                answer.retry_after()
+                let wait = answer.retry_after();
+                uncharged = answer.says_uncharged().then_some(answer);
+                wait
             }
             Ok(answer) => return Ok(answer),
             // Nobody knows whether it arrived: the same payment finds out.
             Err(error) => {
-                last = format!("{error:#}");
+                (last, uncharged) = (format!("{error:#}"), None);
                 None
             }
         };
@@ -196,6 +198,9 @@ pub(super) async fn present(
         }
         eprintln!("{last}; sending the same payment again in {} s", wait.as_secs());
         tokio::time::sleep(wait).await;
+    }
+    if let Some(answer) = uncharged {
+        return Ok(answer);
     }
     bail!(
         "{last}; it is not known whether {} was charged. The payment lapses at {} (unix time); nonce {}",
