@@ -171,7 +171,7 @@ reasons! {
     QuoteInvalid = "quote_invalid", 402, NewPayment, "the quote in the payment is not one made for this request";
     /// The quote's time is over.
     QuoteExpired = "quote_expired", 402, NewPayment, "the quote has expired";
-    /// The provider's price rose beyond the loss limit; not claimed, not charged.
+    /// The provider's price rose beyond the loss limit; not charged.
     QuoteWithdrawn = "quote_withdrawn", 402, NewPayment, "the provider's price has risen; here is a new quote";
     /// Settlement was refused for good.
     SettlementRefused = "settlement_refused", 402, NewPayment, "the payment could not be settled";

@@ -5,10 +5,11 @@ use std::time::{Duration, Instant};
 
 use tracing::{debug, info, warn};
 
+use super::again::{Again, Next};
 use super::delivery::{Delivery, Fresh};
 use super::journal::{Journal, JournalError};
 use super::settlement::{Settled, payment_request};
-use super::stop::{Again, Stop, failure};
+use super::stop::{Stop, failure};
 use super::work::{WorkError, WorkFault};
 use super::{Broker, Limits, Sale};
 use crate::facilitator::Verdict;
@@ -47,8 +48,8 @@ impl Broker {
             Ok(Claim::Taken(job)) => {
                 // Waiting for another's work takes no slot: one payment, sent often, must not take them all.
                 drop(slot);
-                let sold = withdrawn.is_none().then_some(&sale.sold);
-                match Box::pin(self.seen_before(&sale.payment, sold, job)).await {
+                let next = withdrawn.map_or(Next::Sale(&sale.sold), Next::Refusal);
+                match Box::pin(self.seen_before(&sale.payment, next, job)).await {
                     Again::Answer(delivery) => return *delivery,
                     // That may have taken a while.
                     Again::GoOn(job, lease, slot) => {
@@ -291,6 +292,11 @@ impl Broker {
         warn!(reason = reason.code(), message = error.message, "work failed");
         let failure = failure(reason, reason.text());
         let job = journal.record_or_carry(Event::WorkFailed { failure }).await?;
+        // As long as it is not written another may void it otherwise, and take the payment again.
+        if job.buys_nothing() && journal.carries().await {
+            let away = StoreError::Away("the end of a job is not recorded".to_owned());
+            return Err(Stop::Journal(away.into()));
+        }
         match error.fault {
             // The app's own words, when nobody was charged for them.
             WorkFault::Declined(product) if job.receipt.is_none() => Ok(Delivery::declined(&job, *product)),

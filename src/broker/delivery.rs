@@ -1,30 +1,16 @@
-//! What is answered: to a payment just worked for, and to one that was seen before.
-//!
-//! A settled payment is public on chain, so presenting it proves nothing about who presents it: a kept result
-//! is released only to whoever also has what was never published (see [`may_release`]).
-
-use std::sync::Arc;
-use std::time::Duration;
+//! What is answered, by what became of a job.
 
 use bytes::Bytes;
 use serde_json::json;
-use tokio::sync::OwnedSemaphorePermit;
-use tracing::warn;
 
 use super::release::etag;
 use super::results::KeptAnswer;
-use super::stop::Again;
 use super::work::{BodyStream, Product};
-use super::{Broker, Presented};
 use crate::ids::JobId;
-use crate::jobs::job::Sold;
-use crate::jobs::{ClaimKey, Event, Job, Kept, State};
+use crate::jobs::{Job, Kept, State};
 use crate::money::Amount;
 use crate::reason::{Charged, Problem, Reason};
 use crate::x402::{Receipt, Version};
-
-const FIRST_POLL: Duration = Duration::from_millis(25);
-const LONGEST_POLL: Duration = Duration::from_millis(500);
 
 /// An answer on its way to a client.
 pub struct Delivery {
@@ -163,13 +149,10 @@ impl Delivery {
         match job.state {
             _ if answered && release => Delivery::completed(job, Reason::Replayed),
             _ if answered => Delivery::state_only(job),
-            State::RefundDue => failed(Reason::RefundDue, Charged::Yes),
-            State::Refunded => failed(Reason::Refunded, Charged::No),
-            State::Uncollected => failed(Reason::Uncollected, Charged::No),
-            // The same payment starts nothing any more.
-            State::Held | State::ProviderLost => failed(Reason::ProviderLost, Charged::No),
-            State::Voided if !job.provider.is_empty() => failed(Reason::ProviderLost, Charged::No),
-            State::Voided => failed(failed_by(job), Charged::No),
+            State::RefundDue => failed(told(job), Charged::Yes),
+            State::Refunded | State::Uncollected | State::Held | State::ProviderLost | State::Voided => {
+                failed(told(job), Charged::No)
+            }
             _ => Delivery::unfinished(job),
         }
     }
@@ -220,146 +203,6 @@ impl Delivery {
     }
 }
 
-impl Broker {
-    /// A payment that was claimed before: waits for its job and gives the same answer; a job that bought
-    /// nothing starts its next attempt; an orphan is brought to rest first.
-    ///
-    /// `sold` is what a next attempt would sell; without it there is none.
-    pub(super) async fn seen_before(&self, payment: &Presented, sold: Option<&Sold>, mut job: Job) -> Again {
-        if job.fingerprint != payment.fingerprint {
-            // Its last record may be on its way to the store.
-            let known = self.running.ended(&job.claim).unwrap_or_else(|| Arc::new(job));
-            let problem = Problem::new(Reason::PaymentReused).charged(charged(&known));
-            return Again::answer(Delivery::problem(problem));
-        }
-        if !job.state.is_decided() {
-            payment.announce.job(job.id);
-        }
-        let patience = match job.state {
-            State::Settling | State::SettlingUpfront => self.limits.unknown_hold,
-            _ => self.limits.work_timeout + self.limits.unknown_hold,
-        };
-        let give_up = tokio::time::Instant::now() + patience;
-        let mut pause = FIRST_POLL;
-        loop {
-            if let Some(ended) = self.running.ended(&job.claim) {
-                job = Arc::unwrap_or_clone(ended);
-            }
-            if job.state == State::Delivering && self.has_gone(&job).await {
-                // Who handed it out may be gone too. If not, he will say what became of it.
-                if let Ok(Some((taken, lease))) = self.take_orphan(&job.claim).await {
-                    job = self.bring_to_rest(taken, lease).await;
-                }
-            }
-            let begins_anew = job.state == State::Voided && sold.is_some() && !job.buys_nothing();
-            let rests = job.state.is_decided() && !begins_anew;
-            if rests || job.answered_first() {
-                let mut delivery = self.of_rest(&job, may_release(payment, &job)).await;
-                // In the header that this client looks for.
-                delivery.receipt = delivery.receipt.map(|(_, receipt)| (payment.version, receipt));
-                return Again::answer(delivery);
-            }
-            match self.take_orphan(&job.claim).await {
-                Ok(Some((taken, lease))) if taken.state == State::Voided => {
-                    let Some(sold) = sold.filter(|_| !taken.buys_nothing()).cloned() else {
-                        // Should this fail, it lapses.
-                        let _ = self.jobs.release(&lease).await;
-                        job = taken;
-                        continue;
-                    };
-                    let journal = self.journal(taken, lease.clone());
-                    job = Job::clone(&*journal.job().await);
-                    let Some(slot) = self.slot() else {
-                        // Should this fail, it lapses.
-                        let _ = self.jobs.release(&lease).await;
-                        return Again::answer(overloaded());
-                    };
-                    match journal.record(Event::Reopened { sold }).await {
-                        Ok(job) => return Again::GoOn(Box::new(Arc::unwrap_or_clone(job)), lease, slot),
-                        Err(error) => warn!(%error, "a voided job was not reopened"),
-                    }
-                }
-                // What it pays for is here again, so it can still be done.
-                Ok(Some((taken, lease)))
-                    if taken.state == State::SettlingUpfront
-                        && sold.is_some_and(|sold| sold.price == taken.quote.price) =>
-                {
-                    let Some(slot) = self.slot() else {
-                        // Should this fail, it lapses.
-                        let _ = self.jobs.release(&lease).await;
-                        return Again::answer(Delivery::unfinished(&taken));
-                    };
-                    return Again::GoOn(Box::new(taken), lease, slot);
-                }
-                Ok(Some((taken, lease))) => {
-                    job = self.bring_to_rest(taken, lease).await;
-                    if !job.state.is_decided() {
-                        return Again::answer(Delivery::unfinished(&job));
-                    }
-                    continue;
-                }
-                Ok(None) => {}
-                Err(away) => {
-                    warn!(%away, "a known payment's job cannot be read");
-                    let problem = Problem::new(Reason::StoreAway).charged(Charged::Unknown);
-                    return Again::answer(Delivery::error(&job, problem));
-                }
-            }
-            if tokio::time::Instant::now() + pause >= give_up {
-                return Again::answer(Delivery::unfinished(&job));
-            }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(LONGEST_POLL);
-            match self.jobs.by_claim(&job.claim).await {
-                Ok(Some(current)) => job = current,
-                Ok(None) => {}
-                Err(away) => warn!(%away, "a known payment's job cannot be read"),
-            }
-        }
-    }
-
-    /// Whether this payment was ever claimed. A store that is away cannot tell, and then nobody may be told to pay anew.
-    pub async fn claimed(&self, claim: &ClaimKey) -> Result<bool, Problem> {
-        Ok(self.find(claim).await?.is_some())
-    }
-
-    /// The answer to a payment that would be refused today, if it was taken before: its quote may have expired
-    /// since, its job has not. `None` if it never was, or bought nothing.
-    pub async fn known(&self, payment: &Presented) -> Result<Option<Delivery>, Problem> {
-        let Some(job) = self.find(&payment.claim()).await?.filter(|job| job.state != State::Voided) else {
-            return Ok(None);
-        };
-        Ok(match self.seen_before(payment, None, job).await {
-            Again::Answer(delivery) => Some(*delivery),
-            Again::GoOn(..) => None,
-        })
-    }
-
-    async fn find(&self, claim: &ClaimKey) -> Result<Option<Job>, Problem> {
-        self.jobs.by_claim(claim).await.map_err(|away| {
-            warn!(%away, "nobody knows whether a payment was seen before");
-            Problem::new(Reason::StoreAway).charged(Charged::Unknown)
-        })
-    }
-
-    /// The answer while too many attempts run. That of an earlier attempt can still be given.
-    pub(super) async fn overloaded(&self, payment: &Presented) -> Delivery {
-        match self.known(payment).await {
-            Ok(Some(delivery)) => delivery,
-            Ok(None) => overloaded(),
-            Err(problem) => Delivery::problem(problem),
-        }
-    }
-
-    pub(super) fn slot(&self) -> Option<OwnedSemaphorePermit> {
-        Arc::clone(&self.slots).try_acquire_owned().ok()
-    }
-}
-
-fn overloaded() -> Delivery {
-    Delivery::problem(Problem::new(Reason::Overloaded).charged(Charged::No))
-}
-
 /// What is known of the client's money, wherever its job stands.
 pub(super) fn charged(job: &Job) -> Charged {
     match (&job.receipt, job.state) {
@@ -379,19 +222,16 @@ pub fn charged_so_far(job: &Job) -> Charged {
     }
 }
 
-fn failed_by(job: &Job) -> Reason {
+/// What the client of a job that failed is told, wherever it asks. What it failed by may be another thing.
+pub(super) fn told(job: &Job) -> Reason {
     let code = job.failure.as_ref().map(|failure| failure.code.as_str());
-    code.and_then(Reason::from_code).unwrap_or(Reason::Internal)
-}
-
-/// Whether `payment` shows something about `job` that the chain does not: the quote's unguessable id where the
-/// job was paid by v2, else the content itself, which the fingerprint has already compared.
-fn may_release(payment: &Presented, job: &Job) -> bool {
-    match (job.client.version, payment.version) {
-        (Version::V2, Version::V2) => {
-            job.client.quote_id.is_some() && job.client.quote_id == payment.quote_id
-        }
-        (Version::V2, Version::V1) => false,
-        (Version::V1, _) => payment.has_body,
+    match job.state {
+        State::RefundDue => Reason::RefundDue,
+        State::Refunded => Reason::Refunded,
+        State::Uncollected => Reason::Uncollected,
+        // The same payment starts nothing any more, also once it is known that the provider was not paid.
+        State::Held | State::ProviderLost => Reason::ProviderLost,
+        State::Voided if !job.provider.is_empty() => Reason::ProviderLost,
+        _ => code.and_then(Reason::from_code).unwrap_or(Reason::Internal),
     }
 }

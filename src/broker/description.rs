@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::delivery::charged_so_far;
+use super::delivery::{charged_so_far, told};
 use crate::clock::rfc3339;
 use crate::jobs::{Job, State};
 
@@ -49,7 +49,8 @@ pub fn without_charge(job: &Job) -> Value {
     }
     if let Some(failure) = &job.failure {
         body["error"] = failure.message.clone().into();
-        body["code"] = failure.code.clone().into();
+        body["code"] = told(job).code().into();
+        body["reason"] = failure.code.clone().into();
     }
     body
 }

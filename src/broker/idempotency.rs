@@ -20,8 +20,8 @@ use ring::digest::{Context, SHA256};
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
+use super::again::{Again, Next};
 use super::delivery::charged;
-use super::stop::Again;
 use super::{Broker, Delivery, Presented, Sale};
 use crate::clock::UnixSeconds;
 use crate::jobs::{ClaimKey, Fingerprint, Job, StoreError};
@@ -251,7 +251,7 @@ impl Broker {
                 return Ok(None);
             }
             let attempt = job.attempt;
-            let Again::Answer(delivery) = self.seen_before(payment, None, job).await else {
+            let Again::Answer(delivery) = self.seen_before(payment, Next::Nothing, job).await else {
                 return Err(Reason::Internal.into());
             };
             // It may have failed while it was waited for, and be tried again.

@@ -8,10 +8,11 @@
 //!
 //! `attempt` is that flow, top to bottom, and `perform` the work in it. Every step that spends is in the `journal` first; money
 //! leaves through the `purse` only; what a settlement's answer means is decided in `settlement` only, and what a
-//! chain proves of it in `proof`; an answer to a payment that was seen before comes from `delivery`, its content, where that is large, from
+//! chain proves of it in `proof`; what is answered is in `delivery`, to a payment that was seen before in `again`, its content, where that is large, from
 //! `results`; how it was handed out is recorded by `handing`, and if it breaks off later `broken` sees to it; what a crash left is found by
 //! `recovery`; whoever wants to hear that a job is done is told by `webhooks`; what is said to be settled is looked for by `audit`. The broker knows no HTTP connection: a client that goes away changes nothing here.
 
+mod again;
 mod announce;
 mod attempt;
 mod audit;

@@ -288,7 +288,7 @@ impl Broker {
     async fn interrupted(&self, journal: &Journal) -> Result<(), JournalError> {
         let job = journal.job().await;
         // A payment that may be with the provider is not made again, so the same client payment buys nothing any more.
-        let failure = if job.provider.iter().any(|payment| payment.fate == Fate::Open) {
+        let failure = if !job.provider.is_empty() {
             failure(Reason::ProviderLost, "interrupted after a payment to the provider was signed")
         } else {
             failure(Reason::Interrupted, Reason::Interrupted.text())

@@ -1,26 +1,11 @@
-//! Why an attempt ends before its last step, and what is done about a payment that was claimed before.
+//! Why an attempt ends before its last step.
 
-use tokio::sync::OwnedSemaphorePermit;
 use tracing::warn;
 
 use super::delivery::Delivery;
 use super::journal::JournalError;
-use crate::jobs::{Failure, Job, Lease};
+use crate::jobs::Failure;
 use crate::reason::{Charged, Problem, Reason};
-
-/// What is done about a payment that was claimed before.
-pub(super) enum Again {
-    /// Answer with this.
-    Answer(Box<Delivery>),
-    /// It bought nothing so far: start the next attempt of its job, or go on with one that waits to be settled upfront.
-    GoOn(Box<Job>, Lease, OwnedSemaphorePermit),
-}
-
-impl Again {
-    pub(super) fn answer(delivery: Delivery) -> Self {
-        Again::Answer(Box::new(delivery))
-    }
-}
 
 /// Why an attempt ends before its last step.
 pub(super) enum Stop {

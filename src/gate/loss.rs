@@ -4,8 +4,8 @@ use std::cmp::Ordering;
 
 use crate::quote_cache::Dollars;
 
-/// Whether work sold at `price` that costs `cost` now would lose more than `limit`. If so the request is refused
-/// before its payment is claimed, with a fresh quote. Sums too large to subtract count as a loss.
+/// Whether work sold at `price` that costs `cost` now would lose more than `limit`. If so nothing is done for the payment, and its
+/// client gets a fresh quote. Sums too large to subtract count as a loss.
 pub fn withdrawn(price: Dollars, cost: Dollars, limit: Dollars) -> bool {
     let decimals = price.decimals.max(cost.decimals).max(limit.decimals);
     let scaled = (price.ceil(decimals), cost.ceil(decimals), limit.ceil(decimals));

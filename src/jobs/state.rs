@@ -32,7 +32,7 @@ pub enum State {
     Held,
     /// Like `Held`, proven spent. Final.
     ProviderLost,
-    /// Client unpaid and no signature spendable. The same payment may start the next attempt.
+    /// Client unpaid and no signature spendable. The same payment may start the next attempt, unless its client was told to pay anew.
     Voided,
 }
 

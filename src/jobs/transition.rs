@@ -218,6 +218,14 @@ impl Event {
 impl Job {
     /// The job after `event`, or why the event cannot happen to it.
     pub fn apply(&self, event: &Event, now: UnixMillis) -> Result<Job, Illegal> {
+        if self.buys_nothing() {
+            return Err(Illegal { state: self.state, event: event.name() });
+        }
+        self.replay(event, now)
+    }
+
+    /// The same for an event that did happen. Earlier builds took payments again that this one would not.
+    pub fn replay(&self, event: &Event, now: UnixMillis) -> Result<Job, Illegal> {
         let next = self.next_state(event).ok_or(Illegal { state: self.state, event: event.name() })?;
         let mut job = self.clone();
         job.state = next;
@@ -372,7 +380,7 @@ impl Job {
             (RefundDue, Event::RefundLapsed) if self.open_refund().is_some() => RefundDue,
             (RefundDue, Event::Refunded { .. }) if self.open_refund().is_some() => Refunded,
 
-            (Voided, Event::Reopened { .. }) if !self.buys_nothing() && self.attempt < u32::MAX => Claimed,
+            (Voided, Event::Reopened { .. }) if self.attempt < u32::MAX => Claimed,
             _ => return None,
         })
     }

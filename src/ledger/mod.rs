@@ -198,7 +198,7 @@ impl Books {
         };
         for entry in journal {
             self.events += 1;
-            match at.apply(&entry.event, entry.at) {
+            match at.replay(&entry.event, entry.at) {
                 Ok(next) => {
                     self.move_to(&position(&at)?, &position(&next)?)?;
                     at = next;

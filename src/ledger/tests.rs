@@ -34,7 +34,8 @@ fn live(number: u64, picks: &[(usize, u8)]) -> (Job, Vec<Entry>) {
             }
         }
         let event = &events[pick % events.len()];
-        if let Ok(next) = job.apply(event, job.updated) {
+        // Also as earlier builds lived them.
+        if let Ok(next) = job.replay(event, job.updated) {
             job = next;
             journal.push(Entry { at: job.updated, event: event.clone() });
         }

@@ -181,7 +181,8 @@ fn check_window(payment: &Payment, requirement: &Requirement, window: Window) ->
     Ok(())
 }
 
-fn check_signature(payment: &Payment, domain: &Domain) -> Result<SignatureCheck, CheckError> {
+/// Whether `payment` is signed by its payer, as far as that can be known here.
+pub fn check_signature(payment: &Payment, domain: &Domain) -> Result<SignatureCheck, CheckError> {
     let signature = payment.signature();
     if signature.is_empty() {
         return Err(CheckError::Signer);

@@ -23,7 +23,7 @@ mod requirement;
 pub use accepted::{Accepted, Extra};
 pub use alloy::primitives::{Address, B256};
 pub use challenge::{Challenge, ChallengeError, Offered};
-pub use check::{CheckError, SignatureCheck, Verified, Window, check};
+pub use check::{CheckError, SignatureCheck, Verified, Window, check, check_signature};
 pub use eip3009::{Domain, SignatureError, address_of};
 pub use json::Malformed;
 pub use network::{Asset, Network, UnknownNetwork};

@@ -135,7 +135,9 @@ impl Outcome {
             self.bought.push(answer.body.clone());
             return true;
         }
-        if answer.status == StatusCode::PAYMENT_REQUIRED || retry == "new_payment" {
+        if answer.status == StatusCode::PAYMENT_REQUIRED
+            || (retry == "new_payment" && code != "payment_reused")
+        {
             assert_ne!(charged, "yes", "told to pay anew, who was charged: {json}");
             self.asked_again = true;
             return true;

@@ -128,7 +128,7 @@ fn who_does_not_pay_once_pays_first() {
         let answer = client.send(&paid).await;
         assert_eq!(answer.json()["title"], "Monthly report");
         let job = ended(&client, &unsettled(&answer)).await;
-        assert_eq!((&job["code"], &job["charged"]), (&"settlement_refused".into(), &"no".into()), "{job}");
+        assert_eq!((&job["code"], &job["charged"]), (&"uncollected".into(), &"no".into()), "{job}");
         client.send(&paid).await.expect(402, "uncollected", Some("no"), Some("new_payment"));
         assert_eq!(stage.sales(), 0);
 

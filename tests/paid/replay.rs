@@ -194,6 +194,35 @@ fn the_answer_outlives_the_payment() {
     assert_eq!(stage.sales(), 2);
 }
 
+/// Only the chain can tell whether a smart wallet has signed. What became of its payment is on record all the same.
+#[test]
+fn a_smart_wallets_payment_is_known_too_after_its_time() {
+    let clock = Clock::manual(Clock::system().now_millis());
+    let setup = Setup::new().text("paid", "work_timeout", "5s").text("paid", "settle_margin", "3s");
+    let stage = setup.clock(&clock).start();
+    let gateway = stage.gateway();
+    let (client, payer) = (gateway.client(), Payer::by(clock.clone()));
+    let request = Request::run("print(1)");
+    stage.run(async {
+        for version in [Version::V1, Version::V2] {
+            let offers = client.challenge_by(&clock, &request).await;
+            let until = clock.now() + 9;
+            let payment = payer.pay_as(&offers.offer(version), |it| it.valid_before = until);
+            let paid =
+                request.clone().paid(&payment.with("/payload/signature", format!("0x{}", "5a".repeat(96))));
+            // The sandbox has no smart wallets.
+            let answer = client.send(&paid).await;
+            answer.expect(402, "payment_rejected", Some("no"), Some("new_payment"));
+            clock.advance(2_000);
+            let again = client.send(&paid).await;
+            assert_eq!(again.json()["details"], answer.json()["details"], "{again:?}");
+            again.expect(402, "payment_rejected", Some("no"), Some("new_payment"));
+        }
+    });
+    gateway.end();
+    assert_eq!(stage.jobs().into_iter().collect::<Vec<_>>(), [("voided", 2)]);
+}
+
 #[test]
 fn an_old_price_is_honoured() {
     let stage =

@@ -77,6 +77,46 @@ async fn who_is_told_to_pay_anew_is_not_charged_for_a_copy() {
     assert!(said.status == 503 && said.charged == Some(Charged::Unknown), "{said:?}");
 }
 
+/// It failed, and may be sent again; then its quote is over for one who sends it, and not for a copy.
+#[tokio::test(start_paused = true)]
+async fn who_is_refused_after_a_failure_is_not_charged_for_a_copy() {
+    let stage = Stage::new();
+    let said = stage.sell(stage.sale(1, &[Do::Fail(Reason::ProviderFailed)])).await;
+    assert!(said.is(Reason::ProviderFailed, Charged::No), "{said:?}");
+    let known = async |reason| stage.broker.known(&presented(1), reason).await.unwrap().map(Said::of);
+    // Not now, and maybe later.
+    assert_eq!(known(Reason::NoProvider).await, None);
+    assert_eq!(stage.state(1).await, State::Voided);
+    let refused = |said: &Said| said.is(Reason::QuoteExpired, Charged::No) && said.status == 402;
+    let said = known(Reason::QuoteExpired).await.unwrap();
+    assert!(refused(&said), "{said:?}");
+    for _ in 0..2 {
+        let said = stage.sell(stage.sale(1, &[PAY])).await;
+        assert!(refused(&said), "{said:?}");
+        // Whatever it would be refused for by now.
+        for reason in [Reason::PaymentExpired, Reason::NoProvider] {
+            let said = known(reason).await.unwrap();
+            assert!(refused(&said), "{said:?}");
+        }
+    }
+    assert_eq!((stage.log.runs(), stage.log.paid(), stage.facilitator.moved()), (1, 0, 0));
+    assert_eq!(stage.events(1).await.last_chunk(), Some(&["reopened".to_owned(), "rejected".to_owned()]));
+
+    // The same, where the provider's price has risen meanwhile.
+    stage.sell(stage.sale(2, &[Do::Fail(Reason::ProviderFailed)])).await;
+    let mut dearer = stage.sale(2, &[PAY]);
+    dearer.work = Box::new(Withdrawn(Reason::QuoteWithdrawn));
+    for sale in [dearer, stage.sale(2, &[PAY])] {
+        let said = stage.sell(sale).await;
+        assert!(said.is(Reason::QuoteWithdrawn, Charged::No) && said.status == 402, "{said:?}");
+    }
+    // A refusal that cannot be recorded is none.
+    stage.sell(stage.sale(3, &[Do::Fail(Reason::ProviderFailed)])).await;
+    stage.store.go_away(true);
+    let Err(problem) = stage.broker.known(&presented(3), Reason::QuoteExpired).await else { panic!("known") };
+    assert_eq!((problem.reason, problem.charged), (Reason::StoreAway, Some(Charged::Unknown)));
+}
+
 #[tokio::test(start_paused = true)]
 async fn another_request_with_the_same_payment_is_refused() {
     let stage = Stage::new();
@@ -171,14 +211,14 @@ async fn nobody_is_told_to_pay_anew_while_the_store_cannot_say() {
     stage.store.go_away(true);
     let claim = presented(1).claim();
     assert_eq!(stage.broker.claimed(&claim).await.unwrap_err().reason, Reason::StoreAway);
-    let Err(problem) = stage.broker.known(&presented(1)).await else { panic!("known") };
+    let Err(problem) = stage.broker.known(&presented(1), Reason::NoProvider).await else { panic!("known") };
     assert_eq!((problem.reason, problem.charged), (Reason::StoreAway, Some(Charged::Unknown)));
     let said = stage.sell(stage.sale(1, &[PAY])).await;
     assert!(said.is(Reason::StoreAway, Charged::Unknown), "{said:?}");
     stage.store.go_away(false);
-    let known = stage.broker.known(&presented(1)).await.unwrap().unwrap();
+    let known = stage.broker.known(&presented(1), Reason::NoProvider).await.unwrap().unwrap();
     assert_eq!(Said::of(known).body, "run 1");
-    assert!(stage.broker.known(&presented(2)).await.unwrap().is_none());
+    assert!(stage.broker.known(&presented(2), Reason::QuoteExpired).await.unwrap().is_none());
 }
 
 /// Clients sign anew for a new call, so a key of theirs is all that tells that they may have paid.

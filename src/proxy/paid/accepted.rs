@@ -51,16 +51,17 @@ impl Inner {
         &self,
         asked: &Asked,
         mut payment: Presented,
+        reason: Reason,
     ) -> Result<Option<Delivery>, Problem> {
         let waiting = waiting(asked, &mut payment);
         if waiting.is_none() {
-            return self.parts.broker.known(&payment).await;
+            return self.parts.broker.known(&payment, reason).await;
         }
         // It may be an orphan that is being brought to rest, and that must not end with the patience of its client.
         let broker = Arc::clone(&self.parts.broker);
         let hold = self.parts.drain.hold(Kind::Task);
         let task = tokio::spawn(async move {
-            let known = broker.known(&payment).await;
+            let known = broker.known(&payment, reason).await;
             drop(hold);
             known
         });

@@ -18,7 +18,9 @@ use crate::providers::{Fault, Offer};
 use crate::quote_cache::{Dollars, Terms};
 use crate::reason::{Charged, Problem, Reason};
 use crate::telemetry::Guard;
-use crate::x402::{CheckError, Domain, Payment, PaymentFlow, Resource, Verified, Window, check};
+use crate::x402::{
+    CheckError, Domain, Payment, PaymentFlow, Resource, Verified, Window, check, check_signature,
+};
 
 /// Seconds between the end of the work and the lapse of the authorization that settling is sure to need.
 const SETTLE_SECONDS: u64 = 6;
@@ -360,12 +362,13 @@ impl Inner {
         })
     }
 
-    /// The answer to a payment that was taken before, though it would not be today. Looked for only if its signature
-    /// is its payer's, so that junk costs no look-up.
+    /// The answer to a payment that was taken before, though it would not be today, for this `reason`. Looked for only if its
+    /// signature is its payer's, as far as that can be known here, so that junk costs no look-up.
     pub(super) async fn known(
         &self,
         asked: &mut Asked,
         payment: &Payment,
+        reason: Reason,
     ) -> Result<Option<Delivery>, Problem> {
         let tariff = self.parts.quotes.tariff();
         let accept = match payment.accepted() {
@@ -373,12 +376,8 @@ impl Inner {
             None => tariff.v1_accept(payment.network()),
         };
         let Some(asset) = accept.map(|accept| accept.asset.clone()) else { return Ok(None) };
-        let signature = <&[u8; 65]>::try_from(payment.signature()).ok();
         let domain = self.domains.get(&asset);
-        let signer = signature
-            .zip(domain)
-            .and_then(|(signature, domain)| domain.recover(payment.authorization(), signature).ok());
-        if signer != Some(payment.authorization().from) {
+        if domain.is_none_or(|domain| check_signature(payment, domain).is_err()) {
             return Ok(None);
         }
         let claim = ClaimKey::new(&asset, payment.authorization().from, payment.authorization().nonce);
@@ -387,7 +386,7 @@ impl Inner {
         }
         self.take_body(asked, payment, None).await?;
         let presented = asked.present(payment, asset)?;
-        self.answer_known(asked, presented).await
+        self.answer_known(asked, presented, reason).await
     }
 }
 

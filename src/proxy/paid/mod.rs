@@ -239,7 +239,7 @@ impl Inner {
                 let delivery = self.run(asked, sale).await?;
                 self.deliver(rule, asked, delivery).await
             }
-            Admitted::Not(problem) => match Box::pin(self.known(asked, payment)).await? {
+            Admitted::Not(problem) => match Box::pin(self.known(asked, payment, problem.reason)).await? {
                 Some(delivery) => self.deliver(rule, asked, delivery).await,
                 None => Box::pin(self.refuse(rule, asked, problem)).await,
             },

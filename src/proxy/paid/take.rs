@@ -33,6 +33,12 @@ use crate::x402::Payment;
 #[error("what the client sends is not what was asked for")]
 struct NotAsAsked;
 
+/// Whoever is given the bytes before anybody is paid, for a payment that was not claimed.
+struct Receiver {
+    provider: Arc<dyn Provider>,
+    claim: ClaimKey,
+}
+
 /// How far a body that is passed on has come.
 #[derive(Debug, Default)]
 enum Passing {
@@ -81,12 +87,15 @@ impl Inner {
             self.take_whole(asked, &ask).await?
         } else {
             let label = asked.label()?;
-            let provider = match admission {
+            let receiver = match admission {
                 Some(admission) if ask.size > IN_MEMORY => self.receiver(payment, admission).await?,
                 _ => None,
             };
-            let (data, digest) = match provider {
-                Some(provider) => self.pass_on(asked, payment, provider, &label).await?,
+            let (data, digest) = match receiver {
+                Some(receiver) => match self.pass_on(asked, payment, receiver.provider, &label).await {
+                    Ok(passed) => passed,
+                    Err(problem) => return Err(self.uncharged(&receiver.claim, problem).await),
+                },
                 None => self.hold(asked).await?,
             };
             intake::file(label, data, digest)
@@ -112,11 +121,7 @@ impl Inner {
 
     /// Whoever may be given the bytes before anybody is paid. Not for a payment that was claimed before: then it is
     /// not known yet whether they are to be passed on at all.
-    async fn receiver(
-        &self,
-        payment: &Payment,
-        admission: &Admission,
-    ) -> Result<Option<Arc<dyn Provider>>, Problem> {
+    async fn receiver(&self, payment: &Payment, admission: &Admission) -> Result<Option<Receiver>, Problem> {
         let terms = &admission.terms;
         let provider = self.parts.providers.get(&terms.provider);
         let Some(provider) = provider.filter(|provider| provider.pays(&terms.operation) == Pays::AfterBody)
@@ -126,7 +131,15 @@ impl Inner {
         let authorization = payment.authorization();
         let claim = ClaimKey::new(&admission.requirement.asset, authorization.from, authorization.nonce);
         let claimed = self.parts.broker.claimed(&claim).await?;
-        Ok((!claimed).then(|| Arc::clone(provider)))
+        Ok((!claimed).then(|| Receiver { provider: Arc::clone(provider), claim }))
+    }
+
+    /// Nothing was charged for bytes that did not arrive, unless a copy of the payment was claimed meanwhile.
+    async fn uncharged(&self, claim: &ClaimKey, problem: Problem) -> Problem {
+        match (problem.charged, self.parts.broker.claimed(claim).await) {
+            (None, Ok(false)) => problem.charged(Charged::No),
+            _ => problem,
+        }
     }
 
     /// Into memory as far as it is short, else into a file.
@@ -298,14 +311,13 @@ impl Inner {
             (Some(Err(error)), _) => {
                 tracing::warn!(%error, provider = name, "a body could not be passed on");
                 self.parts.metrics.provider_performed(name, "receive", Some(error.fault), began.elapsed());
-                let reason = match error.fault {
-                    Fault::Timeout => Reason::ProviderTimeout,
-                    _ => Reason::ProviderFailed,
-                };
-                return Err(Problem::new(reason).charged(Charged::No));
+                return Err(match error.fault {
+                    Fault::Timeout => Problem::new(Reason::ProviderTimeout),
+                    _ => Problem::new(Reason::ProviderFailed),
+                });
             }
             // It was satisfied before it had everything.
-            (Some(Ok(_)), _) => return Err(Problem::new(Reason::ProviderFailed).charged(Charged::No)),
+            (Some(Ok(_)), _) => return Err(Reason::ProviderFailed.into()),
             (None, _) => return Err(Reason::Internal.into()),
         };
         Ok((Data::Received(Received { handle, size }), digest))
