@@ -15,7 +15,7 @@ use super::{Broker, Presented};
 use crate::jobs::job::Sold;
 use crate::jobs::{ClaimKey, Event, Job, Lease, State};
 use crate::reason::{Charged, Problem, Reason, Retry};
-use crate::x402::Version;
+use crate::x402::{Asset, Version};
 
 const FIRST_POLL: Duration = Duration::from_millis(25);
 const LONGEST_POLL: Duration = Duration::from_millis(500);
@@ -49,7 +49,9 @@ impl Broker {
     /// A payment that was claimed before: waits for its job and gives the same answer; one that bought
     /// nothing comes to what is `next`; an orphan is brought to rest first.
     pub(super) async fn seen_before(&self, payment: &Presented, next: Next<'_>, mut job: Job) -> Again {
-        if job.fingerprint != payment.fingerprint {
+        // That of another payment is found by the name of its request.
+        let forged = job.claim == payment.claim() && !job.client.is_of(&payment.authorization);
+        if forged || job.fingerprint != payment.fingerprint {
             // Its last record may be on its way to the store.
             let known = self.running.ended(&job.claim).unwrap_or_else(|| Arc::new(job));
             let problem = Problem::new(Reason::PaymentReused).charged(charged(&known));
@@ -150,6 +152,11 @@ impl Broker {
     /// Whether this payment was ever claimed. A store that is away cannot tell, and then nobody may be told to pay anew.
     pub async fn claimed(&self, claim: &ClaimKey) -> Result<bool, Problem> {
         Ok(self.find(claim).await?.is_some())
+    }
+
+    /// The token that this payment was claimed for, if it ever was.
+    pub async fn paid_in(&self, claim: &ClaimKey) -> Result<Option<Asset>, Problem> {
+        Ok(self.find(claim).await?.map(|job| job.client.requirement.asset.clone()))
     }
 
     /// The answer to a payment that would be refused today, for this `reason`, if it was taken before: its quote may have

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use tracing::{debug, info, warn};
 
 use super::again::{Again, Next};
-use super::delivery::{Delivery, Fresh};
+use super::delivery::{Delivery, Fresh, told};
 use super::journal::{Journal, JournalError};
 use super::settlement::{Settled, payment_request};
 use super::stop::{Stop, failure};
@@ -15,7 +15,7 @@ use super::{Broker, Limits, Sale};
 use crate::facilitator::Verdict;
 use crate::jobs::job::{ClientLeg, Failure, ONE_PART, PARTS};
 use crate::jobs::{Claim, Event, Job, State, StoreError};
-use crate::reason::{Charged, Problem, Reason};
+use crate::reason::{Charged, Problem, Reason, Retry};
 use crate::telemetry;
 use crate::x402::{PaymentFlow, Receipt};
 
@@ -293,7 +293,7 @@ impl Broker {
         let failure = failure(reason, reason.text());
         let job = journal.record_or_carry(Event::WorkFailed { failure }).await?;
         // As long as it is not written another may void it otherwise, and take the payment again.
-        if job.buys_nothing() && journal.carries().await {
+        if told(&job).retry() == Retry::NewPayment && journal.carries().await {
             let away = StoreError::Away("the end of a job is not recorded".to_owned());
             return Err(Stop::Journal(away.into()));
         }

@@ -182,7 +182,9 @@ impl Webhooks {
         let fresh = pending.body.is_none();
         if fresh {
             let Some(job) = jobs.by_id(pending.job).await? else { return Ok(()) };
-            if job.attempt != pending.attempt {
+            // Its payment was refused when it came again, and nobody heard of that but who sent it.
+            let refused = job.buys_nothing();
+            if job.attempt != pending.attempt && !refused {
                 return self.forget(key, None).await;
             }
             if !job.state.at_rest() {

@@ -10,7 +10,7 @@ use super::{ClaimKey, State};
 use crate::clock::{UnixMillis, UnixSeconds};
 use crate::ids::JobId;
 use crate::money::Amount;
-use crate::x402::{Address, Asset, B256, Receipt, Requirement, Version};
+use crate::x402::{Address, Asset, Authorization, B256, Receipt, Requirement, Version};
 
 /// The newest shape of this record. A reader refuses newer ones, and reads those before: [`Job::reads`].
 pub const SCHEMA: u16 = 3;
@@ -117,6 +117,15 @@ pub struct ClientLeg {
     /// The chain's height when it was claimed, where that was known: a payment is looked for from there on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub height: Option<u64>,
+}
+
+impl ClientLeg {
+    /// Whether this is what the client signed, as far as money goes. A payer can sign a nonce twice, and only what was claimed is ever
+    /// settled.
+    pub fn is_of(&self, signed: &Authorization) -> bool {
+        let Requirement { pay_to, amount, .. } = self.requirement;
+        (signed.to, signed.value, signed.valid_before) == (pay_to, amount, self.valid_before)
+    }
 }
 
 /// What was sold to the client.

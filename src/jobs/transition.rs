@@ -380,7 +380,7 @@ impl Job {
             (RefundDue, Event::RefundLapsed) if self.open_refund().is_some() => RefundDue,
             (RefundDue, Event::Refunded { .. }) if self.open_refund().is_some() => Refunded,
 
-            (Voided, Event::Reopened { .. }) if self.attempt < u32::MAX => Claimed,
+            (Voided, Event::Reopened { sold }) if self.may_reopen(sold) => Claimed,
             _ => return None,
         })
     }
@@ -391,6 +391,11 @@ impl Job {
         let code = self.failure.as_ref().map(|failure| failure.code.as_str());
         let told = code.and_then(Reason::from_code).map(Reason::retry);
         self.state == State::Voided && (told == Some(Retry::NewPayment) || !self.provider.is_empty())
+    }
+
+    /// What is sold in the next attempt is paid by the payment that was claimed: its amount is the price.
+    fn may_reopen(&self, sold: &Sold) -> bool {
+        sold.price == self.client.requirement.amount && self.attempt < u32::MAX
     }
 
     /// One signature per step and attempt: a second would be a second spend.

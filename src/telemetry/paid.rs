@@ -152,7 +152,7 @@ impl PaidMetrics {
             jobs_ended: catalogue.counters(
                 "jobs_total",
                 &["kind", "outcome"],
-                "Jobs that came to rest in this process, by the state they rest in.",
+                "Times that a job came to rest in this process, by the state it rests in.",
             ),
         }
     }

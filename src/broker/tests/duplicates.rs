@@ -1,5 +1,6 @@
 //! One payment, presented often: one piece of work, one answer, and only to whom it belongs.
 
+use super::trap::Trick;
 use super::*;
 
 fn by_v1(mut sale: Sale) -> Sale {
@@ -112,9 +113,38 @@ async fn who_is_refused_after_a_failure_is_not_charged_for_a_copy() {
     }
     // A refusal that cannot be recorded is none.
     stage.sell(stage.sale(3, &[Do::Fail(Reason::ProviderFailed)])).await;
-    stage.store.go_away(true);
-    let Err(problem) = stage.broker.known(&presented(3), Reason::QuoteExpired).await else { panic!("known") };
-    assert_eq!((problem.reason, problem.charged), (Reason::StoreAway, Some(Charged::Unknown)));
+    stage.store.trap("rejected", &[Trick::Before, Trick::Before, Trick::Before]);
+    let said = Said::of(stage.broker.known(&presented(3), Reason::QuoteExpired).await.unwrap().unwrap());
+    assert!(said.is(Reason::StoreAway, Charged::Unknown), "{said:?}");
+    assert_eq!(stage.job(3).await.attempt, 1);
+}
+
+/// A payer can sign one nonce for two amounts. What is settled is what was claimed, so nothing else is ever worked for.
+#[tokio::test(start_paused = true)]
+async fn another_authorization_with_the_same_nonce_is_another_payment() {
+    let changes: [fn(&mut Sale); 3] = [
+        |sale| {
+            let more = Amount::new(sale.payment.authorization.value.units() * 10);
+            (sale.payment.authorization.value, sale.requirement.amount, sale.sold.price) = (more, more, more);
+        },
+        |sale| sale.payment.authorization.valid_before += 60,
+        |sale| sale.payment.authorization.to = Address::repeat_byte(9),
+    ];
+    for change in changes {
+        let stage = Stage::new();
+        let said = stage.sell(stage.sale(1, &[Do::Fail(Reason::ProviderFailed)])).await;
+        assert!(said.is(Reason::ProviderFailed, Charged::No), "{said:?}");
+        let mut forged = stage.sale(1, &[PAY]);
+        change(&mut forged);
+        let payment = forged.payment.clone();
+        let said = stage.sell(forged).await;
+        assert!(said.is(Reason::PaymentReused, Charged::No) && said.status == 409, "{said:?}");
+        let said = Said::of(stage.broker.known(&payment, Reason::QuoteExpired).await.unwrap().unwrap());
+        assert!(said.is(Reason::PaymentReused, Charged::No), "{said:?}");
+        assert_eq!((stage.log.paid(), stage.facilitator.moved()), (0, 0));
+        // The first is as good as it was.
+        assert_eq!(stage.sell(stage.sale(1, &[PAY])).await.reason, Reason::Paid);
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -346,6 +346,9 @@ fn who_was_told_to_pay_anew_is_not_charged_for_this_payment() {
         let voided = sample::job(1).apply(&Event::Rejected { failure: failed(*reason) }, NOW).unwrap();
         let told = reason.retry() == Retry::NewPayment;
         assert_eq!(voided.apply(&reopened, NOW).is_err(), told, "{}", reason.code());
+        // At another price than what its client signed.
+        let dearer = Sold { price: Amount::new(12_001), ..sample::sold() };
+        assert!(voided.apply(&Event::Reopened { sold: dearer }, NOW).is_err());
     }
     // While it was held its client was told so, whatever the work failed by.
     let mut job = sample::job(1);

@@ -54,9 +54,6 @@ impl Inner {
         reason: Reason,
     ) -> Result<Option<Delivery>, Problem> {
         let waiting = waiting(asked, &mut payment);
-        if waiting.is_none() {
-            return self.parts.broker.known(&payment, reason).await;
-        }
         // It may be an orphan that is being brought to rest, and that must not end with the patience of its client.
         let broker = Arc::clone(&self.parts.broker);
         let hold = self.parts.drain.hold(Kind::Task);

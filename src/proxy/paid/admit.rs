@@ -19,7 +19,8 @@ use crate::quote_cache::{Dollars, Terms};
 use crate::reason::{Charged, Problem, Reason};
 use crate::telemetry::Guard;
 use crate::x402::{
-    CheckError, Domain, Payment, PaymentFlow, Resource, Verified, Window, check, check_signature,
+    Asset, Authorization, CheckError, Domain, Payment, PaymentFlow, Resource, Verified, Window, check,
+    check_signature,
 };
 
 /// Seconds between the end of the work and the lapse of the authorization that settling is sure to need.
@@ -132,15 +133,15 @@ impl Inner {
             PaymentFlow::Upfront => self.paid.settle_margin,
         };
         let window = Window { now: self.parts.clock.now(), needed: needed.as_secs().max(SETTLE_SECONDS) };
-        let made;
-        let domain = match self.domains.get(&requirement.asset) {
-            Some(domain) => domain,
-            None => {
-                made = Domain::new(&requirement.asset);
-                &made
-            }
-        };
-        check(payment, requirement, domain, window)
+        self.with_domain(&requirement.asset, |domain| check(payment, requirement, domain, window))
+    }
+
+    /// With the EIP-712 domain of a token. That of one which is not taken here is made.
+    fn with_domain<T>(&self, asset: &Asset, check: impl FnOnce(&Domain) -> T) -> T {
+        match self.domains.get(asset) {
+            Some(domain) => check(domain),
+            None => check(&Domain::new(asset)),
+        }
     }
 
     /// Why brokered work on these terms is not sold just now: what the wallet may not do, or what leaves too little.
@@ -363,7 +364,7 @@ impl Inner {
     }
 
     /// The answer to a payment that was taken before, though it would not be today, for this `reason`. Looked for only if its
-    /// signature is its payer's, as far as that can be known here, so that junk costs no look-up.
+    /// signature is its payer's, as far as that can be known here: what is signed by somebody else costs no look-up.
     pub(super) async fn known(
         &self,
         asked: &mut Asked,
@@ -375,13 +376,19 @@ impl Inner {
             Some(accepted) => tariff.accept(payment.network(), accepted.asset),
             None => tariff.v1_accept(payment.network()),
         };
-        let Some(asset) = accept.map(|accept| accept.asset.clone()) else { return Ok(None) };
-        let domain = self.domains.get(&asset);
-        if domain.is_none_or(|domain| check_signature(payment, domain).is_err()) {
+        let token = accept.map(|accept| accept.asset.address);
+        let Some(token) = token.or(payment.accepted().map(|accepted| accepted.asset)) else {
+            return Ok(None);
+        };
+        let Authorization { from, nonce, .. } = *payment.authorization();
+        let claim = ClaimKey::of(payment.network(), token, from, nonce);
+        let signed = |asset| self.with_domain(asset, |domain| check_signature(payment, domain).is_ok());
+        if accept.is_some_and(|accept| !signed(&accept.asset)) {
             return Ok(None);
         }
-        let claim = ClaimKey::new(&asset, payment.authorization().from, payment.authorization().nonce);
-        if !self.parts.broker.claimed(&claim).await? {
+        let Some(asset) = self.parts.broker.paid_in(&claim).await? else { return Ok(None) };
+        // It may be of a token that is not taken here any more.
+        if !signed(&asset) {
             return Ok(None);
         }
         self.take_body(asked, payment, None).await?;

@@ -137,8 +137,9 @@ impl Inner {
     /// Nothing was charged for bytes that did not arrive, unless a copy of the payment was claimed meanwhile.
     async fn uncharged(&self, claim: &ClaimKey, problem: Problem) -> Problem {
         match (problem.charged, self.parts.broker.claimed(claim).await) {
+            (Some(_), _) => problem,
             (None, Ok(false)) => problem.charged(Charged::No),
-            _ => problem,
+            (None, _) => problem.charged(Charged::Unknown),
         }
     }
 
