@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::x402::{Address, Asset, B256, Network};
+use crate::x402::{Address, Asset, B256};
 
 /// What makes a client payment unique: `eip155:84532/0x<asset>/0x<from>/0x<nonce>`, lower case.
 /// The same authorization presented as v1 or v2, in any hex case, has the same key.
@@ -13,13 +13,8 @@ pub struct ClaimKey(String);
 impl ClaimKey {
     /// The key of an authorization on this asset.
     pub fn new(asset: &Asset, from: Address, nonce: B256) -> Self {
-        ClaimKey::of(asset.network, asset.address, from, nonce)
-    }
-
-    /// The same, by network and address of the token.
-    pub fn of(network: Network, token: Address, from: Address, nonce: B256) -> Self {
         // `{:#x}` of alloy's fixed bytes is lower-case hex, unlike the checksummed `Display`.
-        ClaimKey(format!("{network}/{token:#x}/{from:#x}/{nonce:#x}"))
+        ClaimKey(format!("{}/{:#x}/{:#x}/{:#x}", asset.network, asset.address, from, nonce))
     }
 
     /// The key of a purchase of the operator's own, `inventory/...`: never that of a client's payment, which begins

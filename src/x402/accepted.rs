@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 
 use super::json::{Malformed, Object, digits, excerpt};
 use super::payment::read_scheme;
-use super::{Address, Network, PaymentError, PaymentFlow, Requirement};
+use super::{Address, Asset, Network, PaymentError, PaymentFlow, Requirement};
 use crate::money::Amount;
 
 /// The echoed `accepts[]` entry of a v2 payment.
@@ -76,6 +76,13 @@ impl Accepted {
             raw: raw.to_owned().into(),
             foreign_keys: !object.has_only(&KEYS),
         })
+    }
+
+    /// The token it says, with the EIP-712 domain it says. Its decimals are not in a payment.
+    pub fn said_asset(&self) -> Asset {
+        let said = |text: &Option<String>| text.clone().unwrap_or_default();
+        let (name, version) = (said(&self.extra.name), said(&self.extra.version));
+        Asset { network: self.network, address: self.asset, name, version, decimals: 0 }
     }
 
     /// Whether this is `requirement` as we write it, apart from the spelling of addresses and the quote's keys in

@@ -194,6 +194,29 @@ fn the_answer_outlives_the_payment() {
     assert_eq!(stage.sales(), 2);
 }
 
+#[test]
+fn the_answer_outlives_the_token() {
+    let mut stage = Setup::new().start();
+    let gateway = stage.gateway();
+    let (request, payer) = (Request::get("/premium/report"), Payer::new());
+    let sign = || stage.run(gateway.client().sign(&request, &payer, Version::V2));
+    let (paid, unused) = (request.clone().paid(&sign()), request.clone().paid(&sign()));
+    let answer = stage.run(gateway.client().send(&paid));
+    assert_eq!(answer.status, 200);
+    gateway.end();
+
+    stage.change_token(
+        "asset = \"0x1111111111111111111111111111111111111111\"\nname = \"Other\"\nversion = \"1\"\ndecimals = 6\nusd_pegged = true\n",
+    );
+    let gateway = stage.cold_gateway();
+    let client = gateway.client();
+    stage.run(async {
+        assert_eq!(same(&client.send(&paid).await), same(&answer));
+        client.send(&unused).await.expect(402, "payment_asset", Some("no"), Some("new_payment"));
+    });
+    assert_eq!(stage.sales(), 1);
+}
+
 /// Only the chain can tell whether a smart wallet has signed. What became of its payment is on record all the same.
 #[test]
 fn a_smart_wallets_payment_is_known_too_after_its_time() {

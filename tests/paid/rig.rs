@@ -63,6 +63,7 @@ pub(crate) struct Setup {
     pub(crate) sandbox: Settings,
     routes: String,
     providers: String,
+    token: String,
     asks_chain: bool,
     settings: BTreeMap<&'static str, BTreeMap<&'static str, String>>,
 }
@@ -73,6 +74,7 @@ impl Setup {
             sandbox: Settings::default(),
             routes: ROUTES.to_owned(),
             providers: String::new(),
+            token: String::new(),
             asks_chain: false,
             settings: BTreeMap::new(),
         }
@@ -170,7 +172,7 @@ impl Setup {
                 writeln!(toml, "{key} = {value}").unwrap();
             }
         }
-        let accept = format!("[[accepts]]\nnetwork = \"base-sepolia\"\npay_to = {PAY_TO:?}\n");
+        let accept = format!("[[accepts]]\nnetwork = \"base-sepolia\"\npay_to = {PAY_TO:?}\n{}", self.token);
         let declared = self.providers.replace("$merit", &urls.merit).replace("$openx402", &urls.openx402);
         let chain = format!("[[chains]]\nnetwork = \"base-sepolia\"\nrpc = [{:?}]\n", urls.rpc);
         toml + &self.routes + &accept + &declared + if self.asks_chain { &chain } else { "" }
@@ -234,6 +236,11 @@ impl Stage {
     pub(crate) fn change(&mut self, section: &'static str, key: &'static str, value: &str) {
         let setup = std::mem::replace(&mut self.setup, Setup::new());
         self.setup = setup.text(section, key, value);
+    }
+
+    /// The same for the token that is taken.
+    pub(crate) fn change_token(&mut self, token: &str) {
+        token.clone_into(&mut self.setup.token);
     }
 
     /// The same for a setting that is a list of texts.

@@ -19,8 +19,7 @@ use crate::quote_cache::{Dollars, Terms};
 use crate::reason::{Charged, Problem, Reason};
 use crate::telemetry::Guard;
 use crate::x402::{
-    Asset, Authorization, CheckError, Domain, Payment, PaymentFlow, Resource, Verified, Window, check,
-    check_signature,
+    Asset, CheckError, Domain, Payment, PaymentFlow, Resource, Verified, Window, check, check_signature,
 };
 
 /// Seconds between the end of the work and the lapse of the authorization that settling is sure to need.
@@ -376,21 +375,19 @@ impl Inner {
             Some(accepted) => tariff.accept(payment.network(), accepted.asset),
             None => tariff.v1_accept(payment.network()),
         };
-        let token = accept.map(|accept| accept.asset.address);
-        let Some(token) = token.or(payment.accepted().map(|accepted| accepted.asset)) else {
-            return Ok(None);
+        let asset = match (accept, payment.accepted()) {
+            (Some(accept), _) => accept.asset.clone(),
+            // It may be of a token that is not taken here any more.
+            (None, Some(accepted)) => accepted.said_asset(),
+            (None, None) => return Ok(None),
         };
-        let Authorization { from, nonce, .. } = *payment.authorization();
-        let claim = ClaimKey::of(payment.network(), token, from, nonce);
-        let signed = |asset| self.with_domain(asset, |domain| check_signature(payment, domain).is_ok());
-        if accept.is_some_and(|accept| !signed(&accept.asset)) {
-            return Ok(None);
-        }
-        let Some(asset) = self.parts.broker.paid_in(&claim).await? else { return Ok(None) };
-        // It may be of a token that is not taken here any more.
+        let signed =
+            |asset: &Asset| self.with_domain(asset, |domain| check_signature(payment, domain).is_ok());
         if !signed(&asset) {
             return Ok(None);
         }
+        let claim = ClaimKey::new(&asset, payment.authorization().from, payment.authorization().nonce);
+        let Some(asset) = self.parts.broker.paid_in(&claim).await?.filter(signed) else { return Ok(None) };
         self.take_body(asked, payment, None).await?;
         let presented = asked.present(payment, asset)?;
         self.answer_known(asked, presented, reason).await
