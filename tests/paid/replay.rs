@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::client::Request;
 use crate::once::same;
 use crate::payer::Payer;
-use crate::rig::{Setup, eventually};
+use crate::rig::{Setup, Stage, eventually};
 
 #[test]
 fn a_used_payment_gets_its_first_answer() {
@@ -162,12 +162,17 @@ fn the_answer_outlives_the_gateway_and_its_quotes() {
     assert_eq!(stage.movements(), before);
 }
 
+/// Payments are taken that last for eight seconds yet.
+fn hurried(clock: &Clock) -> Stage {
+    let setup = Setup::new().text("paid", "work_timeout", "5s").text("paid", "settle_margin", "3s");
+    setup.clock(clock).start()
+}
+
 #[test]
 fn the_answer_outlives_the_payment() {
-    // Payments are taken that last for eight seconds yet; these are signed for nine.
+    // Signed for nine seconds.
     let clock = Clock::manual(Clock::system().now_millis());
-    let setup = Setup::new().text("paid", "work_timeout", "5s").text("paid", "settle_margin", "3s");
-    let stage = setup.clock(&clock).start();
+    let stage = hurried(&clock);
     let gateway = stage.gateway();
     let (client, payer) = (gateway.client(), Payer::by(clock.clone()));
     let request = Request::run("print(1)");
@@ -221,8 +226,7 @@ fn the_answer_outlives_the_token() {
 #[test]
 fn a_smart_wallets_payment_is_known_too_after_its_time() {
     let clock = Clock::manual(Clock::system().now_millis());
-    let setup = Setup::new().text("paid", "work_timeout", "5s").text("paid", "settle_margin", "3s");
-    let stage = setup.clock(&clock).start();
+    let stage = hurried(&clock);
     let gateway = stage.gateway();
     let (client, payer) = (gateway.client(), Payer::by(clock.clone()));
     let request = Request::run("print(1)");

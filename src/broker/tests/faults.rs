@@ -135,4 +135,10 @@ async fn a_signature_that_was_not_recorded_is_not_handed_out() {
         assert_eq!(said.charged, Some(Charged::No), "{said:?}");
         assert_eq!(stage.state(1).await, State::Held);
     }
+    // While that is in memory only, another may void the job and take the payment again: nobody is told to pay anew.
+    let stage = Stage::new();
+    stage.store.trap("signed", &vec![Trick::Before; 2 * TRIES]);
+    let said = stage.sell(stage.sale(1, &[PAY])).await;
+    assert!(said.is(Reason::StoreAway, Charged::Unknown), "{said:?}");
+    assert_eq!((stage.log.paid(), stage.facilitator.moved()), (0, 0));
 }

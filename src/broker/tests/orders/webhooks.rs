@@ -235,3 +235,26 @@ async fn who_stood_still_says_what_others_said_meanwhile() {
     assert_eq!(ears.told.lock().len(), 2);
     world.check_webhook(1, &ears, false).await;
 }
+
+/// Its payment came again, and was refused, before anybody had told how it failed.
+#[tokio::test(start_paused = true)]
+async fn a_job_that_is_refused_for_good_is_told_all_the_same() {
+    let world = World::new(0, 1, true);
+    let ears = world.ears();
+    ears.listens.store(true, Ordering::SeqCst);
+    let sale = hooked(world.stage.sale(1, &[Do::Fail(Reason::ProviderFailed)]));
+    let payment = sale.payment.clone();
+    world.present(sale, 1).await.unwrap();
+    let refused = world.gateways[0].broker.known(&payment, Reason::QuoteExpired).await.unwrap().unwrap();
+    assert_eq!(refused.reason, Reason::QuoteExpired);
+    let telling = tokio::spawn(world.tells(0, &ears).run());
+    tokio::time::sleep(Duration::from_secs(9)).await;
+    telling.abort();
+    let told = ears.told.lock();
+    let bodies: Vec<Value> = told.iter().map(|it| serde_json::from_str(&it.body).unwrap()).collect();
+    assert_eq!(bodies.len(), 1);
+    assert_eq!(
+        (&bodies[0]["type"], &bodies[0]["data"]["code"]),
+        (&"job.failed".into(), &"quote_expired".into())
+    );
+}
